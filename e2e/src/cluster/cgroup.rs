@@ -1,0 +1,124 @@
+//! The cluster's cgroups: everything that belongs to a checkout runs below one name, so that `down` finds every last
+//! process however it was started, and each node sees its own part as the whole machine.
+
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// The folders where a cgroup has to be made: one a controller with cgroup v1, one in all with v2.
+pub fn hierarchies() -> Result<Vec<PathBuf>> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("reading which cgroups are mounted")?;
+    let found = hierarchies_in(&mounts);
+    anyhow::ensure!(!found.is_empty(), "no cgroup file system is mounted below {MOUNT}: mount one, or run on a machine that has it");
+    Ok(found)
+}
+
+/// A v2 hierarchy beside v1 controllers is of no use to a v1 container runtime.
+fn hierarchies_in(mounts: &str) -> Vec<PathBuf> {
+    let of_kind = |kind: &str| -> Vec<PathBuf> {
+        mounts
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.split(' ');
+                let (_, target, found) = (fields.next()?, fields.next()?, fields.next()?);
+                (found == kind && target.starts_with(MOUNT)).then(|| PathBuf::from(target))
+            })
+            .collect()
+    };
+    let v1 = of_kind("cgroup");
+    if v1.is_empty() { of_kind("cgroup2") } else { v1 }
+}
+
+/// Is this machine's container runtime to use cgroup v2?
+pub fn is_v2() -> Result<bool> {
+    Ok(hierarchies()?.iter().all(|h| h.join("cgroup.controllers").exists()))
+}
+
+/// Makes `group` (a relative path) in every hierarchy.
+pub fn make(group: &str) -> Result<()> {
+    for hierarchy in hierarchies()? {
+        let mut folder = hierarchy.clone();
+        for part in group.split('/') {
+            let parent = folder.clone();
+            folder.push(part);
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("making the cgroup {}: the local cluster needs to write cgroups; run it as root on a machine that allows it", folder.display()))?;
+            inherit_cpuset(&parent, &folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// A fresh v1 cpuset is empty and refuses processes until it has processors and memory nodes.
+fn inherit_cpuset(parent: &Path, child: &Path) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let Ok(have) = std::fs::read_to_string(child.join(file)) else { continue };
+        if have.trim().is_empty() {
+            let given = std::fs::read_to_string(parent.join(file)).with_context(|| format!("reading {file} of {}", parent.display()))?;
+            std::fs::write(child.join(file), given.trim()).with_context(|| format!("setting {file} of {}", child.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The files that a process writes its id to, to be in `group`.
+pub fn doors(group: &str) -> Result<Vec<PathBuf>> {
+    Ok(hierarchies()?.into_iter().map(|h| h.join(group).join("cgroup.procs")).collect())
+}
+
+/// All processes in `group` and below it, in any hierarchy.
+pub fn processes(group: &str) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies()? {
+        for folder in folders(&hierarchy.join(group)) {
+            // A cgroup may vanish between the listing and the reading: then it holds nobody.
+            let listed = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            found.extend(listed.lines().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// How many cgroups exist at and below `group`.
+pub fn count(group: &str) -> Result<usize> {
+    Ok(hierarchies()?.iter().map(|h| folders(&h.join(group)).len()).sum())
+}
+
+/// Removes `group` and all below it; they must be empty of processes.
+pub fn remove(group: &str) -> Result<()> {
+    for hierarchy in hierarchies()? {
+        for folder in folders(&hierarchy.join(group)).iter().rev() {
+            std::fs::remove_dir(folder).with_context(|| format!("removing the cgroup {}", folder.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder and all below it, parents first.
+fn folders(top: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut next = if top.is_dir() { vec![top.to_owned()] } else { Vec::new() };
+    while let Some(folder) = next.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        next.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+        found.push(folder);
+    }
+    found.sort_by_key(|folder| folder.components().count());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v1_controllers_are_taken_before_a_v2_hierarchy_beside_them() {
+        let both = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(hierarchies_in(both), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+        assert_eq!(hierarchies_in("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"), [PathBuf::from("/sys/fs/cgroup")]);
+        assert!(hierarchies_in("tmpfs /tmp tmpfs rw 0 0\n").is_empty());
+    }
+}

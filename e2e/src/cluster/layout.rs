@@ -1,0 +1,225 @@
+//! Where everything of a local cluster lies: one ignored folder in the checkout, one short folder for sockets, and the
+//! record of what was chosen, so that a second `up` and every test find the same cluster.
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// Rises when the layout of the state folder changes; an older folder is refused in words.
+pub const STATE_VERSION: u32 = 1;
+
+/// The folders of one checkout's cluster.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The checkout.
+    pub root: PathBuf,
+    /// Short and unique to the checkout: names cgroups, bridges and the socket folder.
+    pub id: String,
+}
+
+impl Layout {
+    /// The layout of the checkout at `root`.
+    pub fn of(root: &Path) -> Result<Self> {
+        let root = root.canonicalize().with_context(|| format!("finding the checkout {}", root.display()))?;
+        let id = hex::encode(&Sha256::digest(root.as_os_str().as_encoded_bytes())[..4]);
+        Ok(Self { root, id })
+    }
+
+    /// The layout of the checkout that this program was started in.
+    pub fn here() -> Result<Self> {
+        let start = std::env::current_dir().context("finding the current folder")?;
+        let root = start.ancestors().find(|folder| folder.join("e2e/cluster/go.mod").is_file());
+        let root = root.with_context(|| format!("{} is not inside a checkout of Supercargo", start.display()))?;
+        Self::of(root)
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.root.join(".state")
+    }
+    pub fn bin(&self, program: &str) -> PathBuf {
+        self.state().join("bin").join(program)
+    }
+    /// All that belongs to one life of the cluster; `down` removes it.
+    pub fn cluster(&self) -> PathBuf {
+        self.state().join("cluster")
+    }
+    pub fn pki(&self, file: &str) -> PathBuf {
+        self.cluster().join("pki").join(file)
+    }
+    pub fn logs(&self, process: &str) -> PathBuf {
+        self.cluster().join("logs").join(format!("{process}.log"))
+    }
+    pub fn node(&self, node: &str) -> PathBuf {
+        self.cluster().join(node)
+    }
+    /// Sockets need short paths: the kernel allows 107 bytes.
+    pub fn sockets(&self) -> PathBuf {
+        PathBuf::from(format!("/run/supercargo-{}", self.id))
+    }
+    pub fn containerd_socket(&self, node: &str) -> PathBuf {
+        self.sockets().join(node).join("containerd.sock")
+    }
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.cluster().join(if user == "admin" { "kubeconfig".to_owned() } else { format!("kubeconfig-{user}") })
+    }
+    pub fn audit_log(&self) -> PathBuf {
+        self.cluster().join("logs/audit.log")
+    }
+    fn info_file(&self) -> PathBuf {
+        self.cluster().join("cluster.json")
+    }
+    pub fn bridge(&self) -> String {
+        format!("sc{}", self.id)
+    }
+
+    /// What an earlier `up` chose, if there was one.
+    pub fn read_info(&self) -> Result<Option<ClusterInfo>> {
+        let file = self.info_file();
+        if !file.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let value: serde_json::Value = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged: run `make down`, then `make up`", file.display()))?;
+        let version = value["version"].as_u64().unwrap_or(0);
+        ensure!(
+            version == u64::from(STATE_VERSION),
+            "{} was written by another version of this checkout (layout {version}, this is {STATE_VERSION}): run `make down`, then `make up`",
+            self.cluster().display()
+        );
+        Ok(Some(serde_json::from_value(value).with_context(|| format!("{} is damaged: run `make down`, then `make up`", file.display()))?))
+    }
+
+    /// Records what was chosen; whole or not at all.
+    pub fn write_info(&self, info: &ClusterInfo) -> Result<()> {
+        let file = self.info_file();
+        let half = file.with_extension("json.half");
+        std::fs::write(&half, serde_json::to_string_pretty(info)?).with_context(|| format!("writing {}", half.display()))?;
+        std::fs::rename(&half, &file).with_context(|| format!("putting {} in place", file.display()))
+    }
+}
+
+/// What `up` chose, for the driver's next run and for whoever wants to talk to the cluster.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterInfo {
+    pub version: u32,
+    pub subnet: Subnet,
+    pub ports: Ports,
+    pub nodes: Vec<String>,
+    pub kubeconfig: PathBuf,
+    pub audit_log: PathBuf,
+    /// Where this machine and the pods alike reach the chain and Prometheus.
+    pub chain_url: String,
+    pub chain_id: u64,
+    pub prometheus_url: String,
+}
+
+impl ClusterInfo {
+    /// The cluster of the checkout that this program was started in; an error in words when none is up.
+    pub fn here() -> Result<Self> {
+        Layout::here()?.read_info()?.context("no local cluster is up: run `make up`")
+    }
+}
+
+/// The ports that were free when the cluster first came up.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Ports {
+    pub etcd: u16,
+    pub etcd_peer: u16,
+    pub api: u16,
+    pub controllers: u16,
+    pub scheduler: u16,
+    pub prometheus: u16,
+    pub chain: u16,
+}
+
+impl Ports {
+    /// Asks the kernel for free ones; all are held at once, so that no two are equal.
+    pub fn free() -> Result<Self> {
+        let held: Vec<_> = (0..7)
+            .map(|_| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("asking for a free port"))
+            .collect::<Result<_>>()?;
+        let port = |n: usize| held[n].local_addr().map(|a| a.port()).context("reading the port that was given");
+        Ok(Self {
+            etcd: port(0)?,
+            etcd_peer: port(1)?,
+            api: port(2)?,
+            controllers: port(3)?,
+            scheduler: port(4)?,
+            prometheus: port(5)?,
+            chain: port(6)?,
+        })
+    }
+}
+
+/// The cluster's share of 10.0.0.0/8: one /16, named by its second number.
+/// Machines are in x.0.0/24, the pods of node n in x.(16+n).0/24, services in x.128.0/20.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Subnet(pub u8);
+
+impl Subnet {
+    /// The first free one in an order that differs from checkout to checkout; `taken` are second numbers in use.
+    pub fn choose(id: &str, taken: &[u8]) -> Result<Self> {
+        let start = u8::from_str_radix(&id[..2], 16).context("reading the checkout's id")?;
+        let candidates = (0..200u16).map(|step| 16 + ((u16::from(start) + step) % 200) as u8);
+        candidates
+            .into_iter()
+            .find(|second| !taken.contains(second))
+            .map(Self)
+            .context("every network 10.16.0.0/16 to 10.215.0.0/16 is in use on this machine: take another checkout's cluster down first")
+    }
+
+    pub fn gateway(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.0, 0, 1)
+    }
+    pub fn node(self, index: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.0, 0, 11 + index as u8)
+    }
+    pub fn pods(self, index: usize) -> String {
+        format!("10.{}.{}.0/24", self.0, 16 + index)
+    }
+    pub fn all_pods(self) -> String {
+        format!("10.{}.16.0/20", self.0)
+    }
+    pub fn services(self) -> String {
+        format!("10.{}.128.0/20", self.0)
+    }
+    pub fn first_service(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.0, 128, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_checkouts_choose_two_subnets_and_a_taken_one_is_passed_over() {
+        let first = Subnet::choose("00aaaaaa", &[]).unwrap();
+        assert_ne!(first, Subnet::choose("37aaaaaa", &[]).unwrap());
+        assert_eq!(Subnet::choose("00aaaaaa", &[first.0]).unwrap(), Subnet(first.0 + 1));
+        assert!(Subnet::choose("00aaaaaa", &(0..=255).collect::<Vec<_>>()).is_err());
+    }
+
+    #[test]
+    fn the_same_checkout_has_the_same_id() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Layout::of(folder.path()).unwrap().id, Layout::of(folder.path()).unwrap().id);
+    }
+
+    #[test]
+    fn a_state_folder_of_another_version_is_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path()).unwrap();
+        std::fs::create_dir_all(layout.cluster()).unwrap();
+        std::fs::write(layout.info_file(), r#"{"version": 0}"#).unwrap();
+        assert!(layout.read_info().unwrap_err().to_string().contains("run `make down`"));
+        std::fs::write(layout.info_file(), "{ half").unwrap();
+        assert!(layout.read_info().unwrap_err().to_string().contains("is damaged"));
+    }
+}

@@ -1,0 +1,96 @@
+//! What runs beside Kubernetes: Prometheus, which scrapes kubelets, containers and pods, and the local chain.
+
+use super::layout::{ClusterInfo, Layout};
+use super::process::{Processes, Spec};
+use crate::wait;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The rights of the identities that this cluster adds to the built-in ones.
+pub const RBAC: &str = "\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: local-prometheus}
+rules:
+- {apiGroups: [\"\"], resources: [nodes, nodes/metrics, nodes/proxy, pods, services, endpoints], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: local-prometheus}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: local-prometheus}
+subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: prometheus}]
+";
+
+pub const CHAIN_ID: u64 = 31337;
+
+/// A local chain with a block each second and finality after one epoch of one block.
+pub async fn ensure_chain(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
+    let gateway = info.subnet.gateway().to_string();
+    let args = [
+        "--host", &gateway, "--port", &info.ports.chain.to_string(), "--chain-id", &CHAIN_ID.to_string(),
+        "--block-time", "1", "--slots-in-an-epoch", "1", "--silent",
+        // Kept each second, so that a killed chain comes back with what it knew.
+        "--state", &layout.cluster().join("chain.json").display().to_string(), "--state-interval", "1",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let started = processes.ensure(&Spec::new("chain", layout.bin("anvil"), args))?;
+    if started {
+        wait::until("the chain to answer", Duration::from_secs(20), || async {
+            anyhow::ensure!(processes.alive("chain").is_some(), "the chain ended:\n{}", processes.last_words("chain"));
+            let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []});
+            let answer = crate::http::client()?.post(&info.chain_url).json(&body).send().await;
+            Ok(answer.is_ok_and(|a| a.status().is_success()).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
+    let file = layout.cluster().join("prometheus.yaml");
+    std::fs::write(&file, configuration(layout, info)).with_context(|| format!("writing {}", file.display()))?;
+    let args = vec![
+        format!("--config.file={}", file.display()),
+        format!("--storage.tsdb.path={}", layout.cluster().join("prometheus").display()),
+        format!("--web.listen-address={}:{}", info.subnet.gateway(), info.ports.prometheus),
+        "--storage.tsdb.retention.time=1d".into(),
+        "--log.level=warn".into(),
+    ];
+    let started = processes.ensure(&Spec::new("prometheus", PathBuf::from("prometheus"), args))?;
+    if started {
+        wait::until("Prometheus to answer", Duration::from_secs(30), || async {
+            anyhow::ensure!(processes.alive("prometheus").is_some(), "Prometheus ended:\n{}", processes.last_words("prometheus"));
+            let answer = crate::http::client()?.get(format!("{}/-/ready", info.prometheus_url)).send().await;
+            Ok(answer.is_ok_and(|a| a.status().is_success()).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn configuration(layout: &Layout, info: &ClusterInfo) -> String {
+    let pki = layout.pki("").display().to_string();
+    let pki = pki.trim_end_matches('/');
+    let tls = format!("{{ca_file: {pki}/ca.crt, cert_file: {pki}/prometheus.crt, key_file: {pki}/prometheus.key}}");
+    let discovery = |role: &str| {
+        format!("[{{role: {role}, api_server: \"https://{}:{}\", tls_config: {tls}}}]", info.subnet.gateway(), info.ports.api)
+    };
+    let kubelet = |job: &str, path: &str| {
+        format!("- {{job_name: {job}, scheme: https, metrics_path: {path}, tls_config: {tls}, kubernetes_sd_configs: {}}}\n", discovery("node"))
+    };
+    format!(
+        "global: {{scrape_interval: 5s, scrape_timeout: 4s}}\nscrape_configs:\n{}{}\
+         - job_name: pods\n  kubernetes_sd_configs: {}\n  relabel_configs:\n\
+         \x20 - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: \"true\", action: keep}}\n\
+         \x20 - {{source_labels: [__meta_kubernetes_pod_phase], regex: Running, action: keep}}\n\
+         \x20 - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], regex: (.+), target_label: __metrics_path__}}\n\
+         \x20 - {{source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port], separator: \":\", target_label: __address__}}\n\
+         \x20 - {{source_labels: [__meta_kubernetes_namespace], target_label: scraped_namespace}}\n\
+         \x20 - {{source_labels: [__meta_kubernetes_pod_name], target_label: scraped_pod}}\n",
+        kubelet("kubelet", "/metrics"),
+        kubelet("cadvisor", "/metrics/cadvisor"),
+        discovery("pod"),
+    )
+}
