@@ -2,3 +2,7 @@
 //! Nothing in the product depends on this crate.
 
 pub mod audit;
+pub mod cluster;
+pub mod http;
+pub mod kubectl;
+pub mod wait;

@@ -13,7 +13,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: local-prometheus}
 rules:
-- {apiGroups: [\"\"], resources: [nodes, nodes/metrics, nodes/proxy, pods, services, endpoints], verbs: [get, list, watch]}
+- {apiGroups: [\"\"], resources: [nodes/metrics, services/proxy], verbs: [get]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -21,6 +21,10 @@ metadata: {name: local-prometheus}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: local-prometheus}
 subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: prometheus}]
 ";
+
+/// Where the simulated GPUs' exporter listens on each node.
+pub const GPU_EXPORTER_PORT: u16 = 9400;
+const OPERATOR_METRICS: &str = "/api/v1/namespaces/supercargo/services/supercargo-metrics:metrics/proxy/metrics";
 
 pub const CHAIN_ID: u64 = 31337;
 
@@ -70,27 +74,29 @@ pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &
     Ok(())
 }
 
+/// Debian builds Prometheus without its discovery through the API server, so the targets are written out: the nodes'
+/// kubelets and GPU exporters by address, and the operator through the API server's proxy to its Service.
 fn configuration(layout: &Layout, info: &ClusterInfo) -> String {
     let pki = layout.pki("").display().to_string();
     let pki = pki.trim_end_matches('/');
     let tls = format!("{{ca_file: {pki}/ca.crt, cert_file: {pki}/prometheus.crt, key_file: {pki}/prometheus.key}}");
-    let discovery = |role: &str| {
-        format!("[{{role: {role}, api_server: \"https://{}:{}\", tls_config: {tls}}}]", info.subnet.gateway(), info.ports.api)
+    let nodes = |port: u16| -> String {
+        let targets = info.nodes.iter().enumerate().map(|(index, node)| {
+            format!("{{targets: [\"{}:{port}\"], labels: {{node: {node}}}}}", info.subnet.node(index))
+        });
+        targets.collect::<Vec<_>>().join(", ")
     };
     let kubelet = |job: &str, path: &str| {
-        format!("- {{job_name: {job}, scheme: https, metrics_path: {path}, tls_config: {tls}, kubernetes_sd_configs: {}}}\n", discovery("node"))
+        format!("- {{job_name: {job}, scheme: https, metrics_path: {path}, tls_config: {tls}, static_configs: [{}]}}\n", nodes(10250))
     };
     format!(
         "global: {{scrape_interval: 5s, scrape_timeout: 4s}}\nscrape_configs:\n{}{}\
-         - job_name: pods\n  kubernetes_sd_configs: {}\n  relabel_configs:\n\
-         \x20 - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], regex: \"true\", action: keep}}\n\
-         \x20 - {{source_labels: [__meta_kubernetes_pod_phase], regex: Running, action: keep}}\n\
-         \x20 - {{source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], regex: (.+), target_label: __metrics_path__}}\n\
-         \x20 - {{source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port], separator: \":\", target_label: __address__}}\n\
-         \x20 - {{source_labels: [__meta_kubernetes_namespace], target_label: scraped_namespace}}\n\
-         \x20 - {{source_labels: [__meta_kubernetes_pod_name], target_label: scraped_pod}}\n",
+         - {{job_name: gpus, honor_labels: true, static_configs: [{}]}}\n\
+         - {{job_name: operator, scheme: https, metrics_path: {OPERATOR_METRICS}, tls_config: {tls}, static_configs: [{{targets: [\"{}:{}\"]}}]}}\n",
         kubelet("kubelet", "/metrics"),
         kubelet("cadvisor", "/metrics/cadvisor"),
-        discovery("pod"),
+        nodes(GPU_EXPORTER_PORT),
+        info.subnet.gateway(),
+        info.ports.api,
     )
 }

@@ -1,0 +1,42 @@
+# Builds what the local cluster consists of, each program from its own module into $(BIN). A program is written beside
+# its place and moved there whole, so that a build that was cut off leaves nothing that looks finished.
+
+BIN := .state/bin
+KUBE_VERSION := v1.36.3
+KUBE_FLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
+  -X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBE_VERSION:v%=%))) \
+  -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION:v%=%)))
+
+# $(call go-build,module folder,package,output,extra flags)
+go-build = @mkdir -p $(BIN) && echo "building $(notdir $(3))" && cd e2e/cluster/$(1) && \
+  go build -mod=readonly -trimpath -ldflags "-s -w $(5)" $(4) -o $(CURDIR)/$(3).half $(2) && mv -f $(CURDIR)/$(3).half $(CURDIR)/$(3)
+go-module = e2e/cluster/$(1)/go.mod e2e/cluster/$(1)/go.sum
+
+$(BIN)/kube: e2e/cluster/go.mod e2e/cluster/go.sum $(wildcard e2e/cluster/kube/*.go)
+	$(call go-build,.,./kube,$@,,$(KUBE_FLAGS))
+
+CONTAINERD := github.com/containerd/containerd/v2/cmd
+CONTAINERD_TAGS := -tags no_btrfs,no_devmapper,no_zfs
+$(BIN)/containerd $(BIN)/containerd-shim-runc-v2 $(BIN)/ctr: $(BIN)/%: $(call go-module,containerd)
+	$(call go-build,containerd,$(CONTAINERD)/$*,$@,$(CONTAINERD_TAGS))
+
+# With seccomp: without it every container would run unconfined.
+$(BIN)/runc: $(call go-module,runc)
+	$(call go-build,runc,github.com/opencontainers/runc,$@,-tags seccomp)
+
+$(BIN)/helm: $(call go-module,helm)
+	$(call go-build,helm,helm.sh/helm/v3/cmd/helm,$@)
+
+# Only the benches need it.
+$(BIN)/kwok: $(call go-module,kwok)
+	$(call go-build,kwok,sigs.k8s.io/kwok/cmd/kwok,$@)
+
+# anvil comes from npm with the contracts' tools.
+$(BIN)/anvil: contracts/package-lock.json
+	@mkdir -p $(BIN) && cd contracts && npm ci --no-audit --no-fund --loglevel=error
+	@printf '#!/bin/sh\nexec "%s/contracts/node_modules/.bin/anvil" "$$@"\n' "$(CURDIR)" > $@.half && chmod +x $@.half && mv -f $@.half $@
+
+CLUSTER_BIN := $(addprefix $(BIN)/,kube containerd containerd-shim-runc-v2 ctr runc anvil)
+
+.PHONY: cluster-bin
+cluster-bin: $(CLUSTER_BIN) ## build the local cluster's programs

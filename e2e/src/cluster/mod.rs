@@ -1,0 +1,134 @@
+//! A Kubernetes cluster of real parts on one machine: brought up, healed, counted and taken down again.
+
+mod cgroup;
+mod control_plane;
+mod layout;
+mod network;
+mod node;
+mod observe;
+mod pki;
+mod preflight;
+mod process;
+pub mod remains;
+pub mod shell;
+
+pub use layout::{ClusterInfo, Layout, Ports, STATE_VERSION, Subnet};
+pub use observe::{CHAIN_ID, GPU_EXPORTER_PORT};
+pub use process::Processes;
+
+use crate::{kubectl, wait};
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The image of the container that holds a pod's namespaces.
+pub const PAUSE_IMAGE: &str = "supercargo.dev/pause:local";
+const NODES: [&str; 2] = ["node-1", "node-2"];
+
+/// Brings the cluster up, or heals what of it is gone. A healthy one is left as it is.
+pub async fn up(layout: &Layout) -> Result<ClusterInfo> {
+    preflight::check(layout)?;
+    let started = Instant::now();
+    let stage = |what: &str| println!("{:>6.1} s  {what}", started.elapsed().as_secs_f32());
+    let info = recorded_or_chosen(layout)?;
+    let processes = Processes::new(layout);
+    network::ensure_bridge(layout, info.subnet)?;
+    pki::ensure(layout, &info)?;
+    control_plane::ensure(layout, &info, &processes).await?;
+    stage("control plane answers");
+    for index in 0..info.nodes.len() {
+        node::ensure(layout, &info, &processes, index).await?;
+    }
+    observe::ensure_chain(layout, &info, &processes).await?;
+    observe::ensure_prometheus(layout, &info, &processes).await?;
+    stage("chain and Prometheus answer");
+    nodes_ready(layout, &info, &processes).await?;
+    stage("all nodes are Ready");
+    println!("figure bedrock.nodes_ready {:.1} s", started.elapsed().as_secs_f32());
+    Ok(info)
+}
+
+/// Takes everything down and removes its state; built programs stay.
+pub async fn down(layout: &Layout) -> Result<()> {
+    let processes = Processes::new(layout);
+    processes.end("").await?;
+    network::remove(layout, NODES.len())?;
+    let group = processes.top_group();
+    wait::until("the cluster's cgroups to empty", Duration::from_secs(10), || async { Ok(cgroup::remove(&group).ok()) }).await?;
+    for folder in [layout.cluster(), layout.sockets()] {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// One line for each process: whether it runs.
+pub fn status(layout: &Layout) -> Result<Vec<(String, Option<u32>)>> {
+    let Some(info) = layout.read_info()? else { return Ok(Vec::new()) };
+    let processes = Processes::new(layout);
+    Ok(process_names(&info).into_iter().map(|name| (name.clone(), processes.alive(&name))).collect())
+}
+
+/// Every process that `up` starts, by name.
+pub fn process_names(info: &ClusterInfo) -> Vec<String> {
+    let mut names: Vec<String> = ["etcd", "apiserver", "controller-manager", "scheduler", "chain", "prometheus"].map(str::to_owned).to_vec();
+    for node in &info.nodes {
+        names.extend(["holder", "containerd", "kubelet", "proxy"].map(|part| format!("{node}-{part}")));
+    }
+    names
+}
+
+/// Puts an image archive into every node's container runtime.
+pub fn import_image(layout: &Layout, info: &ClusterInfo, archive: &Path) -> Result<()> {
+    for node in &info.nodes {
+        import_into(layout, node, archive)?;
+    }
+    Ok(())
+}
+
+fn import_into(layout: &Layout, node: &str, archive: &Path) -> Result<()> {
+    let socket = layout.containerd_socket(node).display().to_string();
+    let ctr = layout.bin("ctr").display().to_string();
+    let archive = archive.display().to_string();
+    shell::run(&ctr, ["--address", &socket, "--namespace", "k8s.io", "images", "import", "--local", "--snapshotter", "overlayfs", &archive])
+        .with_context(|| format!("putting {archive} into {node}"))?;
+    Ok(())
+}
+
+fn recorded_or_chosen(layout: &Layout) -> Result<ClusterInfo> {
+    if let Some(info) = layout.read_info()? {
+        return Ok(info);
+    }
+    std::fs::create_dir_all(layout.cluster()).with_context(|| format!("making {}", layout.cluster().display()))?;
+    let subnet = Subnet::choose(&layout.id, &network::taken()?)?;
+    let ports = Ports::free()?;
+    let info = ClusterInfo {
+        version: STATE_VERSION,
+        subnet,
+        nodes: NODES.map(str::to_owned).to_vec(),
+        kubeconfig: layout.kubeconfig("admin"),
+        audit_log: layout.audit_log(),
+        chain_url: format!("http://{}:{}", subnet.gateway(), ports.chain),
+        chain_id: CHAIN_ID,
+        prometheus_url: format!("http://{}:{}", subnet.gateway(), ports.prometheus),
+        ports,
+    };
+    layout.write_info(&info)?;
+    Ok(info)
+}
+
+async fn nodes_ready(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
+    let query = ["get", "nodes", "-o", "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}"];
+    wait::until("every node to be Ready", Duration::from_secs(90), || async {
+        for node in &info.nodes {
+            for part in ["containerd", "kubelet"] {
+                let name = format!("{node}-{part}");
+                anyhow::ensure!(processes.alive(&name).is_some(), "{name} ended:\n{}", processes.last_words(&name));
+            }
+        }
+        let Ok(listed) = kubectl::run(layout, &query).await else { return Ok(None) };
+        Ok(info.nodes.iter().all(|node| listed.lines().any(|line| line == format!("{node}=True"))).then_some(()))
+    })
+    .await
+}
