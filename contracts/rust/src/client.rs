@@ -1,0 +1,255 @@
+//! One endpoint of a chain: reads at finality, and sends bytes. A failed read is an error, never an answer.
+
+use super::bindings::Escrow;
+use super::transaction::{Call, Fees, SignedTransaction, sign};
+use super::words::revert_words;
+use alloy::eips::{BlockId, BlockNumberOrTag};
+use alloy::network::TransactionBuilder;
+use alloy::primitives::{Address, B256, Bytes};
+use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::rpc::types::TransactionRequest;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::SolEvent;
+use alloy::transports::{RpcError, TransportErrorKind};
+use std::time::Duration;
+use thiserror::Error;
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What went wrong between us and the chain.
+#[derive(Debug, Error)]
+pub enum ChainError {
+    #[error("{0} is not the address of an endpoint")]
+    Address(String),
+    #[error("making an HTTP client: {0}")]
+    Client(#[source] reqwest::Error),
+    #[error("asking the chain for {what}: {source}")]
+    Asking { what: &'static str, source: RpcError<TransportErrorKind> },
+    #[error("calling {what}: {source}")]
+    Calling { what: &'static str, source: alloy::contract::Error },
+    /// The contract said no: asking again changes nothing.
+    #[error("{what}: {words}")]
+    Refused { what: &'static str, words: String },
+    #[error("signing: {0}")]
+    Signing(#[from] alloy::signers::Error),
+    #[error("{what} was included but failed: {hash}")]
+    Failed { what: &'static str, hash: B256 },
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// The latest block that can't be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finality {
+    pub number: u64,
+    pub hash: B256,
+    pub timestamp: u64,
+}
+
+/// An account at one block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountState {
+    pub payer: Address,
+    pub tenant: B256,
+    pub balance_units: u128,
+    pub thawing_units: u128,
+    pub thaw_end: u64,
+    pub spendable_units: u128,
+    pub allowance_units: u128,
+    pub burst_units: u128,
+    pub rate_units_per_second: u128,
+    pub settler: u32,
+}
+
+/// A lane at one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneState {
+    pub posted_units: u128,
+    pub mature_units: u128,
+    pub withdrawn_units: u128,
+    pub matures_at: u64,
+}
+
+/// Where a transaction was included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    pub hash: B256,
+    pub block_number: u64,
+    pub block_hash: B256,
+    pub succeeded: bool,
+    pub gas_used: u64,
+    pub posted: Option<PostedEvent>,
+}
+
+/// What a post did, as its event tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostedEvent {
+    pub account: B256,
+    pub credited_units: u128,
+    /// Numbers of the rows that were left for later.
+    pub skipped: Vec<usize>,
+}
+
+/// A connection to one endpoint.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    provider: DynProvider,
+}
+
+type Result<T> = std::result::Result<T, ChainError>;
+
+fn asking(what: &'static str) -> impl FnOnce(RpcError<TransportErrorKind>) -> ChainError {
+    move |source| match source.as_error_resp().and_then(|e| e.as_revert_data()) {
+        Some(data) => ChainError::Refused { what, words: revert_words(&data) },
+        None => ChainError::Asking { what, source },
+    }
+}
+
+fn calling(what: &'static str) -> impl FnOnce(alloy::contract::Error) -> ChainError {
+    move |source| match source.as_revert_data() {
+        Some(data) => ChainError::Refused { what, words: revert_words(&data) },
+        None => ChainError::Calling { what, source },
+    }
+}
+
+impl Chain {
+    pub fn connect(url: &str) -> Result<Self> {
+        let url = url.parse().map_err(|_| ChainError::Address(url.to_owned()))?;
+        let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build().map_err(ChainError::Client)?;
+        Ok(Self { provider: ProviderBuilder::new().disable_recommended_fillers().connect_reqwest(client, url).erased() })
+    }
+
+    /// For calls that have no method here.
+    pub fn provider(&self) -> &DynProvider {
+        &self.provider
+    }
+
+    pub async fn chain_id(&self) -> Result<u64> {
+        self.provider.get_chain_id().await.map_err(asking("its id"))
+    }
+
+    pub async fn has_code(&self, address: Address) -> Result<bool> {
+        Ok(!self.provider.get_code_at(address).await.map_err(asking("a contract's code"))?.is_empty())
+    }
+
+    pub async fn finalized(&self) -> Result<Option<Finality>> {
+        let block = self.provider.get_block_by_number(BlockNumberOrTag::Finalized).await.map_err(asking("the finalized block"))?;
+        Ok(block.map(|b| Finality { number: b.header.number, hash: b.header.hash, timestamp: b.header.timestamp }))
+    }
+
+    /// Is the block of this number still this one?
+    pub async fn is_canonical(&self, number: u64, hash: B256) -> Result<bool> {
+        let block = self.provider.get_block_by_number(number.into()).await.map_err(asking("a block"))?;
+        Ok(block.is_some_and(|b| b.header.hash == hash))
+    }
+
+    pub async fn account(&self, contract: Address, account: B256, at: BlockId) -> Result<AccountState> {
+        let escrow = Escrow::new(contract, &self.provider);
+        let seen = escrow.viewAccount(account).block(at).call().await.map_err(calling("viewAccount"))?;
+        Ok(AccountState {
+            payer: seen.payer,
+            tenant: seen.tenant,
+            balance_units: seen.balance.to(),
+            thawing_units: seen.thawing.to(),
+            thaw_end: seen.thawEnd.to(),
+            spendable_units: seen.spendable.to(),
+            allowance_units: seen.limits.allowance.to(),
+            burst_units: seen.limits.burst.to(),
+            rate_units_per_second: seen.limits.rate.to(),
+            settler: seen.limits.settler,
+        })
+    }
+
+    pub async fn lane(&self, contract: Address, account: B256, payee: u32, at: BlockId) -> Result<LaneState> {
+        let escrow = Escrow::new(contract, &self.provider);
+        let seen = escrow.viewLane(account, payee).block(at).call().await.map_err(calling("viewLane"))?;
+        Ok(LaneState {
+            posted_units: seen.posted.to(),
+            mature_units: seen.mature.to(),
+            withdrawn_units: seen.withdrawn.to(),
+            matures_at: seen.maturesAt.to(),
+        })
+    }
+
+    pub async fn token(&self, contract: Address) -> Result<Address> {
+        Escrow::new(contract, &self.provider).TOKEN().call().await.map_err(calling("TOKEN"))
+    }
+
+    /// How many transactions of this address are included at `at`.
+    pub async fn nonce(&self, address: Address, at: BlockId) -> Result<u64> {
+        self.provider.get_transaction_count(address).block_id(at).await.map_err(asking("a nonce"))
+    }
+
+    pub async fn gas_balance_wei(&self, address: Address) -> Result<u128> {
+        Ok(self.provider.get_balance(address).await.map_err(asking("a balance"))?.saturating_to())
+    }
+
+    pub async fn fees(&self) -> Result<Fees> {
+        let estimate = self.provider.estimate_eip1559_fees().await.map_err(asking("what inclusion costs"))?;
+        Ok(Fees { max_fee_wei: estimate.max_fee_per_gas, priority_fee_wei: estimate.max_priority_fee_per_gas })
+    }
+
+    /// What the call would use, or why it would be refused.
+    pub async fn estimate_gas(&self, what: &'static str, from: Address, to: Address, data: Bytes) -> Result<u64> {
+        let request = TransactionRequest::default().with_from(from).with_to(to).with_input(data);
+        self.provider.estimate_gas(request).await.map_err(asking(what))
+    }
+
+    /// Hands over bytes. "Known already" and "nonce used" are no errors here: the receipt tells what came of it.
+    pub async fn send_raw(&self, raw: &[u8]) -> Result<()> {
+        match self.provider.send_raw_transaction(raw).await {
+            Ok(_) => Ok(()),
+            Err(RpcError::ErrorResp(said)) if already_there(&said.message) => Ok(()),
+            Err(source) => Err(asking("inclusion")(source)),
+        }
+    }
+
+    pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>> {
+        let Some(found) = self.provider.get_transaction_receipt(hash).await.map_err(asking("a receipt"))? else { return Ok(None) };
+        let (Some(block_number), Some(block_hash)) = (found.block_number, found.block_hash) else { return Ok(None) };
+        let posted = found.logs().iter().find_map(|log| Escrow::Posted::decode_log(&log.inner).ok()).map(|event| PostedEvent {
+            account: event.account,
+            credited_units: event.credited.saturating_to(),
+            skipped: (0..256).filter(|n| event.skipped.bit(*n)).collect(),
+        });
+        Ok(Some(Receipt { hash, block_number, block_hash, succeeded: found.status(), gas_used: found.gas_used, posted }))
+    }
+
+    /// Signs a call, sends it and waits until it is included: for people's commands, which have no outbox.
+    pub async fn execute(&self, what: &'static str, signer: &PrivateKeySigner, to: Address, data: Bytes) -> Result<Receipt> {
+        let gas_limit = self.estimate_gas(what, signer.address(), to, data.clone()).await? * 5 / 4;
+        self.submit(what, signer, &Call { to: Some(to), data, gas_limit }).await
+    }
+
+    pub(crate) async fn submit(&self, what: &'static str, signer: &PrivateKeySigner, call: &Call) -> Result<Receipt> {
+        let nonce = self.nonce(signer.address(), BlockId::pending()).await?;
+        let signed: SignedTransaction = sign(signer, self.chain_id().await?, nonce, self.fees().await?, call)?;
+        self.send_raw(&signed.raw).await?;
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while std::time::Instant::now() < deadline {
+            if let Some(receipt) = self.receipt(signed.hash).await? {
+                return if receipt.succeeded { Ok(receipt) } else { Err(ChainError::Failed { what, hash: signed.hash }) };
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Err(ChainError::Setup(format!("{what} was sent as {} and not included within 60 s: look for it before you send it again", signed.hash)))
+    }
+}
+
+fn already_there(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["already known", "already imported", "nonce too low", "known transaction"].iter().any(|known| message.contains(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nodes_say_of_bytes_they_have_is_no_error() {
+        for said in ["already known", "nonce too low: next nonce 5, tx nonce 4", "AlreadyKnown: already imported"] {
+            assert!(already_there(said), "{said}");
+        }
+        assert!(!already_there("insufficient funds for gas"));
+    }
+}

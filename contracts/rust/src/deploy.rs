@@ -1,0 +1,65 @@
+//! Puts the contract on a chain once, and remembers where: a second run finds what the first one made.
+
+use super::bindings::{Escrow, TestToken};
+use super::client::{Chain, ChainError};
+use super::transaction::Call;
+use alloy::primitives::Address;
+use alloy::signers::local::PrivateKeySigner;
+use alloy::sol_types::SolConstructor;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Where things are on one chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Addresses {
+    pub chain_id: u64,
+    pub token: Address,
+    pub escrow: Address,
+}
+
+/// Deploys the escrow contract, and a test token where none is given, unless `file` names ones that are there.
+pub async fn deploy(chain: &Chain, signer: &PrivateKeySigner, token: Option<Address>, window_seconds: u32, thaw_seconds: u32, file: &Path) -> Result<Addresses, ChainError> {
+    let chain_id = chain.chain_id().await?;
+    if let Some(known) = read(file)?
+        && known.chain_id == chain_id
+        && token.is_none_or(|token| token == known.token)
+        && chain.has_code(known.escrow).await?
+    {
+        return Ok(known);
+    }
+    let token = match token {
+        Some(token) => token,
+        None => create(chain, signer, "deploying the test token", TestToken::BYTECODE.to_vec()).await?,
+    };
+    let arguments = Escrow::constructorCall {
+        token,
+        window: alloy::primitives::Uint::from(window_seconds),
+        thaw_: alloy::primitives::Uint::from(thaw_seconds),
+    };
+    let code = [Escrow::BYTECODE.to_vec(), arguments.abi_encode()].concat();
+    let escrow = create(chain, signer, "deploying the escrow contract", code).await?;
+    let addresses = Addresses { chain_id, token, escrow };
+    write(file, &addresses)?;
+    Ok(addresses)
+}
+
+async fn create(chain: &Chain, signer: &PrivateKeySigner, what: &'static str, code: Vec<u8>) -> Result<Address, ChainError> {
+    let nonce = chain.nonce(signer.address(), alloy::eips::BlockId::pending()).await?;
+    // The contract's own size bounds what its creation uses.
+    chain.submit(what, signer, &Call { to: None, data: code.into(), gas_limit: 8_000_000 }).await?;
+    Ok(signer.address().create(nonce))
+}
+
+fn read(file: &Path) -> Result<Option<Addresses>, ChainError> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| ChainError::Setup(format!("{} is no file of addresses: {e}", file.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(ChainError::Setup(format!("reading {}: {e}", file.display()))),
+    }
+}
+
+fn write(file: &Path, addresses: &Addresses) -> Result<(), ChainError> {
+    let text = serde_json::to_string_pretty(addresses).map_err(|e| ChainError::Setup(e.to_string()))?;
+    std::fs::write(file, text).map_err(|e| ChainError::Setup(format!("writing {}: {e}", file.display())))
+}

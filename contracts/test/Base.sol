@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+import {Escrow} from "../src/Escrow.sol";
+import {IEscrow} from "../src/interfaces/IEscrow.sol";
+import {TestToken} from "../src/test/TestToken.sol";
+
+/// The few of forge's cheat codes that these tests use.
+interface Vm {
+    function warp(uint256 timestamp) external;
+    function prank(address sender) external;
+    function addr(uint256 key) external pure returns (address);
+    function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
+    function expectRevert(bytes calldata revertData) external;
+    function chainId(uint256 id) external;
+    function readFile(string calldata path) external view returns (string memory);
+    function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
+    function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
+    function parseJsonAddress(string calldata json, string calldata key) external pure returns (address);
+    function parseJsonUint(string calldata json, string calldata key) external pure returns (uint256);
+}
+
+/// A contract with an account, a settler and two payees, as every test wants them.
+abstract contract Base {
+    Vm internal constant VM = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
+
+    uint40 internal constant WINDOW = 1 hours;
+    uint40 internal constant THAW = 3 days;
+    uint256 internal constant HOT_KEY = 0xA11CE;
+    address internal constant PAYER = address(0xBEEF);
+    address internal constant PROVIDER = address(0xCAFE);
+    address internal constant PLATFORM = address(0xFEE);
+    address internal constant STRANGER = address(0xDEAD);
+
+    TestToken internal token;
+    Escrow internal escrow;
+    uint32 internal settler;
+    uint32 internal provider;
+    uint32 internal platform;
+    bytes32 internal account;
+    address internal hot;
+
+    function _prepare(uint72 balance, uint72 allowance, uint40 burst, uint40 rate) internal {
+        VM.warp(1_700_000_000);
+        hot = VM.addr(HOT_KEY);
+        token = new TestToken();
+        escrow = new Escrow(token, WINDOW, THAW);
+        settler = escrow.enroll(hot);
+        VM.prank(PROVIDER);
+        provider = escrow.register(PROVIDER);
+        VM.prank(PLATFORM);
+        platform = escrow.register(PLATFORM);
+        VM.prank(PAYER);
+        account = escrow.open("one", IEscrow.Limits(allowance, burst, rate, settler));
+        _deposit(balance);
+    }
+
+    function _deposit(uint256 amount) internal {
+        if (amount == 0) return;
+        token.mint(PAYER, amount);
+        VM.prank(PAYER);
+        token.approve(address(escrow), amount);
+        VM.prank(PAYER);
+        escrow.deposit(account, amount);
+    }
+
+    function _row(uint32 payee, uint72 total) internal pure returns (bytes memory) {
+        return abi.encodePacked(payee, total);
+    }
+
+    function _post(bytes memory rows) internal returns (uint256) {
+        VM.prank(hot);
+        return escrow.post(account, rows, "lines", "head");
+    }
+
+    function _signed(uint32 payee, uint72 total) internal view returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = VM.sign(HOT_KEY, escrow.rowDigest(account, payee, total));
+        return abi.encodePacked(r, s, v);
+    }
+
+    function _one() internal view returns (bytes32[] memory accounts) {
+        accounts = new bytes32[](1);
+        accounts[0] = account;
+    }
+
+    function _now() internal view returns (uint256 seconds_) {
+        // Read through assembly: the optimizer takes block.timestamp for constant within one test.
+        assembly {
+            seconds_ := timestamp()
+        }
+    }
+
+    function _later(uint256 seconds_) internal {
+        VM.warp(_now() + seconds_);
+    }
+
+    function _eq(uint256 got, uint256 wanted, string memory what) internal pure {
+        require(got == wanted, what);
+    }
+}
