@@ -1,1 +1,8 @@
-//! placeholder
+//! The rules of the market, pure and synchronous: what money is, what a price means, what was used, what it costs, who
+//! gets it, and where work runs best. Clocks and randomness are arguments.
+
+pub mod fees;
+pub mod money;
+pub mod rate_card;
+pub mod rating;
+pub mod work;

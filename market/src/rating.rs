@@ -1,0 +1,150 @@
+//! Rating: from seconds and quantities to money. The seconds of a work under one card are added up first and divided
+//! once, so rounding costs less than one base unit however often something is charged.
+
+use crate::money::{Amount, Price};
+
+const NANOS_PER_UNIT: u128 = 1_000;
+const SECONDS_PER_HOUR: u128 = 3_600;
+const MILLIS: u128 = 1_000;
+const GIB: u128 = 1 << 30;
+/// What a numerator is divided by to give base units.
+const DENOMINATOR: u128 = NANOS_PER_UNIT * SECONDS_PER_HOUR * MILLIS * GIB;
+
+/// What one worker holds while it runs, with the prices of its card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    pub devices: u32,
+    pub device_price: Price,
+    pub cpu_millis: u64,
+    pub cpu_price: Price,
+    pub memory_bytes: u64,
+    pub memory_gib_price: Price,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the cost is greater than any amount of money that the books can hold")]
+pub struct TooMuch;
+
+/// An exact cost: a numerator over a denominator that all costs share. Adding loses nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ExactCost(u128);
+
+impl ExactCost {
+    pub fn checked_add(self, other: Self) -> Result<Self, TooMuch> {
+        self.0.checked_add(other.0).map(Self).ok_or(TooMuch)
+    }
+
+    /// What is charged: rounded down.
+    pub fn charged(self) -> Result<Amount, TooMuch> {
+        Self::amount(self.0 / DENOMINATOR)
+    }
+
+    /// What is reserved for it: rounded up.
+    pub fn reserved(self) -> Result<Amount, TooMuch> {
+        Self::amount(self.0.div_ceil(DENOMINATOR))
+    }
+
+    fn amount(units: u128) -> Result<Amount, TooMuch> {
+        u64::try_from(units).map(Amount::from_units).map_err(|_| TooMuch)
+    }
+
+    /// Digits for the books; `from_digits` reads them back.
+    pub fn to_digits(self) -> String {
+        self.0.to_string()
+    }
+
+    pub fn from_digits(digits: &str) -> Option<Self> {
+        digits.parse().ok().map(Self)
+    }
+}
+
+/// What so many seconds of it cost, exactly.
+pub fn cost(held: &Held, seconds: u64) -> Result<ExactCost, TooMuch> {
+    let part = |quantity: u128, price: Price, scale: u128| {
+        quantity.checked_mul(scale).and_then(|scaled| scaled.checked_mul(u128::from(price.nanos_per_hour())))
+    };
+    let devices = part(u128::from(held.devices), held.device_price, MILLIS * GIB);
+    let cpu = part(u128::from(held.cpu_millis), held.cpu_price, GIB);
+    let memory = part(u128::from(held.memory_bytes), held.memory_gib_price, MILLIS);
+    let per_second = devices.zip(cpu).and_then(|(one, two)| one.checked_add(two)).zip(memory).and_then(|(one, two)| one.checked_add(two));
+    per_second.and_then(|rate| rate.checked_mul(u128::from(seconds))).map(ExactCost).ok_or(TooMuch)
+}
+
+/// Everything included, for an hour: what is compared with a price limit.
+pub fn price_per_hour(held: &Held) -> Result<Amount, TooMuch> {
+    cost(held, 3_600)?.reserved()
+}
+
+/// The longest that a budget pays for, in whole seconds. `None` when it costs nothing at all.
+pub fn seconds_for(held: &Held, workers: u32, budget: Amount) -> Result<Option<u64>, TooMuch> {
+    let per_second = cost(held, 1)?.0.checked_mul(u128::from(workers)).ok_or(TooMuch)?;
+    if per_second == 0 {
+        return Ok(None);
+    }
+    let whole = u128::from(budget.units()).checked_mul(DENOMINATOR).ok_or(TooMuch)?;
+    Ok(Some(u64::try_from(whole / per_second).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one_gpu(per_hour: &str) -> Held {
+        Held { devices: 1, device_price: per_hour.parse().expect("a price"), ..Held::default() }
+    }
+
+    #[test]
+    fn an_hour_costs_the_price() {
+        let cases = [("2.10", "2.10"), ("0.000000001", "0.00"), ("3600", "3600.00")];
+        for (price, amount) in cases {
+            assert_eq!(cost(&one_gpu(price), 3_600).and_then(ExactCost::charged).expect("fits").to_string(), amount);
+        }
+    }
+
+    #[test]
+    fn cpu_and_memory_are_priced_by_thousandths_and_bytes() {
+        let held = Held {
+            cpu_millis: 1_500,
+            cpu_price: "0.02".parse().expect("a price"),
+            memory_bytes: 8 << 30,
+            memory_gib_price: "0.004".parse().expect("a price"),
+            ..Held::default()
+        };
+        assert_eq!(price_per_hour(&held).expect("fits").to_string(), "0.062");
+    }
+
+    #[test]
+    fn a_reservation_rounds_up_and_a_charge_rounds_down() {
+        let second = cost(&one_gpu("1"), 1).expect("fits");
+        assert_eq!(second.charged().expect("fits").units(), 277);
+        assert_eq!(second.reserved().expect("fits").units(), 278);
+    }
+
+    #[test]
+    fn more_than_the_books_can_hold_is_an_error() {
+        let held = Held { devices: u32::MAX, device_price: Price::MAX, ..Held::default() };
+        assert_eq!(cost(&held, u64::MAX), Err(TooMuch));
+    }
+
+    proptest! {
+        #[test]
+        fn charging_in_parts_costs_what_charging_at_once_does(price in 0_u64..10_000_000_000_000, parts in prop::collection::vec(0_u64..10_000, 1..50)) {
+            let held = Held { devices: 3, device_price: Price::from_nanos_per_hour(price), cpu_millis: 7, cpu_price: Price::from_nanos_per_hour(price), ..Held::default() };
+            let mut sum = ExactCost::default();
+            for seconds in &parts {
+                sum = sum.checked_add(cost(&held, *seconds).expect("fits")).expect("fits");
+            }
+            prop_assert_eq!(sum, cost(&held, parts.iter().sum()).expect("fits"));
+            prop_assert_eq!(ExactCost::from_digits(&sum.to_digits()), Some(sum));
+        }
+
+        #[test]
+        fn a_budget_is_never_overspent_by_the_seconds_it_pays_for(price in 1_u64..10_000_000_000_000, budget in 0_u64..1_000_000_000, workers in 1_u32..64) {
+            let held = one_gpu(&Price::from_nanos_per_hour(price).to_string());
+            let seconds = seconds_for(&held, workers, Amount::from_units(budget)).expect("fits").expect("it costs something");
+            let all = cost(&Held { devices: workers, ..held }, seconds).expect("fits").reserved().expect("fits");
+            prop_assert!(all.units() <= budget);
+        }
+    }
+}
