@@ -2,7 +2,10 @@
 //! gets it, and where work runs best. Clocks and randomness are arguments.
 
 pub mod fees;
+pub mod journal;
+pub mod metering;
 pub mod money;
+pub mod placement;
 pub mod rate_card;
 pub mod rating;
 pub mod work;

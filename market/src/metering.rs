@@ -1,0 +1,119 @@
+//! Metering: how long a container ran, from what its pod's record says and what our own clock saw. Kubernetes gives
+//! whole seconds of the kubelet's clock; both ends come from the same clock, so its skew cancels. A record that can't be
+//! true is never arithmetic: it is bounded by the last evidence, or worth nothing, and says which.
+
+use serde::{Deserialize, Serialize};
+
+/// Unix seconds.
+pub type Second = i64;
+
+/// What is known of one container, by two clocks that are never mixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PodRecord {
+    /// The kubelet's clock: when the container started and finished.
+    pub started: Option<Second>,
+    pub finished: Option<Second>,
+    /// Our clock: when the pod was bound, first seen running, last known to run, seen at its end.
+    pub bound: Second,
+    pub first_running: Option<Second>,
+    pub last_alive: Option<Second>,
+    pub terminal: Option<Second>,
+}
+
+/// How good the evidence of a charge is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Evidence {
+    /// The container's own record, both ends.
+    Record,
+    /// The record said more than our clock allows, and was cut to that.
+    Clamped,
+    /// There is no whole record: from first seen running to last known alive.
+    Observed,
+    /// It never ran, as far as anybody knows.
+    None,
+}
+
+/// What is billed of one container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    pub seconds: u64,
+    pub evidence: Evidence,
+    /// By the clock of the evidence, for receipts.
+    pub from: Second,
+    pub until: Second,
+}
+
+/// A whole second may be lost at each end of what our clock saw.
+const SLACK_SECONDS: i64 = 2;
+/// Before this nothing of ours ran: 1970 and its like are not times.
+const EARLIEST: Second = 1_600_000_000;
+
+pub fn measure(record: &PodRecord) -> Measured {
+    let valid = |second: Option<Second>| second.filter(|&second| second >= EARLIEST);
+    match (valid(record.started), valid(record.finished)) {
+        (Some(started), Some(finished)) if finished >= started => clamped(record, started, finished),
+        _ => observed(record),
+    }
+}
+
+/// Cut to what our clock saw between binding and the end: a longer record is a wrong one.
+fn clamped(record: &PodRecord, started: Second, finished: Second) -> Measured {
+    let ran = finished - started;
+    let most = record.terminal.map_or(ran, |terminal| (terminal - record.bound).max(0) + SLACK_SECONDS);
+    let (seconds, evidence) = if ran <= most { (ran, Evidence::Record) } else { (most, Evidence::Clamped) };
+    Measured { seconds: seconds.unsigned_abs(), evidence, from: started, until: started + seconds }
+}
+
+fn observed(record: &PodRecord) -> Measured {
+    let Some(from) = record.first_running else {
+        return Measured { seconds: 0, evidence: Evidence::None, from: record.bound, until: record.bound };
+    };
+    let last = record.last_alive.unwrap_or(from);
+    let until = record.terminal.map_or(last, |terminal| last.min(terminal)).max(from);
+    Measured { seconds: (until - from).unsigned_abs(), evidence: Evidence::Observed, from, until }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Second = 1_800_000_000;
+
+    fn record() -> PodRecord {
+        PodRecord {
+            started: Some(T + 2),
+            finished: Some(T + 62),
+            bound: T,
+            first_running: Some(T + 3),
+            last_alive: Some(T + 60),
+            terminal: Some(T + 63),
+        }
+    }
+
+    #[test]
+    fn each_kind_of_record_is_worth_what_it_proves() {
+        let skewed = |by: Second| PodRecord { started: Some(T + 2 + by), finished: Some(T + 62 + by), ..record() };
+        let cases = [
+            ("a whole record", record(), 60, Evidence::Record),
+            ("a node five minutes ahead", skewed(300), 60, Evidence::Record),
+            ("a node five minutes behind", skewed(-300), 60, Evidence::Record),
+            ("an end that we missed", PodRecord { terminal: None, ..record() }, 60, Evidence::Record),
+            ("longer than we saw", PodRecord { finished: Some(T + 900), ..record() }, 65, Evidence::Clamped),
+            ("started in 1970", PodRecord { started: Some(0), ..record() }, 57, Evidence::Observed),
+            ("no end", PodRecord { finished: None, ..record() }, 57, Evidence::Observed),
+            ("an end before the start", PodRecord { finished: Some(T - 9), ..record() }, 57, Evidence::Observed),
+            ("nothing but one sight of it", PodRecord { started: None, last_alive: None, ..record() }, 0, Evidence::Observed),
+            ("never ran", PodRecord { started: None, finished: None, first_running: None, ..record() }, 0, Evidence::None),
+        ];
+        for (name, record, seconds, evidence) in cases {
+            let measured = measure(&record);
+            assert_eq!((measured.seconds, measured.evidence), (seconds, evidence), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_ended_within_its_first_second_costs_nothing() {
+        let measured = measure(&PodRecord { finished: Some(T + 2), ..record() });
+        assert_eq!((measured.seconds, measured.evidence), (0, Evidence::Record));
+    }
+}

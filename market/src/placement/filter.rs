@@ -1,0 +1,158 @@
+//! What speaks against an offer, in the order in which a person would want to hear it. One reason an offer: the first.
+
+use super::{Closed, Offer, Request, held_on, price};
+use crate::money::Amount;
+use crate::rate_card::model_matches;
+use crate::rating::Held;
+
+/// Why an offer does not fit. The order is the order of the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    ResourceNotSold,
+    NodeNotReady,
+    NodeCordoned,
+    NodeDraining,
+    NodeClosed,
+    ModelNotWanted,
+    DeviceMemoryTooSmall,
+    TokenNotAccepted,
+    FundingNotAccepted,
+    ProviderNotAllowed,
+    RegionNotWanted,
+    SelectorDoesNotMatch,
+    DataClassNotAllowed,
+    IsolationTooWeak,
+    TenancyNotOffered,
+    ReputationTooLow,
+    PriceTooHigh,
+    FailedThereBefore,
+    DevicesInUse,
+    CpuInUse,
+    MemoryInUse,
+    StorageInUse,
+    PodsInUse,
+}
+
+impl Reason {
+    /// A word for conditions and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResourceNotSold => "ResourceNotSold",
+            Self::NodeNotReady => "NodeNotReady",
+            Self::NodeCordoned => "NodeCordoned",
+            Self::NodeDraining => "NodeDraining",
+            Self::NodeClosed => "NodeClosed",
+            Self::ModelNotWanted => "ModelNotWanted",
+            Self::DeviceMemoryTooSmall => "DeviceMemoryTooSmall",
+            Self::TokenNotAccepted => "TokenNotAccepted",
+            Self::FundingNotAccepted => "FundingNotAccepted",
+            Self::ProviderNotAllowed => "ProviderNotAllowed",
+            Self::RegionNotWanted => "RegionNotWanted",
+            Self::SelectorDoesNotMatch => "SelectorDoesNotMatch",
+            Self::DataClassNotAllowed => "DataClassNotAllowed",
+            Self::IsolationTooWeak => "IsolationTooWeak",
+            Self::TenancyNotOffered => "TenancyNotOffered",
+            Self::ReputationTooLow => "ReputationTooLow",
+            Self::PriceTooHigh => "PriceTooHigh",
+            Self::FailedThereBefore => "FailedThereBefore",
+            Self::DevicesInUse => "DevicesInUse",
+            Self::CpuInUse => "CpuInUse",
+            Self::MemoryInUse => "MemoryInUse",
+            Self::StorageInUse => "StorageInUse",
+            Self::PodsInUse => "PodsInUse",
+        }
+    }
+}
+
+type Refusal = (Reason, String);
+
+/// What the worker would hold here and what that costs an hour, or the first thing that speaks against it.
+pub(super) fn check(offer: &Offer, request: &Request) -> Result<(Held, Amount), Refusal> {
+    let no = |reason: Reason, detail: String| Err((reason, format!("{}: {detail}", offer.node)));
+    if request.devices > 0 && request.resource_name != offer.resource_name {
+        return no(Reason::ResourceNotSold, format!("sells no {}", request.resource_name));
+    }
+    match offer.closed {
+        None => {}
+        Some(Closed::NotReady) => return no(Reason::NodeNotReady, "the node is not ready".into()),
+        Some(Closed::Cordoned) => return no(Reason::NodeCordoned, "the node is cordoned".into()),
+        Some(Closed::Draining) => return no(Reason::NodeDraining, "the node is draining".into()),
+        Some(Closed::ClosedByProvider) => return no(Reason::NodeClosed, "its provider has closed it".into()),
+    }
+    terms(offer, request)?;
+    let held = held_on(offer, request);
+    let Some(asked) = price(&held) else { return no(Reason::PriceTooHigh, "costs more than can be paid".into()) };
+    if request.max_price_per_hour.is_some_and(|most| asked > most) {
+        return no(Reason::PriceTooHigh, format!("asks {asked} an hour"));
+    }
+    if request.excluded_nodes.contains(&offer.node) {
+        return no(Reason::FailedThereBefore, "an attempt failed there for reasons of the node's own".into());
+    }
+    capacity(offer, request, &held)?;
+    Ok((held, asked))
+}
+
+/// What does not change while others come and go.
+fn terms(offer: &Offer, request: &Request) -> Result<(), Refusal> {
+    let no = |reason: Reason, detail: String| Err((reason, format!("{}: {detail}", offer.node)));
+    if request.devices > 0 {
+        if !request.models.is_empty() && !request.models.iter().any(|wanted| model_matches(wanted, &offer.model)) {
+            return no(Reason::ModelNotWanted, format!("has {}", if offer.model.is_empty() { "an unnamed model" } else { &offer.model }));
+        }
+        if offer.device_memory_bytes < request.device_memory_bytes {
+            return no(Reason::DeviceMemoryTooSmall, format!("has {} MiB a device", offer.device_memory_bytes >> 20));
+        }
+    }
+    if offer.token != request.token {
+        return no(Reason::TokenNotAccepted, format!("is paid in {}", offer.token));
+    }
+    let accepted = if request.chain.is_some() { offer.accepts_chain && offer.chain == request.chain } else { offer.accepts_internal };
+    if !accepted {
+        let kind = request.chain.as_ref().map_or("internal credit".to_owned(), |chain| format!("payment on chain {chain:?}"));
+        return no(Reason::FundingNotAccepted, format!("does not take {kind}"));
+    }
+    let allowed = request.allow_providers.is_empty() || request.allow_providers.contains(&offer.provider);
+    if !allowed || request.deny_providers.contains(&offer.provider) {
+        return no(Reason::ProviderNotAllowed, format!("belongs to {}", offer.provider));
+    }
+    if !request.regions.is_empty() && !offer.region.as_ref().is_some_and(|region| request.regions.contains(region)) {
+        return no(Reason::RegionNotWanted, format!("is in {}", offer.region.as_deref().unwrap_or("no named region")));
+    }
+    if let Some((key, value)) = request.node_selector.iter().find(|(key, value)| offer.labels.get(*key) != Some(value)) {
+        return no(Reason::SelectorDoesNotMatch, format!("has no label {key}={value}"));
+    }
+    if !offer.data_classes.contains(&request.data_class) {
+        return no(Reason::DataClassNotAllowed, format!("is not vouched for {} data", request.data_class));
+    }
+    if !offer.isolation_levels.iter().any(|&level| level >= request.isolation_level) {
+        return no(Reason::IsolationTooWeak, "offers no isolation as strong".into());
+    }
+    if !offer.tenancies.contains(&request.tenancy) {
+        return no(Reason::TenancyNotOffered, format!("does not offer {} tenancy", request.tenancy));
+    }
+    if offer.reputation < request.min_reputation {
+        return no(Reason::ReputationTooLow, format!("has a reputation of {}", offer.reputation));
+    }
+    Ok(())
+}
+
+/// What may be there in a minute.
+fn capacity(offer: &Offer, request: &Request, held: &Held) -> Result<(), Refusal> {
+    let no = |reason: Reason, detail: String| Err((reason, format!("{}: {detail}", offer.node)));
+    if offer.free_devices < request.devices {
+        return no(Reason::DevicesInUse, format!("{} of {} are free", offer.free_devices, offer.total_devices));
+    }
+    if offer.free_cpu_millis < held.cpu_millis {
+        return no(Reason::CpuInUse, format!("{} of {} thousandths of a core are free", offer.free_cpu_millis, held.cpu_millis));
+    }
+    if offer.free_memory_bytes < held.memory_bytes {
+        return no(Reason::MemoryInUse, format!("{} of {} MiB are free", offer.free_memory_bytes >> 20, held.memory_bytes >> 20));
+    }
+    if offer.free_storage_bytes < request.storage_bytes {
+        return no(Reason::StorageInUse, format!("{} of {} MiB are free", offer.free_storage_bytes >> 20, request.storage_bytes >> 20));
+    }
+    if offer.free_pods == 0 {
+        return no(Reason::PodsInUse, "the node runs as many pods as it may".into());
+    }
+    Ok(())
+}

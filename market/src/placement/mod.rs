@@ -1,0 +1,193 @@
+//! Placement: which offer a task goes to, or why it waits. The same input always gives the same output.
+
+mod filter;
+
+pub use filter::Reason;
+
+use crate::money::Amount;
+use crate::rating::{self, Held};
+use crate::work::FundingId;
+use std::collections::BTreeMap;
+
+/// What one node sells of one resource, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    pub node: String,
+    pub pool: String,
+    pub provider: String,
+    pub resource_name: String,
+    pub model: String,
+    pub device_memory_bytes: u64,
+    pub free_devices: u32,
+    pub total_devices: u32,
+    pub free_cpu_millis: u64,
+    pub total_cpu_millis: u64,
+    pub free_memory_bytes: u64,
+    pub total_memory_bytes: u64,
+    pub free_storage_bytes: u64,
+    pub free_pods: u32,
+    pub prices: Prices,
+    pub token: String,
+    pub accepts_chain: bool,
+    pub accepts_internal: bool,
+    pub chain: Option<String>,
+    pub region: Option<String>,
+    pub reputation: u8,
+    pub labels: BTreeMap<String, String>,
+    pub data_classes: Vec<String>,
+    pub tenancies: Vec<String>,
+    /// Levels on offer: 0 Container, 1 Sandbox, 2 VM.
+    pub isolation_levels: Vec<u8>,
+    /// Why nothing new may start here at all.
+    pub closed: Option<Closed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    NotReady,
+    Cordoned,
+    Draining,
+    ClosedByProvider,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prices {
+    pub device: crate::money::Price,
+    pub cpu: crate::money::Price,
+    pub memory_gib: crate::money::Price,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    #[default]
+    Cheapest,
+    Fastest,
+    Quality,
+    Balanced,
+}
+
+/// What one worker asks for, and on which terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub funding: FundingId,
+    pub chain: Option<String>,
+    pub token: String,
+    pub resource_name: String,
+    pub devices: u32,
+    pub models: Vec<String>,
+    pub device_memory_bytes: u64,
+    /// Absent: the node's share in proportion to the devices.
+    pub cpu_millis: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub storage_bytes: u64,
+    pub strategy: Strategy,
+    pub tenancy: String,
+    pub data_class: String,
+    pub isolation_level: u8,
+    pub max_price_per_hour: Option<Amount>,
+    pub min_reputation: u8,
+    pub regions: Vec<String>,
+    pub node_selector: BTreeMap<String, String>,
+    pub allow_providers: Vec<String>,
+    pub deny_providers: Vec<String>,
+    pub excluded_nodes: Vec<String>,
+}
+
+/// Where a worker goes, and what it holds there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    pub node: String,
+    pub pool: String,
+    pub held: Held,
+    pub price_per_hour: Amount,
+    /// What decided, for people.
+    pub because: String,
+}
+
+/// How many offers were refused for one reason, with one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub reason: Reason,
+    pub nodes: u32,
+    pub example: String,
+}
+
+/// The best offer for one worker, or everything that speaks against each.
+pub fn choose(offers: &[Offer], request: &Request) -> Result<Assignment, Vec<Refused>> {
+    let mut best: Option<(Score<'_>, &Offer, Held)> = None;
+    let mut refused: BTreeMap<Reason, Refused> = BTreeMap::new();
+    let mut fitting = 0_u32;
+    for offer in offers {
+        match filter::check(offer, request) {
+            Ok((held, price)) => {
+                fitting += 1;
+                let score = Score::of(offer, request, price);
+                if best.as_ref().is_none_or(|(known, ..)| score < *known) {
+                    best = Some((score, offer, held));
+                }
+            }
+            Err((reason, example)) => {
+                let entry = refused.entry(reason).or_insert(Refused { reason, nodes: 0, example });
+                entry.nodes += 1;
+            }
+        }
+    }
+    let Some((score, offer, held)) = best else { return Err(refused.into_values().collect()) };
+    let because = match request.strategy {
+        Strategy::Cheapest => format!("the cheapest of {fitting} that fit, at {} an hour", score.price),
+        Strategy::Fastest => format!("the fastest of {fitting} that fit, with {}", offer.model),
+        Strategy::Quality => format!("the best reputation of {fitting} that fit, {} of 100", offer.reputation),
+        Strategy::Balanced => format!("the best balance of price and reputation of {fitting} that fit"),
+    };
+    Ok(Assignment { node: offer.node.clone(), pool: offer.pool.clone(), held, price_per_hour: score.price, because })
+}
+
+/// Less is better: region in the task's order, what the strategy asks, then price, then the tightest fit, then the name.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Score<'a> {
+    region: usize,
+    strategy: u64,
+    price: Amount,
+    left: u32,
+    node: &'a str,
+}
+
+impl<'a> Score<'a> {
+    fn of(offer: &'a Offer, request: &Request, price: Amount) -> Self {
+        let region = request.regions.iter().position(|region| Some(region) == offer.region.as_ref()).unwrap_or(usize::MAX);
+        let reputation = u64::from(offer.reputation.min(100));
+        let strategy = match request.strategy {
+            Strategy::Cheapest => price.units(),
+            // The larger the device's memory the newer it is, as a rule: until offers carry measured speed.
+            Strategy::Fastest => u64::MAX - offer.device_memory_bytes,
+            Strategy::Quality => 100 - reputation,
+            // A reputation of 100 halves the price that is compared.
+            Strategy::Balanced => price.units() / 200 * (200 - reputation),
+        };
+        Self { region, strategy, price, left: offer.free_devices - request.devices.min(offer.free_devices), node: &offer.node }
+    }
+}
+
+/// What a worker holds on an offer: what it asks, or the node's share in proportion to its devices.
+pub fn held_on(offer: &Offer, request: &Request) -> Held {
+    let share = |total: u64| match (request.devices, offer.total_devices) {
+        (0, _) | (_, 0) => 0,
+        (devices, all) => u64::try_from(u128::from(total) * u128::from(devices.min(all)) / u128::from(all)).unwrap_or(total),
+    };
+    Held {
+        devices: request.devices,
+        device_price: offer.prices.device,
+        // A worker without devices that asks for nothing gets a core and a GiB.
+        cpu_millis: request.cpu_millis.unwrap_or_else(|| if request.devices == 0 { 1_000 } else { share(offer.total_cpu_millis) }),
+        cpu_price: offer.prices.cpu,
+        memory_bytes: request.memory_bytes.unwrap_or_else(|| if request.devices == 0 { 1 << 30 } else { share(offer.total_memory_bytes) }),
+        memory_gib_price: offer.prices.memory_gib,
+    }
+}
+
+pub(crate) fn price(held: &Held) -> Option<Amount> {
+    rating::price_per_hour(held).ok()
+}
+
+#[cfg(test)]
+mod tests;
