@@ -1,1 +1,19 @@
-//! placeholder
+//! What users write: the four kinds, their defaults, and the validation that is pure. Each field's text here is what
+//! `kubectl explain` shows.
+
+pub mod common;
+pub mod escrow;
+pub mod names;
+pub mod node;
+pub mod pool;
+pub mod quantity;
+pub mod schema;
+pub mod task;
+pub mod task_status;
+pub mod validate;
+
+pub use escrow::Escrow;
+pub use node::ProviderNode;
+pub use pool::ProviderPool;
+pub use quantity::Quantity;
+pub use task::ComputeTask;

@@ -1,0 +1,140 @@
+//! `crdgen`: writes what is generated from the kinds: the CRDs for the chart, JSON Schemas for editors and a reference
+//! page. With `--check` it writes nothing and fails when a file differs.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
+
+fn main() -> ExitCode {
+    let check = std::env::args().any(|argument| argument == "--check");
+    let crds: Vec<Value> = [ComputeTask::crd(), ProviderPool::crd(), ProviderNode::crd(), Escrow::crd()].iter().map(finished).collect();
+    let mut files: Vec<(String, String)> = Vec::new();
+    for crd in &crds {
+        let plural = crd["spec"]["names"]["plural"].as_str().unwrap_or_default();
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default().to_lowercase();
+        let yaml = serde_yaml_ng::to_string(crd).expect("a CRD is plain data");
+        files.push((
+            format!("charts/supercargo/crds/{plural}.yaml"),
+            format!("# Written by crdgen: change the types in crds/src instead.\n{yaml}"),
+        ));
+        let schema = format!("{:#}\n", editor_schema(crd));
+        files.push((format!("crds/schemas/{kind}.json"), schema));
+    }
+    files.push(("crds/reference.md".to_owned(), reference(&crds)));
+    let largest = files.iter().filter(|(path, _)| path.starts_with("charts")).map(|(_, text)| text.len()).max().unwrap_or_default();
+    println!("figure kinds.crd_size_max {} KiB", largest.div_ceil(1024));
+    let stale: Vec<&str> = files
+        .iter()
+        .filter(|(path, text)| std::fs::read_to_string(path).ok().as_ref() != Some(text))
+        .map(|(path, _)| path.as_str())
+        .collect();
+    if check {
+        for path in &stale {
+            eprintln!("{path} differs from the types: run make generate");
+        }
+        return if stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    for (path, text) in &files {
+        let folder = Path::new(path).parent().expect("every path has a folder");
+        if let Err(error) = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text)) {
+            eprintln!("writing {path}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// The CRD with what the derive can't say, and without what the API server would warn of.
+fn finished(crd: &CustomResourceDefinition) -> Value {
+    let mut crd = serde_json::to_value(crd).expect("a CRD is plain data");
+    let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
+    let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    tidy(schema);
+    schema["properties"]["status"]["default"] = json!({ "observedGeneration": -1 });
+    let rules = match kind.as_str() {
+        "ComputeTask" => {
+            json!([{ "rule": "size(self.metadata.name) <= 52", "message": "metadata.name has more than 52 characters: the pods' names need the rest" }])
+        }
+        "ProviderNode" => {
+            json!([{ "rule": "self.spec.cluster != 'local' || self.spec.nodeName == self.metadata.name", "message": "spec.nodeName must be the object's own name in cluster local" }])
+        }
+        _ => return crd,
+    };
+    schema["x-kubernetes-validations"] = rules;
+    crd
+}
+
+/// Drops nullability (a null means absent), titles, and formats that the API server doesn't know.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            object.remove("nullable");
+            object.remove("title");
+            let unknown =
+                matches!(object.get("format").and_then(Value::as_str), Some(format) if !["int32", "int64", "date-time"].contains(&format));
+            if unknown {
+                object.remove("format");
+            }
+            object.values_mut().for_each(tidy);
+        }
+        Value::Array(values) => values.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+/// The schema as editors take it: with the fields that every object has.
+fn editor_schema(crd: &Value) -> Value {
+    let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    let group = crd["spec"]["group"].as_str().unwrap_or_default();
+    schema["properties"]["apiVersion"] = json!({ "const": format!("{group}/v1alpha1") });
+    schema["properties"]["kind"] = json!({ "const": crd["spec"]["names"]["kind"] });
+    schema["properties"]["metadata"] = json!({ "type": "object" });
+    schema["required"] = json!(["apiVersion", "kind", "metadata", "spec"]);
+    schema
+}
+
+fn reference(crds: &[Value]) -> String {
+    let mut page =
+        "# The kinds, field by field\n\nWritten by crdgen from the types in `crds/src`; `kubectl explain` shows the same.\n".to_owned();
+    for crd in crds {
+        let names = &crd["spec"]["names"];
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let short = names["shortNames"][0].as_str().unwrap_or_default();
+        let _ = write!(
+            page,
+            "\n## {} (`{short}`)\n\n{}\n\n| field | type | default | what it is |\n|---|---|---|---|\n",
+            names["kind"].as_str().unwrap_or_default(),
+            text(schema)
+        );
+        for part in ["spec", "status"] {
+            rows(&mut page, part, &schema["properties"][part]);
+        }
+    }
+    page
+}
+
+fn text(schema: &Value) -> String {
+    schema["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|")
+}
+
+fn rows(page: &mut String, path: &str, schema: &Value) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    for (name, field) in properties {
+        let path = format!("{path}.{name}");
+        let (kind, inner) = match field["type"].as_str() {
+            Some("array") => (format!("{}[]", field["items"]["type"].as_str().unwrap_or("object")), &field["items"]),
+            Some(kind) => (kind.to_owned(), field),
+            None => ("quantity".to_owned(), field),
+        };
+        let kind = field["enum"].as_array().map_or(kind, |values| values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
+        let default = field.get("default").map(|value| format!("`{value}`")).unwrap_or_default();
+        let default = if field["type"] == "object" { String::new() } else { default };
+        let _ = writeln!(page, "| `{path}` | {kind} | {default} | {} |", text(field));
+        rows(page, &path, inner);
+    }
+}

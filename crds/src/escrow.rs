@@ -1,0 +1,154 @@
+//! Escrow: the money that tasks of its namespaces are paid from.
+
+use crate::common::{Condition, LABEL_PATTERN, Money, TOKEN_PATTERN};
+use crate::schema;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+fn spec_rules() -> serde_json::Value {
+    let mut rules = schema::immutable(&["funding", "token", "chain", "accountId"]);
+    rules.push(schema::rule_at("chain", "self.funding != 'Chain' || has(self.chain)", "an Escrow with funding Chain needs a chain"));
+    rules.push(schema::rule_at("accountId", "self.funding == 'Chain' || !has(self.accountId)", "accountId is only for funding Chain"));
+    rules.push(schema::rule_at("chain", "self.funding == 'Chain' || !has(self.chain)", "chain is only for funding Chain"));
+    rules.push(schema::rule_at("grant", "self.funding != 'Internal' || has(self.grant)", "an Escrow with funding Internal needs a grant"));
+    rules.push(schema::rule_at("grant", "self.funding == 'Internal' || !has(self.grant)", "grant is only for funding Internal"));
+    json!(rules)
+}
+
+/// The money that tasks are paid from.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "supercargo.dev",
+    version = "v1alpha1",
+    kind = "Escrow",
+    namespaced,
+    status = "EscrowStatus",
+    derive = "PartialEq",
+    shortname = "esc",
+    category = "supercargo",
+    doc = "The money that tasks of its own and its allowed namespaces are paid from: an account on a chain, or credit that a platform grants.",
+    printcolumn(name = "Funding", type_ = "string", json_path = ".spec.funding"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Available", type_ = "string", json_path = ".status.available"),
+    printcolumn(name = "Reserved", type_ = "string", json_path = ".status.reserved"),
+    printcolumn(name = "Charged", type_ = "string", json_path = ".status.charged"),
+    printcolumn(name = "Token", type_ = "string", json_path = ".spec.token"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = spec_rules()))]
+pub struct EscrowSpec {
+    /// Chain: an account of the escrow contract. Internal: credit in the operator's books only.
+    pub funding: Funding,
+    /// The token that it is in, by the symbol that the operator's configuration gives it.
+    #[schemars(regex(pattern = TOKEN_PATTERN))]
+    pub token: String,
+    /// For Chain: the chain, by its configured name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
+    pub chain: Option<String>,
+    /// For Chain: the account that pays. It must be bound on the chain to `status.tenant`: naming another's account
+    /// spends nothing. It may be left out until the account exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^0x[0-9a-fA-F]{64}$"))]
+    pub account_id: Option<String>,
+    /// For Internal: how much may be spent in all. It may rise at any time; it falls no further than what is spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Money>,
+    /// Only nodes of this provider take Private data of this Escrow's tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
+    pub provider: Option<String>,
+    /// Other namespaces whose tasks may be paid from it. Its own always may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub allowed_namespaces: Vec<String>,
+    /// Below this the condition Funded says so. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_balance: Option<Money>,
+    /// The most that tasks may be charged in a day (UTC). Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_limit: Option<Money>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Funding {
+    Chain,
+    Internal,
+}
+
+/// What we say of an Escrow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = json!({"observedGeneration": -1})))]
+pub struct EscrowStatus {
+    #[serde(default = "unseen")]
+    pub observed_generation: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// What the account on the chain must be bound to, once and for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 66))]
+    pub tenant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<i64>,
+    /// The escrow contract's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 42))]
+    pub contract: Option<String>,
+    /// The number of the settler that an account must name so that we can post for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settler: Option<i64>,
+    /// Everything that was ever put in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deposited: Option<Money>,
+    /// What new tasks may reserve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<Money>,
+    /// Held back for tasks that run or are about to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Money>,
+    /// Charged in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charged: Option<Money>,
+    /// Of what was charged: paid on the chain, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Money>,
+    /// The last transaction that paid providers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_post: Option<LastPost>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LastPost {
+    #[schemars(length(max = 66))]
+    pub transaction: String,
+    pub block: i64,
+}
+
+fn unseen() -> i64 {
+    -1
+}
+
+impl Default for EscrowStatus {
+    fn default() -> Self {
+        Self {
+            observed_generation: unseen(),
+            conditions: Vec::new(),
+            tenant: None,
+            chain_id: None,
+            contract: None,
+            settler: None,
+            deposited: None,
+            available: None,
+            reserved: None,
+            charged: None,
+            settled: None,
+            last_post: None,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Names that more than one room uses: labels, annotations, finalizers, conditions and their reasons.
+
+pub const GROUP: &str = "supercargo.dev";
+pub const FIELD_MANAGER: &str = "supercargo";
+
+/// On pods and what belongs to them.
+pub const LABEL_TASK: &str = "supercargo.dev/task";
+pub const LABEL_TASK_UID: &str = "supercargo.dev/task-uid";
+pub const LABEL_ATTEMPT: &str = "supercargo.dev/attempt";
+pub const LABEL_WORKER: &str = "supercargo.dev/worker";
+/// Which standing network policy a pod falls under.
+pub const LABEL_EGRESS: &str = "supercargo.dev/egress";
+/// Says that a pod is ours: what watches select by.
+pub const LABEL_MANAGED: &str = "app.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "supercargo";
+/// When the pod was bound, by our clock, in Unix seconds: the evidence needs it after a restart.
+pub const ANNOTATION_BOUND: &str = "supercargo.dev/bound-at";
+/// Holds a pod until the books have its facts.
+pub const FINALIZER_EVIDENCE: &str = "supercargo.dev/evidence";
+/// Keeps pods of nobody's task off the nodes that only we sell.
+pub const TAINT_SOLD: &str = "supercargo.dev/sold";
+pub const PRIORITY_CLASS: &str = "supercargo-task";
+
+/// Conditions of a task, in their order.
+pub mod task_condition {
+    pub const RESERVED: &str = "Reserved";
+    pub const PLACED: &str = "Placed";
+    pub const STARTED: &str = "Started";
+    pub const SUCCEEDED: &str = "Succeeded";
+    pub const FINISHED: &str = "Finished";
+    /// kstatus: we are at work on it.
+    pub const RECONCILING: &str = "Reconciling";
+    /// kstatus: a person must act.
+    pub const STALLED: &str = "Stalled";
+}
+
+/// Conditions of pools and nodes.
+pub mod node_condition {
+    pub const READY: &str = "Ready";
+    pub const HEALTHY: &str = "Healthy";
+    pub const REGISTERED: &str = "Registered";
+    pub const STALLED: &str = "Stalled";
+}
+
+/// Conditions of an escrow.
+pub mod escrow_condition {
+    pub const BOUND: &str = "Bound";
+    pub const FUNDED: &str = "Funded";
+    pub const READY: &str = "Ready";
+    pub const STALLED: &str = "Stalled";
+}

@@ -1,0 +1,156 @@
+//! What we say of a ComputeTask.
+
+use crate::common::{Condition, Money};
+use crate::schema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What became of the task. Programs read the conditions; `phase` and `reason` are for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = serde_json::json!({"observedGeneration": -1})))]
+pub struct ComputeTaskStatus {
+    /// The generation of the spec that this status is about; -1 until we have seen it.
+    #[serde(default = "unseen")]
+    pub observed_generation: i64,
+    /// Reserved, Placed, Started, Succeeded and Finished as they come; Reconciling until it has started; Stalled when a
+    /// person must act.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// Waiting, Starting, Running, Succeeded, Failed, Suspended or Stalled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub phase: Option<String>,
+    /// The latest reason, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub reason: Option<String>,
+    /// Where each worker of the last attempt went, and why there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["worker"]))]
+    pub assignments: Vec<Assignment>,
+    /// Why it waits: each reason with how many nodes it excludes, and one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub waiting: Vec<Waiting>,
+    /// The last 10 attempts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    pub attempts: Vec<Attempt>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+fn unseen() -> i64 {
+    -1
+}
+
+impl Default for ComputeTaskStatus {
+    fn default() -> Self {
+        Self {
+            observed_generation: unseen(),
+            conditions: Vec::new(),
+            phase: None,
+            reason: None,
+            assignments: Vec::new(),
+            waiting: Vec::new(),
+            attempts: Vec::new(),
+            usage: None,
+            cost: None,
+        }
+    }
+}
+
+/// Where one worker went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    pub worker: i32,
+    #[schemars(length(max = 253))]
+    pub node: String,
+    #[schemars(length(max = 63))]
+    pub pool: String,
+    #[schemars(length(max = 63))]
+    pub provider: String,
+    #[schemars(length(max = 63))]
+    pub pod: String,
+    /// What decided.
+    #[schemars(length(max = 256))]
+    pub because: String,
+    pub price_per_hour: Money,
+    /// Cores, as given and billed.
+    #[schemars(length(max = 32))]
+    pub cpu: String,
+    /// Bytes, as given and billed.
+    #[schemars(length(max = 32))]
+    pub memory: String,
+    /// The hash of the rate card that the attempt is billed by.
+    #[schemars(length(max = 64))]
+    pub rate_card: String,
+}
+
+/// One reason to wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Waiting {
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// How many nodes it excludes.
+    pub nodes: i32,
+    /// One of them, in words.
+    #[schemars(length(max = 256))]
+    pub example: String,
+}
+
+/// One attempt and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    pub index: i32,
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// Succeeded, Failed, ProviderFault, Cancelled, Suspended, TimeLimit or StartTimeout.
+    #[schemars(length(max = 32))]
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Seconds that were billed.
+    pub billed_seconds: i64,
+    /// What the seconds rest on: Record, Clamped, Observed or None.
+    #[schemars(length(max = 16))]
+    pub evidence: String,
+    /// The last lines that it wrote, or what went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub message: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub image_digest: Option<String>,
+}
+
+/// What was used in all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    pub seconds: i64,
+    pub gpu_seconds: i64,
+}
+
+/// What it costs, in the Escrow's token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cost {
+    #[schemars(length(max = 12))]
+    pub token: String,
+    /// Held back for it now.
+    pub reserved: Money,
+    /// Charged so far.
+    pub charged: Money,
+    /// Of what was charged: paid on the chain, for good.
+    pub settled: Money,
+    /// The last transaction that paid for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 66))]
+    pub transaction: Option<String>,
+}
