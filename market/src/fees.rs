@@ -65,6 +65,7 @@ impl FeeSchedule {
 
 /// What a work's charges were split into so far.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Split {
     pub provider: Amount,
     pub fees: BTreeMap<Payee, Amount>,

@@ -1,0 +1,338 @@
+//! The outbox: a post is planned, signed into raw bytes, sent, mined, and booked when it is final. What is sent was
+//! written here before, so a restart sends the same bytes again instead of making others.
+
+use crate::commit::{amount, signed};
+use crate::posting::Line;
+use crate::read::lane;
+use crate::{Fence, Ledger, LedgerError, Result, journal};
+use sha2::{Digest, Sha256};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, Sqlite, Transaction};
+use supercargo_market::journal::{Hash, leaf, root};
+use supercargo_market::money::Amount;
+use supercargo_market::work::FundingId;
+
+/// As many rows as one transaction carries.
+const MOST_ROWS: i64 = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostState {
+    /// Decided, nothing signed: it may still be dropped.
+    Planned,
+    /// Bytes exist that may be on their way.
+    Signed,
+    /// In a block that may still be undone.
+    Mined,
+    /// In a block that stays.
+    Final,
+    /// Given up: it can never be mined.
+    Void,
+}
+
+impl PostState {
+    fn read(text: &str) -> Result<Self> {
+        match text {
+            "PLANNED" => Ok(Self::Planned),
+            "SIGNED" => Ok(Self::Signed),
+            "MINED" => Ok(Self::Mined),
+            "FINAL" => Ok(Self::Final),
+            "VOID" => Ok(Self::Void),
+            _ => Err(LedgerError::Broken(format!("{text:?} is no state of a post"))),
+        }
+    }
+}
+
+/// One account's rows on their way to the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Post {
+    pub id: String,
+    pub funding: FundingId,
+    pub state: PostState,
+    /// Payee and its total from this account.
+    pub rows: Vec<(u32, u64)>,
+    /// What the rows add to what was planned before.
+    pub amount: Amount,
+    pub lines_root: Hash,
+    pub journal_head: Hash,
+    pub winner: Option<String>,
+    pub block: Option<u64>,
+}
+
+/// A signed transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub hash: String,
+    pub signer: String,
+    pub nonce: u64,
+    pub raw: Vec<u8>,
+    pub max_fee: u128,
+}
+
+impl Ledger {
+    /// Plans a post of every lane that has grown, unless one is under way. The same lanes give the same id.
+    pub async fn plan_post(&self, fence: Fence, funding: &FundingId, now: i64) -> Result<Option<Post>> {
+        let failed = LedgerError::database("planning a post");
+        let mut transaction = self.begin(fence).await?;
+        if open_post(&mut transaction, funding).await?.is_some() {
+            return Ok(None);
+        }
+        let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = ? AND total > planned ORDER BY payee LIMIT ?";
+        let rows = sqlx::query(query).bind(funding.as_str()).bind(MOST_ROWS).fetch_all(&mut *transaction).await.map_err(&failed)?;
+        let lanes: Vec<_> = rows.iter().map(lane).collect();
+        if lanes.is_empty() {
+            return Ok(None);
+        }
+        let more = lanes.iter().map(|lane| lane.total.units() - lane.planned.units()).sum::<u64>();
+        let rows: Vec<(u32, u64)> = lanes.iter().map(|lane| (lane.payee, lane.total.units())).collect();
+        let id = post_id(funding, &rows);
+        let lines_root = lines_root(&mut transaction, funding).await?;
+        let line = Line::Plan { post: id.clone(), funding: funding.to_string(), amount: more };
+        let journal_head = journal::append(&mut transaction, &self.journal, "posting", &line).await?;
+        let insert = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, planned_at) VALUES (?, ?, 'PLANNED', ?, ?, ?, ?, ?)";
+        sqlx::query(insert)
+            .bind(&id)
+            .bind(funding.as_str())
+            .bind(serde_json::to_string(&rows).map_err(|error| LedgerError::Broken(error.to_string()))?)
+            .bind(signed(Amount::from_units(more)))
+            .bind(lines_root.as_slice())
+            .bind(journal_head.as_slice())
+            .bind(now)
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        for (payee, total) in &rows {
+            let update = sqlx::query("UPDATE lanes SET planned = ? WHERE funding = ? AND payee = ?");
+            update
+                .bind(signed(Amount::from_units(*total)))
+                .bind(funding.as_str())
+                .bind(i64::from(*payee))
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+        }
+        sqlx::query("UPDATE charges SET post = ? WHERE funding = ? AND post IS NULL")
+            .bind(&id)
+            .bind(funding.as_str())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        let amount = Amount::from_units(more);
+        Ok(Some(Post {
+            id,
+            funding: funding.clone(),
+            state: PostState::Planned,
+            rows,
+            amount,
+            lines_root,
+            journal_head,
+            winner: None,
+            block: None,
+        }))
+    }
+
+    /// The posts that are not finished.
+    pub async fn open_posts(&self) -> Result<Vec<Post>> {
+        let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE state IN ('PLANNED', 'SIGNED', 'MINED') ORDER BY planned_at, id";
+        let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(LedgerError::database("reading the outbox"))?;
+        rows.iter().map(post).collect()
+    }
+
+    /// Every transaction that was signed for a post, the newest last.
+    pub async fn attempts(&self, post: &str) -> Result<Vec<Attempt>> {
+        let query = "SELECT hash, signer, nonce, raw, max_fee FROM attempts WHERE post = ? ORDER BY signed_at, hash";
+        let rows =
+            sqlx::query(query).bind(post).fetch_all(&self.pool).await.map_err(LedgerError::database("reading a post's transactions"))?;
+        rows.iter()
+            .map(|row| {
+                let max_fee: String = row.get(4);
+                let max_fee = max_fee.parse().map_err(|_| LedgerError::Broken(format!("{max_fee:?} is no fee")))?;
+                Ok(Attempt { hash: row.get(0), signer: row.get(1), nonce: row.get::<i64, _>(2).unsigned_abs(), raw: row.get(3), max_fee })
+            })
+            .collect()
+    }
+
+    /// Writes a signed transaction down. Only then may it be sent.
+    pub async fn record_attempt(&self, fence: Fence, post: &str, attempt: &Attempt, now: i64) -> Result<()> {
+        let failed = LedgerError::database("writing a signed transaction down");
+        let mut transaction = self.begin(fence).await?;
+        let insert = "INSERT INTO attempts (hash, post, signer, nonce, raw, max_fee, fence, signed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+        sqlx::query(insert)
+            .bind(&attempt.hash)
+            .bind(post)
+            .bind(&attempt.signer)
+            .bind(attempt.nonce.cast_signed())
+            .bind(&attempt.raw)
+            .bind(attempt.max_fee.to_string())
+            .bind(fence.number())
+            .bind(now)
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        sqlx::query("UPDATE posts SET state = 'SIGNED' WHERE id = ? AND state IN ('PLANNED', 'SIGNED')")
+            .bind(post)
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
+    }
+
+    /// One of the attempts is in a block; or, with `None`, no longer in any.
+    pub async fn mark_mined(&self, fence: Fence, post: &str, mined: Option<(&str, u64)>) -> Result<()> {
+        let failed = LedgerError::database("marking a post as mined");
+        let mut transaction = self.begin(fence).await?;
+        let query = match mined {
+            Some((hash, block)) => {
+                sqlx::query("UPDATE posts SET state = 'MINED', winner = ?, block = ? WHERE id = ? AND state IN ('SIGNED', 'MINED')")
+                    .bind(hash)
+                    .bind(block.cast_signed())
+                    .bind(post)
+            }
+            None => {
+                sqlx::query("UPDATE posts SET state = 'SIGNED', winner = NULL, block = NULL WHERE id = ? AND state = 'MINED'").bind(post)
+            }
+        };
+        query.execute(&mut *transaction).await.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
+    }
+
+    /// Books a post that is final on the chain, in one transaction with its journal entry. A second time changes nothing.
+    pub async fn book_final(&self, fence: Fence, id: &str, transaction_hash: &str, block: u64) -> Result<bool> {
+        let failed = LedgerError::database("booking a final post");
+        let mut transaction = self.begin(fence).await?;
+        let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE id = ?";
+        let row = sqlx::query(query).bind(id).fetch_one(&mut *transaction).await.map_err(&failed)?;
+        let found = post(&row)?;
+        if found.state == PostState::Final {
+            return Ok(false);
+        }
+        for (payee, total) in &found.rows {
+            let update = sqlx::query("UPDATE lanes SET posted = MAX(posted, ?) WHERE funding = ? AND payee = ?");
+            update
+                .bind(signed(Amount::from_units(*total)))
+                .bind(found.funding.as_str())
+                .bind(i64::from(*payee))
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+        }
+        let units = signed(found.amount);
+        sqlx::query("UPDATE fundings SET owed = owed - ?, posted = posted + ? WHERE id = ?")
+            .bind(units)
+            .bind(units)
+            .bind(found.funding.as_str())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        let update = sqlx::query("UPDATE posts SET state = 'FINAL', winner = ?, block = ? WHERE id = ?");
+        update.bind(transaction_hash).bind(block.cast_signed()).bind(id).execute(&mut *transaction).await.map_err(&failed)?;
+        let line = Line::Final {
+            post: id.to_owned(),
+            funding: found.funding.to_string(),
+            amount: found.amount.units(),
+            transaction: transaction_hash.to_owned(),
+            block,
+        };
+        journal::append(&mut transaction, &self.journal, "posting", &line).await?;
+        transaction.commit().await.map_err(&failed)?;
+        Ok(true)
+    }
+
+    /// Gives up a post that can never be mined: its rows are planned again.
+    pub async fn void_post(&self, fence: Fence, id: &str) -> Result<()> {
+        let failed = LedgerError::database("giving a post up");
+        let mut transaction = self.begin(fence).await?;
+        let query = "UPDATE posts SET state = 'VOID', id = id || ':void:' || (SELECT COUNT(*) FROM posts) WHERE id = ? AND state IN ('PLANNED', 'SIGNED') RETURNING funding, id";
+        sqlx::query("PRAGMA defer_foreign_keys = ON").execute(&mut *transaction).await.map_err(&failed)?;
+        let Some(row) = sqlx::query(query).bind(id).fetch_optional(&mut *transaction).await.map_err(&failed)? else { return Ok(()) };
+        let (funding, voided): (String, String) = (row.get(0), row.get(1));
+        sqlx::query("UPDATE attempts SET post = ? WHERE post = ?")
+            .bind(&voided)
+            .bind(id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        sqlx::query("UPDATE charges SET post = NULL WHERE post = ?").bind(id).execute(&mut *transaction).await.map_err(&failed)?;
+        sqlx::query("UPDATE lanes SET planned = posted WHERE funding = ?")
+            .bind(&funding)
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        journal::append(&mut transaction, &self.journal, "posting", &Line::Void { post: id.to_owned(), funding }).await?;
+        transaction.commit().await.map_err(&failed)
+    }
+
+    /// The last post of an account that is final.
+    pub async fn last_final(&self, funding: &FundingId) -> Result<Option<(String, u64)>> {
+        let query = "SELECT winner, block FROM posts WHERE funding = ? AND state = 'FINAL' ORDER BY block DESC LIMIT 1";
+        let row = sqlx::query(query)
+            .bind(funding.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(LedgerError::database("reading the last post"))?;
+        Ok(row.map(|row| (row.get(0), row.get::<i64, _>(1).unsigned_abs())))
+    }
+}
+
+async fn open_post(transaction: &mut Transaction<'_, Sqlite>, funding: &FundingId) -> Result<Option<String>> {
+    let query = "SELECT id FROM posts WHERE funding = ? AND state IN ('PLANNED', 'SIGNED', 'MINED')";
+    let row = sqlx::query(query)
+        .bind(funding.as_str())
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(LedgerError::database("looking for an open post"))?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// The root of the usage lines that the next post carries.
+async fn lines_root(transaction: &mut Transaction<'_, Sqlite>, funding: &FundingId) -> Result<Hash> {
+    let query =
+        "SELECT segment, work, attempt, seconds, evidence, amount, salt FROM charges WHERE funding = ? AND post IS NULL ORDER BY segment";
+    let rows = sqlx::query(query)
+        .bind(funding.as_str())
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(LedgerError::database("reading usage lines"))?;
+    let leaves: Result<Vec<Hash>> = rows
+        .iter()
+        .map(|row| {
+            let salt: Vec<u8> = row.get(6);
+            let salt: Hash = salt.try_into().map_err(|_| LedgerError::Broken("a salt is not 32 bytes long".to_owned()))?;
+            let line = serde_json::json!({
+                "segment": row.get::<String, _>(0), "work": row.get::<String, _>(1), "attempt": row.get::<i64, _>(2),
+                "seconds": row.get::<i64, _>(3), "evidence": row.get::<String, _>(4), "amount": amount(row.get(5)),
+            });
+            Ok(leaf(&salt, line.to_string().as_bytes()))
+        })
+        .collect();
+    Ok(root(&leaves?))
+}
+
+fn post_id(funding: &FundingId, rows: &[(u32, u64)]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(b"supercargo.post");
+    hasher.update(funding.as_str());
+    for (payee, total) in rows {
+        hasher.update(payee.to_be_bytes());
+        hasher.update(total.to_be_bytes());
+    }
+    hex::encode(hasher.finalize())
+}
+
+fn post(row: &SqliteRow) -> Result<Post> {
+    let hash = |index: usize| -> Result<Hash> {
+        let bytes: Vec<u8> = row.get(index);
+        bytes.try_into().map_err(|_| LedgerError::Broken("a post's hash is not 32 bytes long".to_owned()))
+    };
+    Ok(Post {
+        id: row.get(0),
+        funding: FundingId::from_stored(row.get::<String, _>(1)),
+        state: PostState::read(row.get(2))?,
+        rows: serde_json::from_str(row.get(3)).map_err(|_| LedgerError::Broken("a post's rows can't be read".to_owned()))?,
+        amount: amount(row.get(4)),
+        lines_root: hash(5)?,
+        journal_head: hash(6)?,
+        winner: row.get(7),
+        block: row.get::<Option<i64>, _>(8).map(i64::unsigned_abs),
+    })
+}

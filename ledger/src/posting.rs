@@ -1,0 +1,70 @@
+//! What can be written into the books.
+
+use serde::{Deserialize, Serialize};
+use supercargo_market::fees::{FeeSchedule, Payee};
+use supercargo_market::metering::Evidence;
+use supercargo_market::money::Amount;
+use supercargo_market::rating::ExactCost;
+use supercargo_market::work::{FundingId, SegmentId, WorkId};
+
+/// One change of the books. Each can be committed any number of times and counts once.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Posting {
+    /// What a funding has received and given back in all. Both only rise.
+    Fund {
+        funding: FundingId,
+        asset: String,
+        deposited: Amount,
+        withdrawn: Amount,
+    },
+    /// Hold back so much for a work from now on, with what the operator needs to find its pods again. A second one for
+    /// an open reservation changes the amount and the detail.
+    Reserve {
+        work: WorkId,
+        funding: FundingId,
+        amount: Amount,
+        detail: String,
+    },
+    Charge(Charge),
+    /// Hold nothing back for a work any more.
+    Release {
+        work: WorkId,
+    },
+}
+
+/// A segment of use, and what it costs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Charge {
+    pub work: WorkId,
+    pub attempt: u32,
+    pub segment: SegmentId,
+    pub seconds: u64,
+    pub evidence: Evidence,
+    pub cost: ExactCost,
+    /// Whom an account on a chain pays, and the fee out of it. A grant pays nobody on a chain.
+    pub payee: Option<Payee>,
+    pub fees: FeeSchedule,
+}
+
+/// What became of a posting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Applied,
+    /// It had been applied before, and nothing was changed.
+    Already,
+    /// It would break a rule; in words. Nothing of it was applied.
+    Refused(String),
+}
+
+/// A posting as the journal keeps it.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", tag = "posting")]
+pub enum Line {
+    Fund { funding: String, asset: String, deposited: u64, withdrawn: u64 },
+    Reserve { work: String, funding: String, amount: u64 },
+    Charge { work: String, segment: String, attempt: u32, seconds: u64, evidence: Evidence, amount: u64, absorbed: u64 },
+    Release { work: String, returned: u64 },
+    Plan { post: String, funding: String, amount: u64 },
+    Final { post: String, funding: String, amount: u64, transaction: String, block: u64 },
+    Void { post: String, funding: String },
+}

@@ -1,0 +1,153 @@
+//! Reading the books.
+
+use crate::commit::amount;
+use crate::{Ledger, LedgerError, Result};
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use supercargo_market::money::Amount;
+use supercargo_market::work::{FundingId, WorkId};
+
+/// Where a funding's money stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FundingBalance {
+    pub asset: String,
+    pub deposited: Amount,
+    pub withdrawn: Amount,
+    pub available: Amount,
+    pub reserved: Amount,
+    pub owed: Amount,
+    pub posted: Amount,
+}
+
+/// A reservation as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationRow {
+    pub work: WorkId,
+    pub funding: FundingId,
+    pub reserved: Amount,
+    pub charged: Amount,
+    pub open: bool,
+    pub detail: String,
+}
+
+/// What one work has cost.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkBalance {
+    pub reserved: Amount,
+    pub charged: Amount,
+    pub absorbed: Amount,
+    /// Of what was charged: final on the chain, or paid by a grant.
+    pub settled: Amount,
+    pub transaction: Option<String>,
+}
+
+/// What an account owes a payee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    pub payee: u32,
+    pub total: Amount,
+    pub planned: Amount,
+    pub posted: Amount,
+}
+
+impl Ledger {
+    pub async fn funding(&self, funding: &FundingId) -> Result<Option<FundingBalance>> {
+        let query = "SELECT asset, deposited, withdrawn, available, reserved, owed, posted FROM fundings WHERE id = ?";
+        let row = sqlx::query(query)
+            .bind(funding.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(LedgerError::database("reading a balance"))?;
+        Ok(row.map(|row| FundingBalance {
+            asset: row.get(0),
+            deposited: amount(row.get(1)),
+            withdrawn: amount(row.get(2)),
+            available: amount(row.get(3)),
+            reserved: amount(row.get(4)),
+            owed: amount(row.get(5)),
+            posted: amount(row.get(6)),
+        }))
+    }
+
+    /// Every reservation that holds something back: where a new leader begins.
+    pub async fn open_reservations(&self) -> Result<Vec<ReservationRow>> {
+        let query = "SELECT work, funding, reserved, charged, open, detail FROM reservations WHERE open = 1 ORDER BY work";
+        let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(LedgerError::database("reading reservations"))?;
+        rows.iter().map(reservation).collect()
+    }
+
+    pub async fn reservation(&self, work: &WorkId) -> Result<Option<ReservationRow>> {
+        let query = "SELECT work, funding, reserved, charged, open, detail FROM reservations WHERE work = ?";
+        let row = sqlx::query(query)
+            .bind(work.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(LedgerError::database("reading a reservation"))?;
+        row.as_ref().map(reservation).transpose()
+    }
+
+    pub async fn work(&self, work: &WorkId) -> Result<WorkBalance> {
+        let failed = LedgerError::database("reading what a work has cost");
+        let id = work.to_string();
+        let row = sqlx::query("SELECT reserved, charged, absorbed, funding FROM reservations WHERE work = ?")
+            .bind(&id)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(&failed)?;
+        let Some(row) = row else { return Ok(WorkBalance::default()) };
+        let charged = amount(row.get(1));
+        let by_grant = FundingId::from_stored(row.get::<String, _>(3)).account().is_none();
+        let query = "SELECT COALESCE(SUM(c.amount), 0), MAX(p.winner) FROM charges c JOIN posts p ON p.id = c.post WHERE c.work = ? AND p.state = 'FINAL'";
+        let paid = sqlx::query(query).bind(&id).fetch_one(&self.pool).await.map_err(&failed)?;
+        Ok(WorkBalance {
+            reserved: amount(row.get(0)),
+            charged,
+            absorbed: amount(row.get(2)),
+            settled: if by_grant { charged } else { amount(paid.get(0)) },
+            transaction: paid.get(1),
+        })
+    }
+
+    pub async fn lanes(&self, funding: &FundingId) -> Result<Vec<Lane>> {
+        let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = ? ORDER BY payee";
+        let rows = sqlx::query(query).bind(funding.as_str()).fetch_all(&self.pool).await.map_err(LedgerError::database("reading lanes"))?;
+        Ok(rows.iter().map(lane).collect())
+    }
+
+    /// The accounts of chains that the books know.
+    pub async fn accounts(&self) -> Result<Vec<FundingId>> {
+        let rows = sqlx::query("SELECT id FROM fundings WHERE id LIKE 'chain:%' ORDER BY id").fetch_all(&self.pool).await;
+        let rows = rows.map_err(LedgerError::database("reading accounts"))?;
+        Ok(rows.iter().map(|row| FundingId::from_stored(row.get::<String, _>(0))).collect())
+    }
+
+    /// The works that a post pays for.
+    pub async fn works_of(&self, post: &str) -> Result<Vec<WorkId>> {
+        let rows = sqlx::query("SELECT DISTINCT work FROM charges WHERE post = ? ORDER BY work").bind(post).fetch_all(&self.pool).await;
+        let rows = rows.map_err(LedgerError::database("reading what a post pays for"))?;
+        rows.iter().map(|row| work_id(row.get(0))).collect()
+    }
+}
+
+pub(crate) fn lane(row: &SqliteRow) -> Lane {
+    let payee = u32::try_from(row.get::<i64, _>(0)).unwrap_or_default();
+    Lane { payee, total: amount(row.get(1)), planned: amount(row.get(2)), posted: amount(row.get(3)) }
+}
+
+pub(crate) fn work_id(text: &str) -> Result<WorkId> {
+    match text.split_once(':') {
+        Some(("task", uid)) => Ok(WorkId::task(uid)),
+        _ => Err(LedgerError::Broken(format!("{text:?} names no work"))),
+    }
+}
+
+fn reservation(row: &SqliteRow) -> Result<ReservationRow> {
+    Ok(ReservationRow {
+        work: work_id(row.get(0))?,
+        funding: FundingId::from_stored(row.get::<String, _>(1)),
+        reserved: amount(row.get(2)),
+        charged: amount(row.get(3)),
+        open: row.get::<i64, _>(4) == 1,
+        detail: row.get(5),
+    })
+}
