@@ -152,6 +152,12 @@ impl Ledger {
             .collect()
     }
 
+    /// When the newest of a post's transactions was signed.
+    pub async fn last_signed_at(&self, post: &str) -> Result<i64> {
+        let row = sqlx::query("SELECT COALESCE(MAX(signed_at), 0) FROM attempts WHERE post = ?").bind(post).fetch_one(&self.pool).await;
+        Ok(row.map_err(LedgerError::database("reading when a post was signed"))?.get(0))
+    }
+
     /// Writes a signed transaction down. Only then may it be sent.
     pub async fn record_attempt(&self, fence: Fence, post: &str, attempt: &Attempt, now: i64) -> Result<()> {
         let failed = LedgerError::database("writing a signed transaction down");
@@ -197,7 +203,8 @@ impl Ledger {
     }
 
     /// Books a post that is final on the chain, in one transaction with its journal entry. A second time changes nothing.
-    pub async fn book_final(&self, fence: Fence, id: &str, transaction_hash: &str, block: u64) -> Result<bool> {
+    /// Rows that the chain skipped are planned again, with the post's lines.
+    pub async fn book_final(&self, fence: Fence, id: &str, transaction_hash: &str, block: u64, skipped: &[usize]) -> Result<bool> {
         let failed = LedgerError::database("booking a final post");
         let mut transaction = self.begin(fence).await?;
         let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE id = ?";
@@ -206,21 +213,34 @@ impl Ledger {
         if found.state == PostState::Final {
             return Ok(false);
         }
-        for (payee, total) in &found.rows {
+        let funding = found.funding.as_str();
+        let mut units = 0;
+        for (index, (payee, total)) in found.rows.iter().enumerate() {
+            if skipped.contains(&index) {
+                let update = sqlx::query("UPDATE lanes SET planned = posted WHERE funding = ? AND payee = ?");
+                update.bind(funding).bind(i64::from(*payee)).execute(&mut *transaction).await.map_err(&failed)?;
+                continue;
+            }
+            let query = "SELECT posted FROM lanes WHERE funding = ? AND payee = ?";
+            let row = sqlx::query(query).bind(funding).bind(i64::from(*payee)).fetch_one(&mut *transaction).await.map_err(&failed)?;
+            units += total.saturating_sub(amount(row.get(0)).units());
             let update = sqlx::query("UPDATE lanes SET posted = MAX(posted, ?) WHERE funding = ? AND payee = ?");
             update
                 .bind(signed(Amount::from_units(*total)))
-                .bind(found.funding.as_str())
+                .bind(funding)
                 .bind(i64::from(*payee))
                 .execute(&mut *transaction)
                 .await
                 .map_err(&failed)?;
         }
-        let units = signed(found.amount);
+        if !skipped.is_empty() {
+            sqlx::query("UPDATE charges SET post = NULL WHERE post = ?").bind(id).execute(&mut *transaction).await.map_err(&failed)?;
+        }
+        let moved = signed(Amount::from_units(units));
         sqlx::query("UPDATE fundings SET owed = owed - ?, posted = posted + ? WHERE id = ?")
-            .bind(units)
-            .bind(units)
-            .bind(found.funding.as_str())
+            .bind(moved)
+            .bind(moved)
+            .bind(funding)
             .execute(&mut *transaction)
             .await
             .map_err(&failed)?;
@@ -228,8 +248,8 @@ impl Ledger {
         update.bind(transaction_hash).bind(block.cast_signed()).bind(id).execute(&mut *transaction).await.map_err(&failed)?;
         let line = Line::Final {
             post: id.to_owned(),
-            funding: found.funding.to_string(),
-            amount: found.amount.units(),
+            funding: funding.to_owned(),
+            amount: units,
             transaction: transaction_hash.to_owned(),
             block,
         };

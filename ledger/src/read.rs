@@ -114,6 +114,15 @@ impl Ledger {
         Ok(rows.iter().map(lane).collect())
     }
 
+    /// Every funding that the books know.
+    pub async fn fundings(&self) -> Result<Vec<FundingId>> {
+        let rows = sqlx::query("SELECT id FROM fundings ORDER BY id")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(LedgerError::database("reading fundings"))?;
+        Ok(rows.iter().map(|row| FundingId::from_stored(row.get::<String, _>(0))).collect())
+    }
+
     /// The accounts of chains that the books know.
     pub async fn accounts(&self) -> Result<Vec<FundingId>> {
         let rows = sqlx::query("SELECT id FROM fundings WHERE id LIKE 'chain:%' ORDER BY id").fetch_all(&self.pool).await;

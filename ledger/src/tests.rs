@@ -96,8 +96,8 @@ async fn a_post_carries_totals_and_is_booked_once() {
     assert_eq!(ledger.attempts(&post.id).await.expect("reads"), [attempt]);
     ledger.mark_mined(fence, &post.id, Some(("0x1", 9))).await.expect("marks");
     assert_eq!(ledger.open_posts().await.expect("reads")[0].state, PostState::Mined);
-    assert!(ledger.book_final(fence, &post.id, "0x1", 9).await.expect("books"));
-    assert!(!ledger.book_final(fence, &post.id, "0x1", 9).await.expect("books once"));
+    assert!(ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books"));
+    assert!(!ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books once"));
 
     let balance = ledger.funding(&account()).await.expect("reads").expect("known");
     assert_eq!((balance.posted, balance.owed), (units(100), units(50)));
@@ -105,6 +105,19 @@ async fn a_post_carries_totals_and_is_booked_once() {
     assert_eq!((work.settled, work.transaction.as_deref()), (units(100), Some("0x1")));
     let next = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("more is owed");
     assert_eq!((next.rows.as_slice(), next.amount), ([(1, 15), (7, 135)].as_slice(), units(50)));
+}
+
+#[tokio::test]
+async fn a_row_that_the_chain_skipped_is_planned_again() {
+    let (ledger, fence) = books().await;
+    ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+    let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+    ledger.book_final(fence, &post.id, "0x1", 9, &[0]).await.expect("books");
+    let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+    assert_eq!((balance.posted, balance.owed), (units(90), units(10)));
+    assert!(ledger.work(&WorkId::task("a")).await.expect("reads").settled.is_zero(), "not all of it is paid");
+    let next = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("the skipped row");
+    assert_eq!((next.rows.as_slice(), next.amount), ([(1, 10)].as_slice(), units(10)));
 }
 
 #[tokio::test]
@@ -191,7 +204,7 @@ async fn live(steps: Vec<Step>) {
             Step::Plan => ledger.plan_post(fence, &account(), 0).await.map(|_| None).expect("plans"),
             Step::Settle => {
                 for post in ledger.open_posts().await.expect("reads") {
-                    ledger.book_final(fence, &post.id, "0x1", 1).await.expect("books");
+                    ledger.book_final(fence, &post.id, "0x1", 1, &[]).await.expect("books");
                 }
                 None
             }

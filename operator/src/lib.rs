@@ -1,1 +1,10 @@
-//! placeholder
+//! The officer: watches what is, decides purely, acts idempotently. See README.md for how a task flows through these
+//! rooms.
+
+pub mod effect;
+pub mod engine;
+pub mod plan;
+pub mod runtime;
+pub mod settlement;
+pub mod watch;
+pub mod world;

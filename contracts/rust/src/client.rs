@@ -171,6 +171,12 @@ impl Chain {
         })
     }
 
+    /// A settler's hot and cold key.
+    pub async fn settler(&self, contract: Address, settler: u32) -> Result<(Address, Address)> {
+        let seen = Escrow::new(contract, &self.provider).viewSettler(settler).call().await.map_err(calling("viewSettler"))?;
+        Ok((seen.hot, seen.cold))
+    }
+
     pub async fn token(&self, contract: Address) -> Result<Address> {
         Escrow::new(contract, &self.provider).TOKEN().call().await.map_err(calling("TOKEN"))
     }
@@ -232,7 +238,10 @@ impl Chain {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Err(ChainError::Setup(format!("{what} was sent as {} and not included within 60 s: look for it before you send it again", signed.hash)))
+        Err(ChainError::Setup(format!(
+            "{what} was sent as {} and not included within 60 s: look for it before you send it again",
+            signed.hash
+        )))
     }
 }
 

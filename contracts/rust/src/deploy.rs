@@ -19,7 +19,14 @@ pub struct Addresses {
 }
 
 /// Deploys the escrow contract, and a test token where none is given, unless `file` names ones that are there.
-pub async fn deploy(chain: &Chain, signer: &PrivateKeySigner, token: Option<Address>, window_seconds: u32, thaw_seconds: u32, file: &Path) -> Result<Addresses, ChainError> {
+pub async fn deploy(
+    chain: &Chain,
+    signer: &PrivateKeySigner,
+    token: Option<Address>,
+    window_seconds: u32,
+    thaw_seconds: u32,
+    file: &Path,
+) -> Result<Addresses, ChainError> {
     let chain_id = chain.chain_id().await?;
     if let Some(known) = read(file)?
         && known.chain_id == chain_id
@@ -53,7 +60,9 @@ async fn create(chain: &Chain, signer: &PrivateKeySigner, what: &'static str, co
 
 fn read(file: &Path) -> Result<Option<Addresses>, ChainError> {
     match std::fs::read_to_string(file) {
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| ChainError::Setup(format!("{} is no file of addresses: {e}", file.display()))),
+        Ok(text) => {
+            serde_json::from_str(&text).map(Some).map_err(|e| ChainError::Setup(format!("{} is no file of addresses: {e}", file.display())))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(ChainError::Setup(format!("reading {}: {e}", file.display()))),
     }

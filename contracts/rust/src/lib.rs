@@ -2,15 +2,18 @@
 //! are signed before they are sent, and an idempotent deployment. Money is in the token's base units, as `u128`.
 
 mod bindings;
+mod calls;
 mod client;
 mod deploy;
 mod encoding;
 mod transaction;
 mod words;
 
+pub use alloy::eips::BlockId;
 pub use alloy::primitives::{Address, B256, Bytes, U256};
 pub use alloy::signers::local::PrivateKeySigner;
 pub use bindings::{Escrow, TestToken};
+pub use calls::post_call;
 pub use client::{AccountState, Chain, ChainError, Finality, LaneState, PostedEvent, Receipt};
 pub use deploy::{Addresses, deploy};
 pub use encoding::{Row, account_id, pack_rows, row_digest, tenant_id, unpack_rows};

@@ -30,7 +30,13 @@ pub struct SignedTransaction {
 }
 
 /// Signs one call with one nonce. The same input gives the same bytes.
-pub fn sign(signer: &PrivateKeySigner, chain_id: u64, nonce: u64, fees: Fees, call: &Call) -> Result<SignedTransaction, alloy::signers::Error> {
+pub fn sign(
+    signer: &PrivateKeySigner,
+    chain_id: u64,
+    nonce: u64,
+    fees: Fees,
+    call: &Call,
+) -> Result<SignedTransaction, alloy::signers::Error> {
     let mut unsigned = TxEip1559 {
         chain_id,
         nonce,

@@ -25,25 +25,38 @@ fn words(refusal: &Refusal) -> String {
         Refusal::NotOwner(e) => format!("{} doesn't own payee {}", e.caller, e.payee),
         Refusal::NotSettler(e) => format!("{} is not the hot key of settler {}, which this account names", e.caller, e.settler),
         Refusal::NotSigned(e) => format!("the row is signed by {}, not by the hot key of settler {}", e.signer, e.settler),
-        Refusal::AlreadyBound(e) => format!("account {} is bound to tenant {} for ever; open another for another escrow", e.account, e.tenant),
+        Refusal::AlreadyBound(e) => {
+            format!("account {} is bound to tenant {} for ever; open another for another escrow", e.account, e.tenant)
+        }
         Refusal::ZeroAddress(_) => "an address is zero".into(),
         Refusal::ZeroAmount(_) => "the amount is zero".into(),
         Refusal::AmountTooLarge(e) => format!("{} units are more than an account can hold", e.amount),
-        Refusal::ShortTransfer(e) => format!("the token delivered {} of {} units: tokens with fees on transfers are not supported", e.arrived, e.expected),
+        Refusal::ShortTransfer(e) => {
+            format!("the token delivered {} of {} units: tokens with fees on transfers are not supported", e.arrived, e.expected)
+        }
         Refusal::BalanceTooLow(e) => format!("account {} has {} units and {} are wanted", e.account, e.balance, e.wanted),
-        Refusal::RateExceeded(e) => format!("the rate limit of account {} lets {} units go now and {} are wanted: later, or raise it", e.account, e.available, e.wanted),
-        Refusal::AllowanceExceeded(e) => format!("the allowance of account {} is {} units and {} are wanted: raise it", e.account, e.allowance, e.wanted),
+        Refusal::RateExceeded(e) => format!(
+            "the rate limit of account {} lets {} units go now and {} are wanted: later, or raise it",
+            e.account, e.available, e.wanted
+        ),
+        Refusal::AllowanceExceeded(e) => {
+            format!("the allowance of account {} is {} units and {} are wanted: raise it", e.account, e.allowance, e.wanted)
+        }
         Refusal::OnlyRaises(e) => format!("limits can only be raised at once: it is {} and {} is wanted", e.have, e.wanted),
         Refusal::StillThawing(e) => format!("account {} thaws until {} (seconds since 1970)", e.account, e.thawEnd),
         Refusal::NothingThaws(e) => format!("nothing thaws in account {}", e.account),
         Refusal::NothingToCollect(e) => format!("nothing is mature for payee {} in these accounts", e.payee),
         Refusal::MalformedRows(e) => format!("{} bytes are no whole number of rows of 13", e.length),
         Refusal::TooManyRows(e) => format!("{} rows are too many for one transaction", e.rows),
-        Refusal::WindowOpen(e) => format!("the lane of payee {} in account {} takes its next row at {} (seconds since 1970)", e.payee, e.account, e.maturesAt),
+        Refusal::WindowOpen(e) => {
+            format!("the lane of payee {} in account {} takes its next row at {} (seconds since 1970)", e.payee, e.account, e.maturesAt)
+        }
         Refusal::TooEarly(e) => format!("not before {}", e.changeAt),
         Refusal::ReentrancyGuardReentrantCall(_) => "the token called back into the contract".into(),
         Refusal::SafeERC20FailedOperation(e) => format!("the token {} refused the transfer: is there enough, and is it approved?", e.token),
-        Refusal::ECDSAInvalidSignature(_) | Refusal::ECDSAInvalidSignatureLength(_) | Refusal::ECDSAInvalidSignatureS(_) => "the signature is malformed".into(),
+        Refusal::ECDSAInvalidSignature(_) | Refusal::ECDSAInvalidSignatureLength(_) | Refusal::ECDSAInvalidSignatureS(_) => {
+            "the signature is malformed".into()
+        }
         Refusal::InvalidShortString(_) | Refusal::StringTooLong(_) => "the contract was built with names that are too long".into(),
     }
 }

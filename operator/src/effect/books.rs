@@ -1,0 +1,83 @@
+//! The ledger's side of effects: a pass's postings in one transaction, and what a new leader has to know.
+
+use crate::watch::now;
+use crate::world::Event;
+use crate::world::records::{Placement, Reservation};
+use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow};
+use supercargo_market::work::{FundingId, WorkId};
+
+/// Commits the postings and tells what the books say afterwards of everything that they touched.
+pub async fn book(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Result<Vec<Event>, LedgerError> {
+    let outcomes = ledger.commit(fence, &postings).await?;
+    let mut events = Vec::new();
+    let mut fundings: Vec<FundingId> = Vec::new();
+    for (posting, outcome) in postings.iter().zip(&outcomes) {
+        match (posting, outcome) {
+            (Posting::Reserve { work, .. }, Outcome::Refused(why)) => {
+                events.push(Event::Refused { work: work.clone(), why: why.clone(), at: now() });
+                continue;
+            }
+            (_, Outcome::Refused(why)) => tracing::error!(?posting, why, "the books refuse a posting"),
+            (Posting::Charge(charge), _) => events.push(Event::Charged { work: charge.work.clone(), attempt: charge.attempt }),
+            _ => {}
+        }
+        match posting {
+            Posting::Fund { funding, .. } => fundings.push(funding.clone()),
+            Posting::Reserve { work, funding, .. } => {
+                fundings.push(funding.clone());
+                events.push(load_work(ledger, work).await?);
+            }
+            Posting::Charge(charge) => events.push(load_work(ledger, &charge.work).await?),
+            Posting::Release { work } => {
+                events.push(load_work(ledger, work).await?);
+                fundings.extend(ledger.reservation(work).await?.map(|row| row.funding));
+            }
+        }
+    }
+    fundings.sort();
+    fundings.dedup();
+    for funding in fundings {
+        if let Some(balance) = ledger.funding(&funding).await? {
+            let last_post = ledger.last_final(&funding).await?;
+            events.push(Event::Funding { funding, balance, last_post });
+        }
+    }
+    Ok(events)
+}
+
+/// What the books say of one work.
+pub async fn load_work(ledger: &Ledger, work: &WorkId) -> Result<Event, LedgerError> {
+    let row = ledger.reservation(work).await?;
+    let latest = row.as_ref().map(placement).transpose()?;
+    let reservation = row
+        .filter(|row| row.open)
+        .zip(latest.clone())
+        .map(|(row, placement)| Box::new(Reservation { funding: row.funding, reserved: row.reserved, charged: row.charged, placement }));
+    Ok(Event::Reserved { work: work.clone(), reservation, latest: latest.map(Box::new), balance: ledger.work(work).await? })
+}
+
+/// Where a new leader begins: every open reservation, and the works that are given.
+pub async fn load(ledger: &Ledger, works: &[WorkId]) -> Result<Vec<Event>, LedgerError> {
+    let mut events = Vec::new();
+    let open = ledger.open_reservations().await?;
+    let closed = works.iter().filter(|work| !open.iter().any(|row| row.work == **work));
+    for work in open.iter().map(|row| &row.work).chain(closed) {
+        let event = load_work(ledger, work).await?;
+        // A work whose reservation was released had its last attempt charged in the same transaction.
+        if let Event::Reserved { reservation: None, latest: Some(latest), .. } = &event {
+            events.push(Event::Charged { work: work.clone(), attempt: latest.attempt });
+        }
+        events.push(event);
+    }
+    for funding in ledger.fundings().await? {
+        if let Some(balance) = ledger.funding(&funding).await? {
+            let last_post = ledger.last_final(&funding).await?;
+            events.push(Event::Funding { funding, balance, last_post });
+        }
+    }
+    Ok(events)
+}
+
+fn placement(row: &ReservationRow) -> Result<Placement, LedgerError> {
+    serde_json::from_str(&row.detail).map_err(|error| LedgerError::Broken(format!("where {} went can't be read: {error}", row.work)))
+}

@@ -1,0 +1,137 @@
+//! The API server's side of effects. Names are the same every time, and deletions and patches carry the UID that they
+//! mean, so doing one twice is doing it once.
+
+use super::EffectError;
+use crate::plan::Effect;
+use crate::watch::{self, now};
+use crate::world::Event;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+use supercargo_crds::names::{FIELD_MANAGER, FINALIZER_EVIDENCE};
+use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
+
+const API_VERSION: &str = "supercargo.dev/v1alpha1";
+
+fn failed(doing: &'static str) -> impl FnOnce(kube::Error) -> EffectError {
+    move |source| EffectError::Kubernetes { doing, source }
+}
+
+fn is_code(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, EffectError> {
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    match effect {
+        Effect::Book(_) => Ok(Vec::new()),
+        Effect::CreatePod(pod) => create_pod(client, *pod).await,
+        Effect::DeletePod { namespace, name, uid, grace_seconds } => {
+            let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+            let parameters = DeleteParams {
+                grace_period_seconds: Some(grace_seconds),
+                preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+                ..DeleteParams::default()
+            };
+            match api.delete(&name, &parameters).await {
+                Ok(answer) => {
+                    Ok(answer.left().and_then(|pod| watch::pod(&pod, now())).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
+                }
+                Err(error) if is_code(&error, 404) || is_code(&error, 409) => Ok(Vec::new()),
+                Err(error) => Err(failed("deleting a pod")(error)),
+            }
+        }
+        Effect::FreePod { namespace, name, uid } => free_pod(client, &namespace, &name, &uid).await,
+        Effect::WriteTask { namespace, name, status } => {
+            let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "status": *status });
+            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")?;
+            Ok(written.and_then(|object| watch::task(&object)).map(|task| Event::Task(Box::new(task))).into_iter().collect())
+        }
+        Effect::DeleteTask { namespace, name, uid } => {
+            let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
+            let parameters = DeleteParams {
+                preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+                ..DeleteParams::background()
+            };
+            match api.delete(&name, &parameters).await {
+                Ok(_) => Ok(vec![Event::TaskGone((namespace, name))]),
+                Err(error) if is_code(&error, 404) || is_code(&error, 409) => Ok(Vec::new()),
+                Err(error) => Err(failed("deleting a finished task")(error)),
+            }
+        }
+        Effect::ApplyNode { name, pool } => {
+            let api: Api<ProviderNode> = Api::all(client.clone());
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "spec": { "nodeName": name, "pool": pool } });
+            let object = api.patch(&name, &apply, &Patch::Apply(&patch)).await.map_err(failed("making a ProviderNode"))?;
+            Ok(watch::provider_node(&object).map(|node| Event::ProviderNode(Box::new(node))).into_iter().collect())
+        }
+        Effect::WriteNode { name, status } => {
+            let api: Api<ProviderNode> = Api::all(client.clone());
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "status": *status });
+            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a node's status")?;
+            Ok(written
+                .and_then(|object| watch::provider_node(&object))
+                .map(|node| Event::ProviderNode(Box::new(node)))
+                .into_iter()
+                .collect())
+        }
+        Effect::WritePool { name, status } => {
+            let api: Api<ProviderPool> = Api::all(client.clone());
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderPool", "status": *status });
+            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a pool's status")?;
+            Ok(written.and_then(|object| watch::pool(&object)).map(|pool| Event::Pool(Box::new(pool))).into_iter().collect())
+        }
+        Effect::WriteEscrow { namespace, name, status } => {
+            let api: Api<Escrow> = Api::namespaced(client.clone(), &namespace);
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "Escrow", "status": *status });
+            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing an escrow's status")?;
+            Ok(written.and_then(|object| watch::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
+        }
+    }
+}
+
+/// An object that was deleted meanwhile needs no status.
+fn gone_is_fine<T>(written: Result<T, kube::Error>, doing: &'static str) -> Result<Option<T>, EffectError> {
+    match written {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if is_code(&error, 404) => Ok(None),
+        Err(error) => Err(failed(doing)(error)),
+    }
+}
+
+/// A pod of this name that exists already is this pod.
+async fn create_pod(client: &Client, pod: Pod) -> Result<Vec<Event>, EffectError> {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let made = match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, &pod).await {
+        Ok(made) => made,
+        Err(error) if is_code(&error, 409) => match api.get_opt(&name).await.map_err(failed("reading a pod"))? {
+            Some(found) => found,
+            None => return Ok(Vec::new()),
+        },
+        Err(error) => return Err(failed("creating a pod")(error)),
+    };
+    Ok(watch::pod(&made, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
+}
+
+/// Takes our finalizer off, and only ours, only of this very pod.
+async fn free_pod(client: &Client, namespace: &str, name: &str, uid: &str) -> Result<Vec<Event>, EffectError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    // A merge patch with the UID is refused for another pod of the same name; the list can only shrink, for nobody adds
+    // a finalizer to a pod that ends.
+    let Some(found) =
+        api.get_metadata_opt(name).await.map_err(failed("reading a pod"))?.filter(|found| found.metadata.uid.as_deref() == Some(uid))
+    else {
+        return Ok(vec![Event::PodGone { uid: uid.to_owned(), at: now() }]);
+    };
+    let rest: Vec<String> = found.metadata.finalizers.unwrap_or_default().into_iter().filter(|one| one != FINALIZER_EVIDENCE).collect();
+    let patch = json!({ "metadata": { "uid": uid, "resourceVersion": found.metadata.resource_version, "finalizers": rest } });
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(object) => Ok(watch::pod(&object, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect()),
+        Err(error) if is_code(&error, 404) => Ok(vec![Event::PodGone { uid: uid.to_owned(), at: now() }]),
+        Err(error) => Err(failed("taking the finalizer off a pod")(error)),
+    }
+}

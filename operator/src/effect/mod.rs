@@ -1,0 +1,119 @@
+//! Carrying effects out: one in flight per key, a bounded number in all, and failures that wait longer each time.
+//! Results come back as events; nothing is decided here.
+
+mod books;
+mod kubernetes;
+
+pub use books::{load, load_work};
+
+use crate::plan::Effect;
+use crate::runtime::telemetry::Metrics;
+use crate::world::Event;
+use kube::Client;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+use supercargo_ledger::{Fence, Ledger, LedgerError};
+use tokio::sync::mpsc;
+
+const MOST_IN_FLIGHT: usize = 64;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    #[error("{doing}: {source}")]
+    Kubernetes { doing: &'static str, source: kube::Error },
+    #[error("booking: {0}")]
+    Ledger(#[from] LedgerError),
+}
+
+impl EffectError {
+    /// A write that can't succeed as it is: nobody helps by trying again soon.
+    fn needs_a_person(&self) -> bool {
+        matches!(self, Self::Kubernetes { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 403 | 422))
+    }
+}
+
+/// What came of one effect.
+#[derive(Debug)]
+pub struct Done {
+    pub key: String,
+    pub kind: &'static str,
+    pub result: Result<Vec<Event>, EffectError>,
+}
+
+/// What effects are carried out with.
+#[derive(Clone)]
+pub struct Hands {
+    pub client: Client,
+    pub ledger: Ledger,
+}
+
+/// Which effects are under way, and which have to wait.
+pub struct Executor {
+    hands: Hands,
+    done: mpsc::Sender<Done>,
+    metrics: Metrics,
+    in_flight: HashSet<String>,
+    paused: HashMap<String, (Instant, Duration)>,
+}
+
+impl Executor {
+    pub fn new(hands: Hands, done: mpsc::Sender<Done>, metrics: Metrics) -> Self {
+        Self { hands, done, metrics, in_flight: HashSet::new(), paused: HashMap::new() }
+    }
+
+    /// Starts what may start. What may not is planned again by the next pass.
+    pub fn start(&mut self, effects: Vec<Effect>, fence: Fence) {
+        for effect in effects {
+            let key = effect.key();
+            let waits = self.paused.get(&key).is_some_and(|(until, _)| Instant::now() < *until);
+            if waits || self.in_flight.len() >= MOST_IN_FLIGHT || !self.in_flight.insert(key.clone()) {
+                continue;
+            }
+            tracing::debug!(effect = %effect, "begins");
+            let (hands, done) = (self.hands.clone(), self.done.clone());
+            tokio::spawn(async move {
+                let kind = effect.kind();
+                let result = match effect {
+                    Effect::Book(postings) => books::book(&hands.ledger, fence, postings).await.map_err(EffectError::from),
+                    other => kubernetes::carry_out(&hands.client, other).await,
+                };
+                // The engine is gone only when the process ends.
+                let _ = done.send(Done { key, kind, result }).await;
+            });
+        }
+    }
+
+    /// Takes a result in and gives back what the world should know of it.
+    pub fn finish(&mut self, done: Done) -> Vec<Event> {
+        self.in_flight.remove(&done.key);
+        match done.result {
+            Ok(events) => {
+                self.paused.remove(&done.key);
+                self.metrics.effects.with_label_values(&[done.kind, "done"]).inc();
+                events
+            }
+            Err(error) => {
+                self.metrics.effects.with_label_values(&[done.kind, "failed"]).inc();
+                let before = self.paused.get(&done.key).map(|(_, pause)| *pause);
+                let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+                let pause = if error.needs_a_person() { pause.max(Duration::from_secs(5)) } else { jittered(pause) };
+                self.paused.insert(done.key.clone(), (Instant::now() + pause, pause));
+                tracing::warn!(key = done.key, %error, pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "an effect failed");
+                Vec::new()
+            }
+        }
+    }
+
+    /// When the next paused effect may be tried.
+    pub fn next_try(&self) -> Option<Instant> {
+        self.paused.values().map(|(until, _)| *until).filter(|until| *until > Instant::now()).min()
+    }
+}
+
+/// Spreads tries that failed together.
+fn jittered(pause: Duration) -> Duration {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    pause * 3 / 4 + pause / 2 * (nanos % 1_000) / 1_000
+}

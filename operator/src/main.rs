@@ -1,0 +1,109 @@
+//! `supercargo-operator`: reads its configuration, joins the rooms together and runs until it is told to stop.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use supercargo_ledger::Ledger;
+use supercargo_operator::effect::Hands;
+use supercargo_operator::engine::{self, Joints};
+use supercargo_operator::plan::{ChainTerms, Terms};
+use supercargo_operator::runtime::{Config, lease, telemetry};
+use supercargo_operator::settlement::{self, Settler};
+use supercargo_operator::watch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch as channel};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+#[command(version, about = "Places, meters and pays ComputeTasks")]
+struct Arguments {
+    /// The configuration file
+    #[arg(long, default_value = "/etc/supercargo/config.yaml")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    // An error only says that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments = Arguments::parse();
+    telemetry::logs();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: starting the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    let config = Config::read(&arguments.config)?;
+    let metrics = telemetry::Metrics::new().context("making metrics")?;
+    let ledger = Ledger::open(&config.database.url).await?;
+    let client = kube::Client::try_default().await.context("reaching the API server")?;
+    let identity = identity();
+    let stop = CancellationToken::new();
+
+    let server = tokio::spawn(telemetry::serve(config.listen, metrics.clone(), stop.clone()));
+    let (leads_out, leads) = channel::channel(false);
+    let leader = tokio::spawn(lease::run(client.clone(), config.lease.clone(), identity.clone(), leads_out, stop.clone()));
+    let (news_out, news) = mpsc::channel(4_096);
+    watch::start(&client, &news_out);
+    let (fence_out, fence) = channel::channel(None);
+    let (accounts_out, accounts) = channel::channel(Vec::new());
+    for chain in &config.chains {
+        let settler = Settler {
+            ledger: ledger.clone(),
+            settings: config.settlement.clone(),
+            fence: fence.clone(),
+            accounts: accounts.clone(),
+            news: news_out.clone(),
+            metrics: metrics.clone(),
+        };
+        tokio::spawn(settlement::run(settler, chain.clone(), stop.clone()));
+    }
+    let hands = Hands { client, ledger };
+    let joints = Joints { news, leads, fence: fence_out, accounts: accounts_out, hands, identity, terms: terms(&config), metrics };
+    let loops = tokio::spawn(engine::run(joints, stop.clone()));
+
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("told to stop"),
+        _ = interrupt.recv() => tracing::info!("told to stop"),
+        served = server => served.context("serving metrics")?.with_context(|| format!("listening on {}", config.listen))?,
+        ended = loops => ended.context("the engine ended")?,
+    }
+    stop.cancel();
+    leader.await.context("giving the lease back")
+}
+
+/// Unique to this process: a pod's name alone would be the same after its container was restarted.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned());
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("{host}_{since:x}_{}", std::process::id())
+}
+
+fn terms(config: &Config) -> Terms {
+    let chain = |chain: &supercargo_operator::runtime::config::ChainConfig| ChainTerms {
+        name: chain.name.clone(),
+        chain_id: chain.chain_id,
+        contract: chain.contract.clone(),
+        token: chain.token.clone(),
+        settler: chain.settler,
+    };
+    Terms {
+        fees: config.fees.clone(),
+        tokens: config.tokens.iter().map(|token| token.symbol.clone()).collect(),
+        chains: config.chains.iter().map(chain).collect(),
+    }
+}

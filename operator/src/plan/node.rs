@@ -1,0 +1,120 @@
+//! Pools make nodes: a pool's selector names Kubernetes nodes, the older of two pools keeps a node, and each node's
+//! inventory is shown. A person's overrides are never fought: only `nodeName` and `pool` are ours.
+
+use super::{Effect, Plan, status};
+use crate::world::World;
+use crate::world::free::model_of;
+use crate::world::records::{Node, Pool, ProviderNode};
+use std::collections::BTreeMap;
+use supercargo_crds::names::node_condition::{HEALTHY, READY};
+use supercargo_crds::node::{Availability, OfferStatus, ProviderNodeStatus};
+use supercargo_crds::pool::ProviderPoolStatus;
+
+pub fn plan(world: &World, plan: &mut Plan, now: i64) {
+    let mut pools: Vec<&Pool> = world.pools.values().collect();
+    pools.sort_by(|one, two| (one.created, &one.name).cmp(&(two.created, &two.name)));
+    let mut owner: BTreeMap<&str, &Pool> = BTreeMap::new();
+    let mut lost: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for pool in &pools {
+        for node in world.nodes.values().filter(|node| selects(pool, node)) {
+            if owner.contains_key(node.name.as_str()) {
+                lost.entry(&pool.name).or_default().push(&node.name);
+            } else {
+                owner.insert(&node.name, pool);
+            }
+        }
+    }
+    for (node, pool) in &owner {
+        let known = world.provider_nodes.get(*node);
+        if known.is_none_or(|known| known.spec.pool != pool.name) {
+            plan.effects.push(Effect::ApplyNode { name: (*node).to_owned(), pool: pool.name.clone() });
+        }
+    }
+    let taken = world.taken();
+    for provided in world.provider_nodes.values() {
+        let used = taken.get(provided.spec.node_name.as_str()).map(|used| &used.0.devices);
+        let next = node_status(world, provided, used, now);
+        if differs(&provided.status, &next) {
+            plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next) });
+        }
+    }
+    for pool in pools {
+        let count = owner.values().filter(|found| found.name == pool.name).count();
+        let next = pool_status(pool, count, lost.get(pool.name.as_str()).map_or(&[], Vec::as_slice), now);
+        if next != pool.status {
+            plan.effects.push(Effect::WritePool { name: pool.name.clone(), status: Box::new(next) });
+        }
+    }
+}
+
+fn selects(pool: &Pool, node: &Node) -> bool {
+    let wanted = &pool.spec.selector.match_labels;
+    !wanted.is_empty() && wanted.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// What is free changes with every task: it alone is no reason to write.
+fn differs(before: &ProviderNodeStatus, next: &ProviderNodeStatus) -> bool {
+    let without_free = |status: &ProviderNodeStatus| {
+        let mut status = status.clone();
+        status.offers.iter_mut().for_each(|offer| offer.free = 0);
+        status
+    };
+    without_free(before) != without_free(next)
+}
+
+fn node_status(world: &World, provided: &ProviderNode, used: Option<&BTreeMap<String, u64>>, now: i64) -> ProviderNodeStatus {
+    let mut next = provided.status.clone();
+    next.observed_generation = provided.generation;
+    next.reputation = Some(50);
+    let node = world.nodes.get(&provided.spec.node_name);
+    let (ready, reason, message) = match (node, provided.spec.availability) {
+        (None, _) => (false, "NoNode", format!("there is no node {}", provided.spec.node_name)),
+        (Some(node), _) if !node.ready => (false, "NodeNotReady", "its kubelet is not ready".to_owned()),
+        (Some(node), _) if node.cordoned => (false, "NodeCordoned", "the node is cordoned".to_owned()),
+        (_, Availability::Draining) => (false, "Draining", "it takes no new tasks".to_owned()),
+        (_, Availability::Closed) => (false, "Closed", "it takes no tasks".to_owned()),
+        _ => (true, "Open", "it takes tasks".to_owned()),
+    };
+    let at = status::since(&next.conditions, READY).filter(|_| status::is_true(&next.conditions, READY) == ready).unwrap_or(now);
+    status::set(&mut next.conditions, READY, ready, reason, message, provided.generation, at);
+    let healthy = node.is_some_and(|node| node.ready);
+    status::set(&mut next.conditions, HEALTHY, healthy, if healthy { "Healthy" } else { "NodeNotReady" }, "", provided.generation, at);
+    next.offers = node.map(|node| offers(world, provided, node, used)).unwrap_or_default();
+    next
+}
+
+fn offers(world: &World, provided: &ProviderNode, node: &Node, used: Option<&BTreeMap<String, u64>>) -> Vec<OfferStatus> {
+    let Some(pool) = world.pools.get(&provided.spec.pool) else { return Vec::new() };
+    let sold = world.sold_resources(node, &pool.spec);
+    sold.into_iter()
+        .map(|resource| {
+            let (model, memory, model_from) = model_of(node, &pool.spec, resource);
+            let count = node.devices.get(resource).copied().unwrap_or_default();
+            let free = count.saturating_sub(used.and_then(|used| used.get(resource)).copied().unwrap_or_default());
+            OfferStatus {
+                resource_name: resource.to_owned(),
+                model,
+                model_from: model_from.to_owned(),
+                memory: format!("{}Mi", memory >> 20),
+                count: count.cast_signed(),
+                free: free.cast_signed(),
+            }
+        })
+        .collect()
+}
+
+fn pool_status(pool: &Pool, nodes: usize, lost: &[&str], now: i64) -> ProviderPoolStatus {
+    let mut next = pool.status.clone();
+    next.observed_generation = pool.generation;
+    next.nodes = i32::try_from(nodes).unwrap_or(i32::MAX);
+    let (ready, reason, message) = match (nodes, lost) {
+        (0, []) => (false, "NoNodes", "no node has the labels of its selector".to_owned()),
+        (_, []) => (true, "Selling", format!("it sells {nodes} nodes")),
+        (_, lost) => {
+            (nodes > 0, "NodesTaken", format!("an older pool has {} of the nodes that it selects, such as {}", lost.len(), lost[0]))
+        }
+    };
+    let at = status::since(&next.conditions, READY).filter(|_| status::is_true(&next.conditions, READY) == ready).unwrap_or(now);
+    status::set(&mut next.conditions, READY, ready, reason, message, pool.generation, at);
+    next
+}

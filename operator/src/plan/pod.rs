@@ -1,0 +1,258 @@
+//! Pods: the object of an attempt, with the floor that no task gets below; and taking the finalizer off when the books
+//! have the facts.
+
+use super::{Effect, Plan, place};
+use crate::world::World;
+use crate::world::free::isolation_rank;
+use crate::world::records::{Placement, Task};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use std::collections::BTreeMap;
+use supercargo_crds::names::{
+    ANNOTATION_BOUND, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER, MANAGED_BY,
+    PRIORITY_CLASS, TAINT_SOLD,
+};
+use supercargo_crds::pool::{Binding, ProviderPoolSpec};
+use supercargo_crds::task::{Egress, Volume};
+
+/// The finalizer goes when the books have the attempt's facts, and the task, if it is still there, has been told.
+pub fn plan(world: &World, plan: &mut Plan) {
+    let mut pods: Vec<_> = world.pods.values().filter(|pod| pod.has_finalizer && pod.is_over()).collect();
+    pods.sort_by(|one, two| one.uid.cmp(&two.uid));
+    for pod in pods {
+        let Some(ours) = &pod.ours else { continue };
+        if !world.charged.contains(&(ours.work.clone(), ours.attempt)) {
+            continue;
+        }
+        let task = world.tasks.get(&(pod.namespace.clone(), ours.task.clone())).filter(|task| task.uid == ours.work.uid && !task.deleting);
+        let told = task.is_none_or(|task| task.status.attempts.iter().any(|attempt| u32::try_from(attempt.index) == Ok(ours.attempt)));
+        if told {
+            plan.effects.push(Effect::FreePod { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() });
+        }
+    }
+}
+
+pub fn build(task: &Task, placement: &Placement, pool: Option<&ProviderPoolSpec>) -> core::Pod {
+    let mut spec = core::PodSpec {
+        containers: vec![container(task, placement)],
+        volumes: Some(volumes(task)).filter(|volumes| !volumes.is_empty()),
+        restart_policy: Some("Never".to_owned()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(task.spec.grace_period_seconds),
+        active_deadline_seconds: Some(task.spec.start_timeout_seconds + placement.run_seconds.cast_signed()),
+        priority_class_name: Some(PRIORITY_CLASS.to_owned()),
+        runtime_class_name: runtime_class(task, pool),
+        tolerations: Some(tolerations()),
+        image_pull_secrets: Some(
+            task.spec.image_pull_secrets.iter().map(|secret| core::LocalObjectReference { name: secret.name.clone() }).collect::<Vec<_>>(),
+        )
+        .filter(|secrets| !secrets.is_empty()),
+        security_context: Some(pod_security(task)),
+        ..core::PodSpec::default()
+    };
+    match pool.map(|pool| pool.binding).unwrap_or_default() {
+        Binding::Direct => spec.node_name = Some(placement.node.clone()),
+        Binding::Scheduler => spec.affinity = Some(only_on(&placement.node)),
+    }
+    core::Pod { metadata: metadata(task, placement), spec: Some(spec), status: None }
+}
+
+fn metadata(task: &Task, placement: &Placement) -> ObjectMeta {
+    let egress = match task.spec.network.egress {
+        Egress::None => "none",
+        Egress::Internet => "internet",
+    };
+    let labels = [
+        (LABEL_MANAGED, MANAGED_BY.to_owned()),
+        (LABEL_TASK, task.name.clone()),
+        (LABEL_TASK_UID, task.uid.clone()),
+        (LABEL_ATTEMPT, placement.attempt.to_string()),
+        (LABEL_WORKER, "0".to_owned()),
+        (LABEL_EGRESS, egress.to_owned()),
+    ];
+    let annotations = [
+        (ANNOTATION_BOUND, placement.bound.to_string()),
+        // The autoscalers' ways of saying: leave it alone.
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false".to_owned()),
+        ("karpenter.sh/do-not-disrupt", "true".to_owned()),
+    ];
+    let owned =
+        |pairs: &[(&str, String)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<BTreeMap<_, _>>();
+    ObjectMeta {
+        name: Some(placement.pod.clone()),
+        namespace: Some(task.namespace.clone()),
+        labels: Some(owned(&labels)),
+        annotations: Some(owned(&annotations)),
+        finalizers: Some(vec![FINALIZER_EVIDENCE.to_owned()]),
+        owner_references: Some(vec![OwnerReference {
+            api_version: "supercargo.dev/v1alpha1".to_owned(),
+            kind: "ComputeTask".to_owned(),
+            name: task.name.clone(),
+            uid: task.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(false),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn container(task: &Task, placement: &Placement) -> core::Container {
+    let spec = &task.spec;
+    let list = |words: &[String]| Some(words.to_vec()).filter(|words| !words.is_empty());
+    core::Container {
+        name: "task".to_owned(),
+        image: Some(spec.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: list(&spec.command),
+        args: list(&spec.args),
+        working_dir: spec.working_dir.clone(),
+        env: Some(env(task, placement)),
+        ports: Some(
+            spec.network
+                .ports
+                .iter()
+                .map(|port| core::ContainerPort {
+                    name: Some(port.name.clone()),
+                    container_port: port.port,
+                    ..core::ContainerPort::default()
+                })
+                .collect::<Vec<_>>(),
+        )
+        .filter(|ports| !ports.is_empty()),
+        resources: Some(resources(task, placement)),
+        volume_mounts: Some(mounts(task)).filter(|mounts| !mounts.is_empty()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        security_context: Some(core::SecurityContext {
+            allow_privilege_escalation: Some(false),
+            privileged: Some(false),
+            capabilities: Some(core::Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            ..core::SecurityContext::default()
+        }),
+        ..core::Container::default()
+    }
+}
+
+fn env(task: &Task, placement: &Placement) -> Vec<core::EnvVar> {
+    let value = |name: &str, value: String| core::EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+    let mut all = vec![value("SUPERCARGO_TASK", task.name.clone()), value("SUPERCARGO_ATTEMPT", placement.attempt.to_string())];
+    all.extend(task.spec.env.iter().map(|variable| {
+        let source = variable.value_from.as_ref().map(|from| core::EnvVarSource {
+            secret_key_ref: from.secret_key_ref.as_ref().map(|key| core::SecretKeySelector {
+                name: key.name.clone(),
+                key: key.key.clone(),
+                optional: None,
+            }),
+            config_map_key_ref: from.config_map_key_ref.as_ref().map(|key| core::ConfigMapKeySelector {
+                name: key.name.clone(),
+                key: key.key.clone(),
+                optional: None,
+            }),
+            ..core::EnvVarSource::default()
+        });
+        core::EnvVar { name: variable.name.clone(), value: variable.value.clone(), value_from: source }
+    }));
+    all
+}
+
+/// Requests are limits: what is paid for is what is had.
+fn resources(task: &Task, placement: &Placement) -> core::ResourceRequirements {
+    let mut all = BTreeMap::from([
+        ("cpu".to_owned(), Quantity(format!("{}m", placement.cpu_millis))),
+        ("memory".to_owned(), Quantity(placement.memory_bytes.to_string())),
+        ("ephemeral-storage".to_owned(), Quantity(place::storage_bytes(task).to_string())),
+    ]);
+    if placement.devices > 0 {
+        all.insert(placement.resource_name.clone(), Quantity(placement.devices.to_string()));
+    }
+    core::ResourceRequirements { requests: Some(all.clone()), limits: Some(all), claims: None }
+}
+
+fn volumes(task: &Task) -> Vec<core::Volume> {
+    let mut all: Vec<core::Volume> = task.spec.volumes.iter().map(volume).collect();
+    if let Some(size) = &task.spec.resources.shared_memory {
+        let memory = core::EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity(size.to_string())) };
+        all.push(core::Volume { name: "shm".to_owned(), empty_dir: Some(memory), ..core::Volume::default() });
+    }
+    all
+}
+
+fn volume(volume: &Volume) -> core::Volume {
+    let mut made = core::Volume { name: volume.name.clone(), ..core::Volume::default() };
+    if let Some(scratch) = &volume.scratch {
+        made.empty_dir = Some(core::EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity(scratch.size.to_string())) });
+    }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        made.persistent_volume_claim =
+            Some(core::PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: Some(volume.read_only) });
+    }
+    if let Some(secret) = &volume.secret {
+        made.secret = Some(core::SecretVolumeSource { secret_name: Some(secret.name.clone()), ..core::SecretVolumeSource::default() });
+    }
+    if let Some(map) = &volume.config_map {
+        made.config_map = Some(core::ConfigMapVolumeSource { name: map.name.clone(), ..core::ConfigMapVolumeSource::default() });
+    }
+    made
+}
+
+fn mounts(task: &Task) -> Vec<core::VolumeMount> {
+    let mount = |name: &str, path: &str, read_only: bool| core::VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(read_only),
+        ..core::VolumeMount::default()
+    };
+    let mut all: Vec<_> = task
+        .spec
+        .volumes
+        .iter()
+        .map(|volume| mount(&volume.name, &volume.mount_path, volume.read_only || volume.secret.is_some() || volume.config_map.is_some()))
+        .collect();
+    if task.spec.resources.shared_memory.is_some() {
+        all.push(mount("shm", "/dev/shm", false));
+    }
+    all
+}
+
+/// Kubernetes itself must not end paid work because a node is silent for a while.
+fn tolerations() -> Vec<core::Toleration> {
+    let tolerate = |key: &str| core::Toleration {
+        key: Some(key.to_owned()),
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        ..core::Toleration::default()
+    };
+    let sold = core::Toleration { key: Some(TAINT_SOLD.to_owned()), operator: Some("Exists".to_owned()), ..core::Toleration::default() };
+    let gpu =
+        core::Toleration { key: Some("nvidia.com/gpu".to_owned()), operator: Some("Exists".to_owned()), ..core::Toleration::default() };
+    vec![tolerate("node.kubernetes.io/not-ready"), tolerate("node.kubernetes.io/unreachable"), sold, gpu]
+}
+
+/// The weakest isolation of the pool that is as strong as was asked.
+fn runtime_class(task: &Task, pool: Option<&ProviderPoolSpec>) -> Option<String> {
+    let wanted = isolation_rank(task.spec.placement.isolation);
+    let levels = pool?.isolation.iter().filter(|isolation| isolation_rank(isolation.level) >= wanted);
+    levels.min_by_key(|isolation| isolation_rank(isolation.level))?.runtime_class_name.clone()
+}
+
+fn pod_security(task: &Task) -> core::PodSecurityContext {
+    let asked = task.spec.security.as_ref();
+    core::PodSecurityContext {
+        run_as_user: asked.and_then(|security| security.run_as_user),
+        run_as_group: asked.and_then(|security| security.run_as_group),
+        fs_group: asked.and_then(|security| security.fs_group),
+        seccomp_profile: Some(core::SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..core::PodSecurityContext::default()
+    }
+}
+
+fn only_on(node: &str) -> core::Affinity {
+    let field =
+        core::NodeSelectorRequirement { key: "metadata.name".to_owned(), operator: "In".to_owned(), values: Some(vec![node.to_owned()]) };
+    let term = core::NodeSelectorTerm { match_fields: Some(vec![field]), match_expressions: None };
+    let required = core::NodeSelector { node_selector_terms: vec![term] };
+    let affinity =
+        core::NodeAffinity { required_during_scheduling_ignored_during_execution: Some(required), ..core::NodeAffinity::default() };
+    core::Affinity { node_affinity: Some(affinity), ..core::Affinity::default() }
+}

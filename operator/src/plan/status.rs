@@ -1,0 +1,49 @@
+//! Statuses: conditions as Kubernetes keeps them, and the words of a task's phase.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use supercargo_crds::task_status::ComputeTaskStatus;
+
+/// Sets a condition; the time of its last transition moves only when its status does.
+pub fn set(conditions: &mut Vec<Condition>, kind: &str, status: bool, reason: &str, message: impl Into<String>, generation: i64, now: i64) {
+    let status = if status { "True" } else { "False" };
+    let mut message: String = message.into();
+    if message.len() > 1024 {
+        let cut = (0..=1020).rev().find(|&at| message.is_char_boundary(at)).unwrap_or_default();
+        message.truncate(cut);
+        message.push('…');
+    }
+    let since =
+        conditions.iter().find(|known| known.type_ == kind && known.status == status).map(|known| known.last_transition_time.clone());
+    let condition = Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: Some(generation),
+        last_transition_time: since.unwrap_or_else(|| Time(Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH))),
+    };
+    match conditions.iter_mut().find(|known| known.type_ == kind) {
+        Some(known) => *known = condition,
+        None => conditions.push(condition),
+    }
+}
+
+pub fn clear(conditions: &mut Vec<Condition>, kind: &str) {
+    conditions.retain(|known| known.type_ != kind);
+}
+
+pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|known| known.type_ == kind && known.status == "True")
+}
+
+/// When a condition became what it is.
+pub fn since(conditions: &[Condition], kind: &str) -> Option<i64> {
+    conditions.iter().find(|known| known.type_ == kind).map(|known| known.last_transition_time.0.as_second())
+}
+
+/// The words of people for what the conditions say.
+pub fn phase(status: &mut ComputeTaskStatus, phase: &str, reason: &str) {
+    status.phase = Some(phase.to_owned());
+    status.reason = Some(reason.to_owned());
+}

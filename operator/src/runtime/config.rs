@@ -1,0 +1,214 @@
+//! The operator's configuration: one YAML file, from the chart's values. What is wrong in it is refused at start, with
+//! its path.
+
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use supercargo_market::fees::FeeSchedule;
+use supercargo_market::money::Amount;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("reading the configuration {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {path} is wrong: {source}")]
+    Parse { path: PathBuf, source: serde_yaml_ng::Error },
+    #[error("the configuration's {field} is wrong: {message}")]
+    Value { field: String, message: String },
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Where metrics and health are served.
+    #[serde(default = "default_listen")]
+    pub listen: std::net::SocketAddr,
+    pub database: Database,
+    /// The namespace and the name of the lease that decides who leads.
+    #[serde(default)]
+    pub lease: Lease,
+    pub tokens: Vec<Token>,
+    #[serde(default)]
+    pub chains: Vec<ChainConfig>,
+    #[serde(default)]
+    pub fees: FeeSchedule,
+    #[serde(default)]
+    pub settlement: Settlement,
+    /// Extended resources that count as GPUs.
+    #[serde(default = "default_gpu_resources")]
+    pub gpu_resource_names: Vec<String>,
+}
+
+fn default_listen() -> std::net::SocketAddr {
+    ([0, 0, 0, 0], 8080).into()
+}
+
+fn default_gpu_resources() -> Vec<String> {
+    vec!["nvidia.com/gpu".to_owned()]
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite:///var/lib/supercargo/books.db`
+    pub url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Lease {
+    pub namespace: String,
+    pub name: String,
+    /// A leader that was not seen to renew for so long has lost the lead.
+    pub duration_seconds: u64,
+    pub renew_seconds: u64,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self { namespace: "supercargo".to_owned(), name: "supercargo-leader".to_owned(), duration_seconds: 6, renew_seconds: 2 }
+    }
+}
+
+/// A token that prices and budgets are in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Token {
+    pub symbol: String,
+    /// Decimals of its base unit. This version knows tokens with 6.
+    #[serde(default = "six")]
+    pub decimals: u8,
+}
+
+fn six() -> u8 {
+    6
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChainConfig {
+    /// The name that pools and escrows know it by.
+    pub name: String,
+    pub chain_id: u64,
+    pub rpcs: Vec<String>,
+    /// The escrow contract's address, and the token that it holds.
+    pub contract: String,
+    pub token: String,
+    /// Our number as a settler of that contract, and the file with its hot key.
+    pub settler: u32,
+    pub settler_key_file: PathBuf,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settlement {
+    /// How often the chain is read.
+    pub poll_seconds: u64,
+    /// How long charges are gathered before they are posted.
+    pub post_seconds: u64,
+    /// Less than this waits for more.
+    pub minimum_amount: Amount,
+}
+
+impl Default for Settlement {
+    fn default() -> Self {
+        Self { poll_seconds: 5, post_seconds: 3_600, minimum_amount: Amount::from_units(10_000) }
+    }
+}
+
+impl Config {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = serde_yaml_ng::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = |field: String, message: String| Err(ConfigError::Value { field, message });
+        if self.tokens.is_empty() {
+            return wrong("tokens".into(), "at least one token must be configured".into());
+        }
+        for (index, token) in self.tokens.iter().enumerate() {
+            if token.decimals != 6 {
+                return wrong(
+                    format!("tokens[{index}].decimals"),
+                    format!("{} has {} decimals: this version knows tokens with 6", token.symbol, token.decimals),
+                );
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (index, chain) in self.chains.iter().enumerate() {
+            if !names.insert(&chain.name) {
+                return wrong(format!("chains[{index}].name"), format!("{:?} is there twice", chain.name));
+            }
+            if chain.rpcs.is_empty() {
+                return wrong(format!("chains[{index}].rpcs"), "at least one endpoint must be given".into());
+            }
+            if !self.tokens.iter().any(|token| token.symbol == chain.token) {
+                return wrong(format!("chains[{index}].token"), format!("{:?} is not one of tokens", chain.token));
+            }
+        }
+        if let Err(error) = self.fees.validate() {
+            return wrong("fees".into(), error.to_string());
+        }
+        if self.lease.renew_seconds == 0 || self.lease.renew_seconds * 2 > self.lease.duration_seconds {
+            return wrong("lease.renewSeconds".into(), "must be more than 0 and at most half of durationSeconds".into());
+        }
+        if self.settlement.poll_seconds == 0 {
+            return wrong("settlement.pollSeconds".into(), "must be more than 0".into());
+        }
+        Ok(())
+    }
+
+    pub fn chain(&self, name: &str) -> Option<&ChainConfig> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "database: {url: 'sqlite::memory:'}\ntokens: [{symbol: USDC}]\n";
+
+    fn read(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.yaml");
+        std::fs::write(&path, text).expect("writes");
+        Config::read(&path).map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn the_least_configuration_has_every_default() {
+        let config = read(GOOD).expect("it is whole");
+        assert_eq!((config.lease.duration_seconds, config.gpu_resource_names.len(), config.listen.port()), (6, 1, 8080));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_path() {
+        let chain = "chains: [{name: a, chainId: 1, rpcs: [], contract: x, token: USDC, settler: 1, settlerKeyFile: k}]";
+        let cases = [
+            ("tokens: [{symbol: USDC}]".to_owned(), "the configuration FILE is wrong: missing field `database`"),
+            (format!("{GOOD}tokenz: 1"), "the configuration FILE is wrong: unknown field `tokenz`"),
+            (
+                GOOD.replace("USDC}", "USDC, decimals: 18}"),
+                "the configuration's tokens[0].decimals is wrong: USDC has 18 decimals: this version knows tokens with 6",
+            ),
+            (format!("{GOOD}{chain}"), "the configuration's chains[0].rpcs is wrong: at least one endpoint must be given"),
+            (
+                format!("{GOOD}{}", chain.replace("[]", "[u]").replace("USDC", "X")),
+                "the configuration's chains[0].token is wrong: \"X\" is not one of tokens",
+            ),
+            (format!("{GOOD}fees: {{basisPoints: 250}}"), "the configuration's fees is wrong: the shares add up to 0 basis points"),
+            (
+                format!("{GOOD}lease: {{renewSeconds: 5}}"),
+                "the configuration's lease.renewSeconds is wrong: must be more than 0 and at most half",
+            ),
+        ];
+        for (text, message) in cases {
+            let found = read(&text).expect_err(message);
+            assert!(found.starts_with(message), "{found}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! From Kubernetes objects to compact records. `None` means that the object is none of ours to know.
+
+use crate::world::records::{self, Ours, PodPhase, Requests};
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use std::collections::BTreeMap;
+use supercargo_crds::names::{ANNOTATION_BOUND, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER};
+use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
+use supercargo_market::work::WorkId;
+
+fn seconds(time: Option<&Time>) -> Option<i64> {
+    time.map(|time| time.0.as_second())
+}
+
+fn identity(meta: &ObjectMeta) -> Option<(String, String, String)> {
+    Some((meta.namespace.clone().unwrap_or_default(), meta.name.clone()?, meta.uid.clone()?))
+}
+
+pub fn task(object: &ComputeTask) -> Option<records::Task> {
+    let (namespace, name, uid) = identity(&object.metadata)?;
+    Some(records::Task {
+        namespace,
+        name,
+        uid,
+        generation: object.metadata.generation.unwrap_or_default(),
+        created: seconds(object.metadata.creation_timestamp.as_ref()).unwrap_or_default(),
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        spec: object.spec.clone(),
+        status: object.status.clone().unwrap_or_default(),
+    })
+}
+
+pub fn pool(object: &ProviderPool) -> Option<records::Pool> {
+    let (_, name, _) = identity(&object.metadata)?;
+    Some(records::Pool {
+        name,
+        generation: object.metadata.generation.unwrap_or_default(),
+        created: seconds(object.metadata.creation_timestamp.as_ref()).unwrap_or_default(),
+        spec: object.spec.clone(),
+        status: object.status.clone().unwrap_or_default(),
+    })
+}
+
+pub fn provider_node(object: &ProviderNode) -> Option<records::ProviderNode> {
+    let (_, name, _) = identity(&object.metadata)?;
+    let generation = object.metadata.generation.unwrap_or_default();
+    Some(records::ProviderNode { name, generation, spec: object.spec.clone(), status: object.status.clone().unwrap_or_default() })
+}
+
+pub fn escrow(object: &Escrow) -> Option<records::Escrow> {
+    let (namespace, name, uid) = identity(&object.metadata)?;
+    let generation = object.metadata.generation.unwrap_or_default();
+    Some(records::Escrow { namespace, name, uid, generation, spec: object.spec.clone(), status: object.status.clone().unwrap_or_default() })
+}
+
+pub fn namespace(object: &Namespace) -> Option<records::Namespace> {
+    let (_, name, uid) = identity(&object.metadata)?;
+    Some(records::Namespace { name, uid, deleting: object.metadata.deletion_timestamp.is_some() })
+}
+
+fn quantity(quantity: &Quantity) -> supercargo_crds::Quantity {
+    supercargo_crds::Quantity::Text(quantity.0.clone())
+}
+
+fn units(of: &BTreeMap<String, Quantity>, name: &str) -> u64 {
+    of.get(name).and_then(|found| quantity(found).units().ok()).unwrap_or_default()
+}
+
+fn millis(of: &BTreeMap<String, Quantity>, name: &str) -> u64 {
+    of.get(name).and_then(|found| quantity(found).millis().ok()).unwrap_or_default()
+}
+
+/// Extended resources have a domain in their name.
+fn devices(of: &BTreeMap<String, Quantity>) -> BTreeMap<String, u64> {
+    of.keys().filter(|name| name.contains('/')).map(|name| (name.clone(), units(of, name))).collect()
+}
+
+pub fn node(object: &Node) -> Option<records::Node> {
+    let (_, name, _) = identity(&object.metadata)?;
+    let status = object.status.clone().unwrap_or_default();
+    let allocatable = status.allocatable.unwrap_or_default();
+    let ready = status.conditions.unwrap_or_default().iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    Some(records::Node {
+        name,
+        labels: object.metadata.labels.clone().unwrap_or_default(),
+        ready,
+        cordoned: object.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
+        cpu_millis: millis(&allocatable, "cpu"),
+        memory_bytes: units(&allocatable, "memory"),
+        storage_bytes: units(&allocatable, "ephemeral-storage"),
+        pods: units(&allocatable, "pods"),
+        devices: devices(&allocatable),
+    })
+}
+
+pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
+    let (namespace, name, uid) = identity(&object.metadata)?;
+    let spec = object.spec.as_ref()?;
+    let status = object.status.clone().unwrap_or_default();
+    let phase = match status.phase.as_deref() {
+        Some("Running") => PodPhase::Running,
+        Some("Succeeded") => PodPhase::Succeeded,
+        Some("Failed") => PodPhase::Failed,
+        Some("Unknown") => PodPhase::Unknown,
+        _ => PodPhase::Pending,
+    };
+    let container = status.container_statuses.as_ref().and_then(|statuses| statuses.first());
+    let mut record = records::Pod {
+        namespace,
+        name,
+        uid,
+        node: spec.node_name.clone().filter(|node| !node.is_empty()),
+        phase,
+        requests: requests(object),
+        ours: ours(&object.metadata),
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        has_finalizer: object.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER_EVIDENCE)),
+        reason: status.reason.clone(),
+        message: status.message.clone(),
+        ..records::Pod::default()
+    };
+    if let Some(container) = container {
+        read_container(&mut record, container);
+    }
+    if phase == PodPhase::Running {
+        (record.first_running, record.last_alive) = (Some(now), Some(now));
+    }
+    if record.is_over() {
+        record.terminal = Some(now);
+    }
+    Some(record)
+}
+
+fn read_container(record: &mut records::Pod, container: &ContainerStatus) {
+    record.image_digest = Some(container.image_id.clone()).filter(|id| !id.is_empty());
+    let Some(state) = &container.state else { return };
+    if let Some(running) = &state.running {
+        record.started = seconds(running.started_at.as_ref());
+    }
+    if let Some(ended) = &state.terminated {
+        record.started = seconds(ended.started_at.as_ref());
+        record.finished = seconds(ended.finished_at.as_ref());
+        record.exit_code = Some(ended.exit_code);
+        record.last_words = ended.message.clone();
+        record.reason = record
+            .reason
+            .take()
+            .or_else(|| ended.reason.clone().filter(|reason| reason == "ContainerStatusUnknown" || reason == "OOMKilled"));
+    }
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.clone().unwrap_or_default();
+        record.waiting = Some((reason, waiting.message.clone().unwrap_or_default()));
+    }
+}
+
+fn ours(meta: &ObjectMeta) -> Option<Ours> {
+    let labels = meta.labels.as_ref()?;
+    let number = |name: &str| labels.get(name).and_then(|value| value.parse().ok());
+    Some(Ours {
+        work: WorkId::task(labels.get(LABEL_TASK_UID)?),
+        task: labels.get(LABEL_TASK)?.clone(),
+        attempt: number(LABEL_ATTEMPT)?,
+        worker: number(LABEL_WORKER)?,
+        bound: meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_BOUND)).and_then(|value| value.parse().ok()).unwrap_or_default(),
+    })
+}
+
+/// What the scheduler would count: the greater of the containers' sum and the greatest init container, with overhead.
+fn requests(object: &Pod) -> Requests {
+    let Some(spec) = &object.spec else { return Requests::default() };
+    let of = |resources: Option<&k8s_openapi::api::core::v1::ResourceRequirements>| {
+        let all = resources.and_then(|resources| resources.requests.clone()).unwrap_or_default();
+        Requests {
+            cpu_millis: millis(&all, "cpu"),
+            memory_bytes: units(&all, "memory"),
+            storage_bytes: units(&all, "ephemeral-storage"),
+            devices: devices(&all),
+        }
+    };
+    let mut sum = Requests::default();
+    for container in &spec.containers {
+        let one = of(container.resources.as_ref());
+        sum.cpu_millis += one.cpu_millis;
+        sum.memory_bytes += one.memory_bytes;
+        sum.storage_bytes += one.storage_bytes;
+        for (name, count) in one.devices {
+            *sum.devices.entry(name).or_default() += count;
+        }
+    }
+    for container in spec.init_containers.iter().flatten() {
+        let one = of(container.resources.as_ref());
+        sum.cpu_millis = sum.cpu_millis.max(one.cpu_millis);
+        sum.memory_bytes = sum.memory_bytes.max(one.memory_bytes);
+        sum.storage_bytes = sum.storage_bytes.max(one.storage_bytes);
+        for (name, count) in one.devices {
+            let entry = sum.devices.entry(name).or_default();
+            *entry = (*entry).max(count);
+        }
+    }
+    let overhead = spec.overhead.clone().unwrap_or_default();
+    sum.cpu_millis += millis(&overhead, "cpu");
+    sum.memory_bytes += units(&overhead, "memory");
+    sum
+}

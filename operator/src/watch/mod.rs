@@ -1,0 +1,146 @@
+//! Watches: what the API server says becomes events for the world. A watch that ends is resumed at once; an object that
+//! can't be read is one warning and never a stopped watch.
+
+mod convert;
+
+pub use convert::{escrow, namespace, node, pod, pool, provider_node, task};
+
+use crate::world::Event;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event as Watched};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::fmt::Debug;
+use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
+use tokio::sync::mpsc;
+
+/// An event, or the news that one kind has been listed whole.
+#[derive(Debug)]
+pub enum News {
+    Event(Event),
+    Listed(&'static str),
+}
+
+/// Kinds that must be listed before anything may be decided.
+pub const KINDS: [&str; 7] = ["ComputeTask", "Pod", "Node", "ProviderPool", "ProviderNode", "Escrow", "Namespace"];
+
+/// Starts every watch.
+pub fn start(client: &Client, news: &mpsc::Sender<News>) {
+    spawn(
+        "ComputeTask",
+        Api::<DeserializeGuard<ComputeTask>>::all(client.clone()),
+        news,
+        |object| task(object).map(|task| Event::Task(Box::new(task))),
+        |_, key| Event::TaskGone(key),
+    );
+    spawn(
+        "Pod",
+        Api::<DeserializeGuard<Pod>>::all(client.clone()),
+        news,
+        |object| pod(object, now()).map(|pod| Event::Pod(Box::new(pod))),
+        |uid, _| Event::PodGone { uid, at: now() },
+    );
+    spawn(
+        "Node",
+        Api::<DeserializeGuard<Node>>::all(client.clone()),
+        news,
+        |object| node(object).map(|node| Event::Node(Box::new(node))),
+        |_, key| Event::NodeGone(key.1),
+    );
+    spawn(
+        "ProviderPool",
+        Api::<DeserializeGuard<ProviderPool>>::all(client.clone()),
+        news,
+        |object| pool(object).map(|pool| Event::Pool(Box::new(pool))),
+        |_, key| Event::PoolGone(key.1),
+    );
+    spawn(
+        "ProviderNode",
+        Api::<DeserializeGuard<ProviderNode>>::all(client.clone()),
+        news,
+        |object| provider_node(object).map(|node| Event::ProviderNode(Box::new(node))),
+        |_, key| Event::ProviderNodeGone(key.1),
+    );
+    spawn(
+        "Escrow",
+        Api::<DeserializeGuard<Escrow>>::all(client.clone()),
+        news,
+        |object| escrow(object).map(|escrow| Event::Escrow(Box::new(escrow))),
+        |_, key| Event::EscrowGone(key),
+    );
+    spawn(
+        "Namespace",
+        Api::<DeserializeGuard<Namespace>>::all(client.clone()),
+        news,
+        |object| namespace(object).map(Event::Namespace),
+        |_, key| Event::NamespaceGone(key.1),
+    );
+}
+
+pub fn now() -> i64 {
+    Timestamp::now().as_second()
+}
+
+type Gone = fn(String, (String, String)) -> Event;
+
+/// Follows one kind for ever. A listing that no longer has an object says that it is gone.
+fn spawn<K>(kind: &'static str, api: Api<DeserializeGuard<K>>, news: &mpsc::Sender<News>, read: fn(&K) -> Option<Event>, gone: Gone)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let news = news.clone();
+    tokio::spawn(async move {
+        let mut known: HashMap<String, (String, String)> = HashMap::new();
+        let mut listing: Option<HashMap<String, (String, String)>> = None;
+        let mut stream = watcher::watcher(api, watcher::Config::default()).boxed();
+        while let Some(next) = stream.next().await {
+            let mut out = Vec::new();
+            match next {
+                Ok(Watched::Init) => listing = Some(HashMap::new()),
+                Ok(Watched::InitApply(object) | Watched::Apply(object)) => {
+                    let identity = identify(&object);
+                    let place = listing.as_mut().unwrap_or(&mut known);
+                    place.insert(identity.0.clone(), identity.1.clone());
+                    match &object.0 {
+                        Ok(object) => out.extend(read(object).map(News::Event)),
+                        Err(error) => tracing::warn!(kind, error = %error.error, name = identity.1.1, "an object can't be read"),
+                    }
+                }
+                Ok(Watched::InitDone) => {
+                    let listed = listing.take().unwrap_or_default();
+                    let lost = known.into_iter().filter(|(uid, _)| !listed.contains_key(uid));
+                    out.extend(lost.map(|(uid, key)| News::Event(gone(uid, key))));
+                    known = listed;
+                    out.push(News::Listed(kind));
+                }
+                Ok(Watched::Delete(object)) => {
+                    let (uid, key) = identify(&object);
+                    known.remove(&uid);
+                    out.push(News::Event(gone(uid, key)));
+                }
+                Err(error) => {
+                    // The watcher resumes by itself; it must not do so in a tight circle.
+                    tracing::debug!(kind, %error, "a watch was interrupted");
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                }
+            }
+            for item in out {
+                if news.send(item).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+}
+
+fn identify<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> (String, (String, String)) {
+    let meta = match &object.0 {
+        Ok(object) => object.meta().clone(),
+        Err(error) => error.metadata.clone(),
+    };
+    (meta.uid.unwrap_or_default(), (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default()))
+}
