@@ -3,6 +3,8 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod gpus;
 pub mod http;
+pub mod image;
 pub mod kubectl;
 pub mod wait;

@@ -53,7 +53,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             for (name, pid) in &status {
                 println!("{name:<22} {}", pid.map_or("gone: `make up` heals it".to_owned(), |pid| format!("runs as {pid}")));
             }
-            return Ok(if !status.is_empty() && status.iter().all(|(_, pid)| pid.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if !status.is_empty() && status.iter().all(|(_, pid)| pid.is_some()) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -42,8 +42,12 @@ pub fn make(group: &str) -> Result<()> {
         for part in group.split('/') {
             let parent = folder.clone();
             folder.push(part);
-            std::fs::create_dir_all(&folder)
-                .with_context(|| format!("making the cgroup {}: the local cluster needs to write cgroups; run it as root on a machine that allows it", folder.display()))?;
+            std::fs::create_dir_all(&folder).with_context(|| {
+                format!(
+                    "making the cgroup {}: the local cluster needs to write cgroups; run it as root on a machine that allows it",
+                    folder.display()
+                )
+            })?;
             inherit_cpuset(&parent, &folder)?;
         }
     }

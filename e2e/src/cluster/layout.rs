@@ -81,8 +81,8 @@ impl Layout {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        let value: serde_json::Value = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged: run `make down`, then `make up`", file.display()))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| format!("{} is damaged: run `make down`, then `make up`", file.display()))?;
         let version = value["version"].as_u64().unwrap_or(0);
         ensure!(
             version == u64::from(STATE_VERSION),

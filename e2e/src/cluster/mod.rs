@@ -72,7 +72,8 @@ pub fn status(layout: &Layout) -> Result<Vec<(String, Option<u32>)>> {
 
 /// Every process that `up` starts, by name.
 pub fn process_names(info: &ClusterInfo) -> Vec<String> {
-    let mut names: Vec<String> = ["etcd", "apiserver", "controller-manager", "scheduler", "chain", "prometheus"].map(str::to_owned).to_vec();
+    let mut names: Vec<String> =
+        ["etcd", "apiserver", "controller-manager", "scheduler", "chain", "prometheus"].map(str::to_owned).to_vec();
     for node in &info.nodes {
         names.extend(["holder", "containerd", "kubelet", "proxy"].map(|part| format!("{node}-{part}")));
     }
@@ -91,8 +92,11 @@ fn import_into(layout: &Layout, node: &str, archive: &Path) -> Result<()> {
     let socket = layout.containerd_socket(node).display().to_string();
     let ctr = layout.bin("ctr").display().to_string();
     let archive = archive.display().to_string();
-    shell::run(&ctr, ["--address", &socket, "--namespace", "k8s.io", "images", "import", "--local", "--snapshotter", "overlayfs", &archive])
-        .with_context(|| format!("putting {archive} into {node}"))?;
+    shell::run(
+        &ctr,
+        ["--address", &socket, "--namespace", "k8s.io", "images", "import", "--local", "--snapshotter", "overlayfs", &archive],
+    )
+    .with_context(|| format!("putting {archive} into {node}"))?;
     Ok(())
 }
 
@@ -119,7 +123,12 @@ fn recorded_or_chosen(layout: &Layout) -> Result<ClusterInfo> {
 }
 
 async fn nodes_ready(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
-    let query = ["get", "nodes", "-o", "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}"];
+    let query = [
+        "get",
+        "nodes",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}",
+    ];
     wait::until("every node to be Ready", Duration::from_secs(90), || async {
         for node in &info.nodes {
             for part in ["containerd", "kubelet"] {

@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn networks_in_use_are_read_from_the_routes() {
-        let routes = "default via 10.0.2.2 dev eth0\n10.42.0.0/24 dev br0 src 10.42.0.1\n172.16.0.0/12 dev x\nbroadcast 10.42.0.255 dev br0";
+        let routes =
+            "default via 10.0.2.2 dev eth0\n10.42.0.0/24 dev br0 src 10.42.0.1\n172.16.0.0/12 dev x\nbroadcast 10.42.0.255 dev br0";
         assert_eq!(second_numbers(routes), [0, 42]);
     }
 }

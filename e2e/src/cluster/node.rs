@@ -210,7 +210,11 @@ impl Node<'_> {
     }
 
     fn proxy(&self) -> Spec {
-        let args = vec!["kube-proxy".into(), format!("--config={}", self.folder("proxy.yaml").display()), format!("--hostname-override={}", self.name)];
+        let args = vec![
+            "kube-proxy".into(),
+            format!("--config={}", self.folder("proxy.yaml").display()),
+            format!("--hostname-override={}", self.name),
+        ];
         Spec::new(self.process("proxy"), self.layout.bin("kube"), args)
     }
 

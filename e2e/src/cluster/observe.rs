@@ -32,10 +32,22 @@ pub const CHAIN_ID: u64 = 31337;
 pub async fn ensure_chain(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
     let gateway = info.subnet.gateway().to_string();
     let args = [
-        "--host", &gateway, "--port", &info.ports.chain.to_string(), "--chain-id", &CHAIN_ID.to_string(),
-        "--block-time", "1", "--slots-in-an-epoch", "1", "--silent",
+        "--host",
+        &gateway,
+        "--port",
+        &info.ports.chain.to_string(),
+        "--chain-id",
+        &CHAIN_ID.to_string(),
+        "--block-time",
+        "1",
+        "--slots-in-an-epoch",
+        "1",
+        "--silent",
         // Kept each second, so that a killed chain comes back with what it knew.
-        "--state", &layout.cluster().join("chain.json").display().to_string(), "--state-interval", "1",
+        "--state",
+        &layout.cluster().join("chain.json").display().to_string(),
+        "--state-interval",
+        "1",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -81,9 +93,11 @@ fn configuration(layout: &Layout, info: &ClusterInfo) -> String {
     let pki = pki.trim_end_matches('/');
     let tls = format!("{{ca_file: {pki}/ca.crt, cert_file: {pki}/prometheus.crt, key_file: {pki}/prometheus.key}}");
     let nodes = |port: u16| -> String {
-        let targets = info.nodes.iter().enumerate().map(|(index, node)| {
-            format!("{{targets: [\"{}:{port}\"], labels: {{node: {node}}}}}", info.subnet.node(index))
-        });
+        let targets = info
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| format!("{{targets: [\"{}:{port}\"], labels: {{node: {node}}}}}", info.subnet.node(index)));
         targets.collect::<Vec<_>>().join(", ")
     };
     let kubelet = |job: &str, path: &str| {

@@ -4,7 +4,8 @@
 use super::layout::{ClusterInfo, Layout};
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -62,7 +63,14 @@ fn name(common_name: &str, group: Option<&str>) -> DistinguishedName {
     name
 }
 
-fn issue(layout: &Layout, issuer: &Issuer<'_, KeyPair>, file: &str, subject: DistinguishedName, addresses: &[IpAddr], names: &[&str]) -> Result<()> {
+fn issue(
+    layout: &Layout,
+    issuer: &Issuer<'_, KeyPair>,
+    file: &str,
+    subject: DistinguishedName,
+    addresses: &[IpAddr],
+    names: &[&str],
+) -> Result<()> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -80,7 +88,8 @@ fn issue(layout: &Layout, issuer: &Issuer<'_, KeyPair>, file: &str, subject: Dis
 fn write(file: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     let mut options = std::fs::OpenOptions::new();
-    let mut opened = options.create(true).truncate(true).write(true).mode(0o600).open(file).with_context(|| format!("opening {}", file.display()))?;
+    let mut opened =
+        options.create(true).truncate(true).write(true).mode(0o600).open(file).with_context(|| format!("opening {}", file.display()))?;
     opened.write_all(text.as_bytes()).with_context(|| format!("writing {}", file.display()))
 }
 

@@ -34,7 +34,10 @@ fn disk(root: &Path) -> Result<()> {
     let stat = rustix::fs::statvfs(root).with_context(|| format!("asking how full the disk of {} is", root.display()))?;
     let free_gib = stat.f_bavail.saturating_mul(stat.f_frsize) >> 30;
     if free_gib < NEEDED_DISK_GIB {
-        bail!("{} has {free_gib} GiB left on its disk and the local cluster needs {NEEDED_DISK_GIB}: make room, or move the checkout", root.display());
+        bail!(
+            "{} has {free_gib} GiB left on its disk and the local cluster needs {NEEDED_DISK_GIB}: make room, or move the checkout",
+            root.display()
+        );
     }
     Ok(())
 }
@@ -42,6 +45,8 @@ fn disk(root: &Path) -> Result<()> {
 fn port_is_free(port: u16) -> Result<()> {
     match std::net::TcpListener::bind(("0.0.0.0", port)) {
         Ok(_) => Ok(()),
-        Err(error) => bail!("port {port}, which this cluster's API server had, is taken ({error}): run `make down`, then `make up` for a new one"),
+        Err(error) => {
+            bail!("port {port}, which this cluster's API server had, is taken ({error}): run `make down`, then `make up` for a new one")
+        }
     }
 }

@@ -76,7 +76,11 @@ impl Processes {
         let doors = cgroup::doors(&group)?;
         let log_file = self.layout.logs(&spec.name);
         std::fs::create_dir_all(log_file.parent().context("logs have a folder")?)?;
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_file).with_context(|| format!("opening {}", log_file.display()))?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log_file)
+            .with_context(|| format!("opening {}", log_file.display()))?;
 
         // The child joins its cgroups before it becomes the program, so nothing of it is ever outside them.
         let mut command = Command::new("sh");
@@ -91,7 +95,8 @@ impl Processes {
         let identity = identify(child.id()).with_context(|| format!("it ended at once: see {}", log_file.display()))?;
         let record = self.record(&spec.name);
         std::fs::create_dir_all(record.parent().context("records have a folder")?)?;
-        std::fs::write(&record, format!("{} {}", identity.pid, identity.start_ticks)).with_context(|| format!("writing {}", record.display()))
+        std::fs::write(&record, format!("{} {}", identity.pid, identity.start_ticks))
+            .with_context(|| format!("writing {}", record.display()))
     }
 
     /// Ends every process in the part `group` of the cluster ("" for all): asked first, then made to.

@@ -31,11 +31,7 @@ pub fn count(layout: &Layout) -> Result<Count> {
 
 /// What there is more of in `after` than in `before`.
 pub fn left_behind(before: &Count, after: &Count) -> Vec<(&'static str, usize)> {
-    after
-        .iter()
-        .map(|(kind, n)| (*kind, n.saturating_sub(before.get(kind).copied().unwrap_or(0))))
-        .filter(|(_, more)| *more > 0)
-        .collect()
+    after.iter().map(|(kind, n)| (*kind, n.saturating_sub(before.get(kind).copied().unwrap_or(0)))).filter(|(_, more)| *more > 0).collect()
 }
 
 fn namespaces(kind: &str) -> Result<usize> {

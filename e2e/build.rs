@@ -1,0 +1,11 @@
+//! Compiles the kubelet's protocols, without a protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = ["proto/deviceplugin.proto", "proto/podresources.proto"];
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let described = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(described)?;
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `workload`: what tasks of the tests and the demo run. `--for SECONDS` works that long, `--exit CODE` ends with it,
+//! `--say TEXT` writes it, `--fill BYTES` writes a file of that size.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
+    let gpus = std::env::var("NVIDIA_VISIBLE_DEVICES").unwrap_or_else(|_| "no GPU".to_owned());
+    println!("task {} sees {gpus}", std::env::var("SUPERCARGO_TASK").unwrap_or_default());
+    if let Some(text) = value("--say") {
+        println!("{text}");
+    }
+    if let Some(bytes) = value("--fill").and_then(|bytes| bytes.parse::<usize>().ok()) {
+        let block = vec![1_u8; 1 << 20];
+        let mut file = match std::fs::File::create("/tmp/fill") {
+            Ok(file) => file,
+            Err(error) => {
+                println!("making a file: {error}");
+                return ExitCode::from(2);
+            }
+        };
+        for _ in 0..bytes.div_ceil(block.len()) {
+            if let Err(error) = file.write_all(&block) {
+                println!("writing: {error}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let seconds = value("--for").and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or_default();
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        std::thread::sleep(left.min(Duration::from_millis(100)));
+    }
+    println!("done");
+    ExitCode::from(value("--exit").and_then(|code| code.parse().ok()).unwrap_or(0))
+}
