@@ -1,6 +1,6 @@
 //! One endpoint of a chain: reads at finality, and sends bytes. A failed read is an error, never an answer.
 
-use super::bindings::Escrow;
+use super::bindings::{Escrow, TestToken};
 use super::transaction::{Call, Fees, SignedTransaction, sign};
 use super::words::revert_words;
 use alloy::eips::{BlockId, BlockNumberOrTag};
@@ -79,6 +79,10 @@ pub struct Receipt {
     pub succeeded: bool,
     pub gas_used: u64,
     pub posted: Option<PostedEvent>,
+    /// The number that a registration or an enrolment gave.
+    pub number: Option<u32>,
+    /// What a collection paid.
+    pub collected_units: Option<u128>,
 }
 
 /// What a post did, as its event tells.
@@ -177,6 +181,18 @@ impl Chain {
         Ok((seen.hot, seen.cold))
     }
 
+    /// Who owns a payee, and where it is paid to.
+    pub async fn payee(&self, contract: Address, payee: u32) -> Result<(Address, Address)> {
+        let seen = Escrow::new(contract, &self.provider).viewPayee(payee).call().await.map_err(calling("viewPayee"))?;
+        Ok((seen.owner, seen.payTo))
+    }
+
+    /// What an address has of the contract's token.
+    pub async fn token_balance(&self, token: Address, of: Address) -> Result<u128> {
+        let seen = TestToken::new(token, &self.provider).balanceOf(of).call().await.map_err(calling("balanceOf"))?;
+        Ok(seen.saturating_to())
+    }
+
     pub async fn token(&self, contract: Address) -> Result<Address> {
         Escrow::new(contract, &self.provider).TOKEN().call().await.map_err(calling("TOKEN"))
     }
@@ -218,7 +234,20 @@ impl Chain {
             credited_units: event.credited.saturating_to(),
             skipped: (0..256).filter(|n| event.skipped.bit(*n)).collect(),
         });
-        Ok(Some(Receipt { hash, block_number, block_hash, succeeded: found.status(), gas_used: found.gas_used, posted }))
+        let registered = found.logs().iter().find_map(|log| Escrow::Registered::decode_log(&log.inner).ok()).map(|event| event.payee);
+        let enrolled = found.logs().iter().find_map(|log| Escrow::Enrolled::decode_log(&log.inner).ok()).map(|event| event.settler);
+        let collected =
+            found.logs().iter().find_map(|log| Escrow::Collected::decode_log(&log.inner).ok()).map(|event| event.amount.saturating_to());
+        Ok(Some(Receipt {
+            hash,
+            block_number,
+            block_hash,
+            succeeded: found.status(),
+            gas_used: found.gas_used,
+            posted,
+            number: registered.or(enrolled),
+            collected_units: collected,
+        }))
     }
 
     /// Signs a call, sends it and waits until it is included: for people's commands, which have no outbox.

@@ -2,7 +2,7 @@
 //! are signed before they are sent, and an idempotent deployment. Money is in the token's base units, as `u128`.
 
 mod bindings;
-mod calls;
+pub mod calls;
 mod client;
 mod deploy;
 mod encoding;
@@ -10,10 +10,9 @@ mod transaction;
 mod words;
 
 pub use alloy::eips::BlockId;
-pub use alloy::primitives::{Address, B256, Bytes, U256};
+pub use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 pub use alloy::signers::local::PrivateKeySigner;
 pub use bindings::{Escrow, TestToken};
-pub use calls::post_call;
 pub use client::{AccountState, Chain, ChainError, Finality, LaneState, PostedEvent, Receipt};
 pub use deploy::{Addresses, deploy};
 pub use encoding::{Row, account_id, pack_rows, row_digest, tenant_id, unpack_rows};

@@ -176,5 +176,5 @@ fn account_of(funding: &FundingId) -> Result<B256, SettlementError> {
 fn post_data(account: B256, rows: &[(u32, u64)], lines_root: [u8; 32], journal_head: [u8; 32]) -> Result<Bytes, SettlementError> {
     let rows: Option<Vec<_>> = rows.iter().map(|(payee, total)| supercargo_contracts::Row::new(*payee, u128::from(*total))).collect();
     let rows = rows.ok_or_else(|| SettlementError::Stalled("a row's total does not fit the contract".to_owned()))?;
-    Ok(supercargo_contracts::post_call(account, &rows, lines_root.into(), journal_head.into()))
+    Ok(supercargo_contracts::calls::post_call(account, &rows, lines_root.into(), journal_head.into()))
 }

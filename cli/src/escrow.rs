@@ -1,0 +1,185 @@
+//! `kubectl supercargo escrow`: the account on the chain. What it needs to know stands in the Escrow's status.
+
+use crate::transaction::Signing;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use kube::{Api, Client};
+use supercargo_contracts::calls::{self, Limits};
+use supercargo_contracts::{Address, B256, BlockId, account_id};
+use supercargo_crds::Escrow;
+use supercargo_crds::escrow::Funding;
+use supercargo_market::money::Amount;
+
+/// Which Escrow.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// The Escrow's name
+    #[arg(default_value = "default")]
+    name: String,
+    #[arg(long, short)]
+    namespace: Option<String>,
+    /// Tells the payer's accounts apart: any text
+    #[arg(long, default_value = "supercargo")]
+    salt: String,
+    #[command(flatten)]
+    signing: Signing,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Open the account: without money, with the limits that the settler can never pass
+    Open {
+        #[command(flatten)]
+        which: Which,
+        /// How much may be paid out in all, until it is raised
+        #[arg(long)]
+        allowance: Amount,
+        /// How much may be paid out at once
+        #[arg(long)]
+        burst: Amount,
+        /// How fast the burst refills, an hour
+        #[arg(long)]
+        per_hour: Amount,
+    },
+    /// Bind the account to this Escrow and no other, for ever
+    Bind {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Put money in
+    Deposit {
+        amount: Amount,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Begin to take money out: it can be withdrawn when the thaw ends
+    Thaw {
+        amount: Amount,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Take out what has thawed
+    Withdraw {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// What the chain says of the account
+    Show {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// What the Escrow's status says that a transaction needs.
+struct Facts {
+    contract: Address,
+    settler: u32,
+    tenant: B256,
+    account: B256,
+}
+
+impl Which {
+    async fn facts(&self) -> Result<Facts> {
+        let client = Client::try_default().await.context("reaching the cluster")?;
+        let namespace = self.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let api: Api<Escrow> = Api::namespaced(client, &namespace);
+        let escrow = api.get(&self.name).await.with_context(|| format!("reading Escrow {namespace}/{}", self.name))?;
+        if escrow.spec.funding != Funding::Chain {
+            bail!("Escrow {namespace}/{} has funding Internal: it has no account on a chain", self.name);
+        }
+        let status = escrow.status.unwrap_or_default();
+        let not_yet =
+            || format!("Escrow {namespace}/{} has no status yet: is the operator running, and is its chain configured?", self.name);
+        let contract: Address = status.contract.with_context(not_yet)?.parse().context("reading the contract's address")?;
+        let settler = status.settler.with_context(not_yet)?;
+        let tenant: B256 = status.tenant.with_context(not_yet)?.parse().context("reading the tenant")?;
+        let chain_id = self.signing.chain()?.chain_id().await?;
+        if Some(chain_id) != status.chain_id.map(i64::unsigned_abs) {
+            bail!("{} serves chain id {chain_id}, and the Escrow's chain has id {}", self.signing.rpc, status.chain_id.unwrap_or_default());
+        }
+        let salt = supercargo_contracts::keccak256(self.salt.as_bytes());
+        let account = match &escrow.spec.account_id {
+            Some(account) => account.parse().context("reading spec.accountId")?,
+            None => account_id(chain_id, contract, self.signing.sender()?, salt),
+        };
+        Ok(Facts { contract, settler: u32::try_from(settler).context("reading the settler's number")?, tenant, account })
+    }
+}
+
+pub async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Open { which, allowance, burst, per_hour } => open(&which, allowance, burst, per_hour).await,
+        Command::Bind { which } => {
+            let facts = which.facts().await?;
+            which
+                .signing
+                .transact("binding the account to the Escrow", facts.contract, calls::bind_call(facts.account, facts.tenant))
+                .await
+                .map(drop)
+        }
+        Command::Deposit { amount, which } => deposit(&which, amount).await,
+        Command::Thaw { amount, which } => {
+            let facts = which.facts().await?;
+            which.signing.transact("thawing", facts.contract, calls::thaw_call(facts.account, amount.units())).await.map(drop)
+        }
+        Command::Withdraw { which } => {
+            let facts = which.facts().await?;
+            which.signing.transact("withdrawing", facts.contract, calls::withdraw_call(facts.account)).await.map(drop)
+        }
+        Command::Show { which } => show(&which).await,
+    }
+}
+
+async fn open(which: &Which, allowance: Amount, burst: Amount, per_hour: Amount) -> Result<()> {
+    let facts = which.facts().await?;
+    let salt = supercargo_contracts::keccak256(which.salt.as_bytes());
+    let limits = Limits {
+        allowance_units: allowance.units(),
+        burst_units: burst.units(),
+        rate_units_per_second: per_hour.units() / 3_600,
+        settler: facts.settler,
+    };
+    let data = calls::open_call(salt, limits).context("--burst or --per-hour is more than the contract can hold")?;
+    which.signing.transact("opening an account", facts.contract, data).await?;
+    let chain_id = which.signing.chain()?.chain_id().await?;
+    let account = account_id(chain_id, facts.contract, which.signing.sender()?, salt);
+    println!("account {account}");
+    println!("name it in the Escrow: spec.accountId: \"{account}\"");
+    Ok(())
+}
+
+/// The token lets the contract take exactly this much, and the contract takes it.
+async fn deposit(which: &Which, amount: Amount) -> Result<()> {
+    let facts = which.facts().await?;
+    let token = which.signing.chain()?.token(facts.contract).await?;
+    which.signing.transact("allowing the contract to take the deposit", token, calls::approve_call(facts.contract, amount.units())).await?;
+    which.signing.transact("depositing", facts.contract, calls::deposit_call(facts.account, amount.units())).await.map(drop)
+}
+
+async fn show(which: &Which) -> Result<()> {
+    let facts = which.facts().await?;
+    let state = which.signing.chain()?.account(facts.contract, facts.account, BlockId::latest()).await?;
+    if state.payer == Address::ZERO {
+        bail!("account {} does not exist on this chain", facts.account);
+    }
+    let amount = |units: u128| {
+        u64::try_from(units).map_or_else(|_| "more than can be said".to_owned(), |units| Amount::from_units(units).to_string())
+    };
+    println!("account    {}", facts.account);
+    println!("payer      {}", state.payer);
+    println!(
+        "bound      {}",
+        if state.tenant == facts.tenant {
+            "to this Escrow"
+        } else if state.tenant == B256::ZERO {
+            "to nothing yet"
+        } else {
+            "to another Escrow"
+        }
+    );
+    println!("balance    {}", amount(state.balance_units));
+    println!("thawing    {}", amount(state.thawing_units));
+    println!("spendable  {} now, {} in all", amount(state.spendable_units), amount(state.allowance_units));
+    println!("settler    {}{}", state.settler, if state.settler == facts.settler { "" } else { ", which is not this operator" });
+    Ok(())
+}
