@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 fn spec_rules() -> serde_json::Value {
-    let mut rules = schema::immutable(&["funding", "token", "chain", "accountId"]);
+    let mut rules = schema::immutable(&["funding", "token", "chain"]);
+    let kept = "!has(oldSelf.accountId) || (has(self.accountId) && self.accountId == oldSelf.accountId)";
+    rules.push(schema::rule_at("accountId", kept, "accountId can't be changed once it is set: another account is another Escrow"));
     rules.push(schema::rule_at("chain", "self.funding != 'Chain' || has(self.chain)", "an Escrow with funding Chain needs a chain"));
     rules.push(schema::rule_at("accountId", "self.funding == 'Chain' || !has(self.accountId)", "accountId is only for funding Chain"));
     rules.push(schema::rule_at("chain", "self.funding == 'Chain' || !has(self.chain)", "chain is only for funding Chain"));

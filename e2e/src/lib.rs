@@ -2,9 +2,13 @@
 //! Nothing in the product depends on this crate.
 
 pub mod audit;
+pub mod chain_setup;
 pub mod cluster;
+pub mod demo;
 pub mod gpus;
 pub mod http;
 pub mod image;
+pub mod install;
 pub mod kubectl;
+pub mod people;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod control_plane;
+pub mod images;
 mod layout;
 mod network;
 mod node;
@@ -18,7 +19,7 @@ pub use process::Processes;
 
 use crate::{kubectl, wait};
 use anyhow::{Context, Result};
-use std::path::Path;
+
 use std::time::{Duration, Instant};
 
 /// The image of the container that holds a pod's namespaces.
@@ -78,26 +79,6 @@ pub fn process_names(info: &ClusterInfo) -> Vec<String> {
         names.extend(["holder", "containerd", "kubelet", "proxy"].map(|part| format!("{node}-{part}")));
     }
     names
-}
-
-/// Puts an image archive into every node's container runtime.
-pub fn import_image(layout: &Layout, info: &ClusterInfo, archive: &Path) -> Result<()> {
-    for node in &info.nodes {
-        import_into(layout, node, archive)?;
-    }
-    Ok(())
-}
-
-fn import_into(layout: &Layout, node: &str, archive: &Path) -> Result<()> {
-    let socket = layout.containerd_socket(node).display().to_string();
-    let ctr = layout.bin("ctr").display().to_string();
-    let archive = archive.display().to_string();
-    shell::run(
-        &ctr,
-        ["--address", &socket, "--namespace", "k8s.io", "images", "import", "--local", "--snapshotter", "overlayfs", &archive],
-    )
-    .with_context(|| format!("putting {archive} into {node}"))?;
-    Ok(())
 }
 
 fn recorded_or_chosen(layout: &Layout) -> Result<ClusterInfo> {
