@@ -45,7 +45,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
         Effect::FreePod { namespace, name, uid } => free_pod(client, &namespace, &name, &uid).await,
         Effect::WriteTask { namespace, name, status } => {
             let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "status": *status });
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")?;
             Ok(written.and_then(|object| watch::task(&object)).map(|task| Event::Task(Box::new(task))).into_iter().collect())
         }
@@ -63,13 +63,13 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
         }
         Effect::ApplyNode { name, pool } => {
             let api: Api<ProviderNode> = Api::all(client.clone());
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "spec": { "nodeName": name, "pool": pool } });
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "metadata": { "name": name }, "spec": { "nodeName": name, "pool": pool } });
             let object = api.patch(&name, &apply, &Patch::Apply(&patch)).await.map_err(failed("making a ProviderNode"))?;
             Ok(watch::provider_node(&object).map(|node| Event::ProviderNode(Box::new(node))).into_iter().collect())
         }
         Effect::WriteNode { name, status } => {
             let api: Api<ProviderNode> = Api::all(client.clone());
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "status": *status });
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a node's status")?;
             Ok(written
                 .and_then(|object| watch::provider_node(&object))
@@ -79,13 +79,13 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
         }
         Effect::WritePool { name, status } => {
             let api: Api<ProviderPool> = Api::all(client.clone());
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderPool", "status": *status });
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderPool", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a pool's status")?;
             Ok(written.and_then(|object| watch::pool(&object)).map(|pool| Event::Pool(Box::new(pool))).into_iter().collect())
         }
         Effect::WriteEscrow { namespace, name, status } => {
             let api: Api<Escrow> = Api::namespaced(client.clone(), &namespace);
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "Escrow", "status": *status });
+            let patch = json!({ "apiVersion": API_VERSION, "kind": "Escrow", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing an escrow's status")?;
             Ok(written.and_then(|object| watch::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
         }
