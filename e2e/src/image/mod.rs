@@ -6,6 +6,7 @@ mod archive;
 use crate::cluster::Layout;
 use anyhow::{Context, Result};
 use archive::{Archive, File};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,11 +40,42 @@ pub struct Written {
     pub bytes: u64,
 }
 
+/// Changes when the archive is written differently.
+const FORMAT: &str = "1";
 /// Where Debian and most others keep the public certificate authorities.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Writes an image from the binaries that lie beside this program.
+/// Writes an image from the binaries that lie beside this program, unless the one that is there was made of the same.
 pub fn write(image: &Image, binaries: &Path, folder: &Path) -> Result<Written> {
+    let short = image.name.rsplit('/').next().unwrap_or(image.name).split(':').next().unwrap_or(image.name);
+    let (path, record) = (folder.join(format!("{short}.tar")), folder.join(format!("{short}.made-of")));
+    let made_of = made_of(image, binaries)?;
+    if let Ok(known) = std::fs::read_to_string(&record)
+        && let Some((digest, sources)) = known.split_once('\n')
+        && sources == made_of
+        && let Ok(metadata) = std::fs::metadata(&path)
+    {
+        return Ok(Written { name: image.name, path, digest: digest.to_owned(), bytes: metadata.len() });
+    }
+    let written = write_anew(image, binaries, folder, &path)?;
+    std::fs::write(&record, format!("{}\n{made_of}", written.digest)).with_context(|| format!("writing {}", record.display()))?;
+    Ok(written)
+}
+
+/// What decides the image's bytes: the program that writes it and the binaries that go in.
+fn made_of(image: &Image, binaries: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    hasher.update(image.name);
+    hasher.update(image.user);
+    hasher.update(std::fs::read(CERTIFICATES).unwrap_or_default());
+    for binary in image.binaries {
+        let path = binaries.join(binary);
+        hasher.update(std::fs::read(&path).with_context(|| format!("reading {}: build the workspace first", path.display()))?);
+    }
+    Ok(format!("{FORMAT} {}", hex::encode(hasher.finalize())))
+}
+
+fn write_anew(image: &Image, binaries: &Path, folder: &Path, path: &Path) -> Result<Written> {
     let mut files = Vec::new();
     for binary in image.binaries {
         let content = stripped(&binaries.join(binary))?;
@@ -57,12 +89,10 @@ pub fn write(image: &Image, binaries: &Path, folder: &Path) -> Result<Written> {
     let archive = Archive { name: image.name, entrypoint: format!("/usr/local/bin/{}", image.binaries[0]), user: image.user, files };
     let (bytes, digest) = archive.build()?;
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let short = image.name.rsplit('/').next().unwrap_or(image.name).split(':').next().unwrap_or(image.name);
-    let path = folder.join(format!("{short}.tar"));
-    let half = folder.join(format!("{short}.tar.half"));
+    let half = path.with_extension("tar.half");
     std::fs::write(&half, &bytes).with_context(|| format!("writing {}", half.display()))?;
-    std::fs::rename(&half, &path).with_context(|| format!("putting {} in place", path.display()))?;
-    Ok(Written { name: image.name, path, digest, bytes: bytes.len() as u64 })
+    std::fs::rename(&half, path).with_context(|| format!("putting {} in place", path.display()))?;
+    Ok(Written { name: image.name, path: path.to_owned(), digest, bytes: bytes.len() as u64 })
 }
 
 /// Every image of the local cluster, from the binaries beside this program.

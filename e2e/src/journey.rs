@@ -1,0 +1,212 @@
+//! Journeys: each test has a namespace of its own in a cluster that all share, and one that fails prints the events,
+//! conditions and logs that explain it.
+
+use crate::chain_setup::{self, Market, Person};
+use crate::cluster::{self, ClusterInfo, Layout};
+use crate::people::{self, printed};
+use crate::{http, image, install, kubectl, wait};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// Only one journey at a time looks whether the cluster is there.
+static PREPARING: Mutex<()> = Mutex::const_new(());
+
+/// The cluster with everything installed.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    pub layout: Layout,
+    pub info: ClusterInfo,
+    pub market: Market,
+}
+
+impl Stage {
+    /// Brings up whatever is not up yet.
+    pub async fn ready() -> Result<Self> {
+        http::install_tls();
+        let _one_at_a_time = PREPARING.lock().await;
+        let layout = Layout::here()?;
+        let images = image::write_all(&layout)?;
+        let info = cluster::up(&layout).await?;
+        cluster::images::ensure(&layout, &info, &images)?;
+        let market = chain_setup::ensure(&layout, &info).await?;
+        install::gpus(&layout, &info).await?;
+        install::chart(&layout, &info, &market, &images[0]).await?;
+        Ok(Self { layout, info, market })
+    }
+}
+
+/// One test's way through the cluster.
+#[derive(Debug, Clone)]
+pub struct Journey {
+    pub stage: Stage,
+    pub namespace: String,
+}
+
+/// Runs a journey in its own namespace, and explains it when it fails.
+pub async fn journey<F, A>(name: &str, way: F)
+where
+    F: FnOnce(Journey) -> A,
+    A: Future<Output = Result<()>>,
+{
+    let stage = Stage::ready().await.expect("the cluster comes up");
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let journey = Journey { stage, namespace: format!("{name}-{:x}", since % 0x1000_0000) };
+    kubectl::run(&journey.stage.layout, &["create", "namespace", &journey.namespace]).await.expect("a namespace is made");
+    let went = way(journey.clone()).await;
+    if went.is_err() {
+        journey.explain().await;
+    }
+    let deleted = kubectl::run(&journey.stage.layout, &["delete", "namespace", &journey.namespace, "--wait=false"]).await;
+    went.unwrap_or_else(|error| unreachable_with(&format!("{error:#}")));
+    deleted.expect("the namespace is deleted");
+}
+
+/// A test fails by panicking.
+#[allow(clippy::panic, reason = "this is how a test fails, and only tests call it")]
+fn unreachable_with(words: &str) -> ! {
+    panic!("{words}")
+}
+
+impl Journey {
+    async fn explain(&self) {
+        let all = [
+            vec!["-n", self.namespace.as_str(), "get", "computetasks,escrows,pods", "-o", "wide"],
+            vec![
+                "-n",
+                self.namespace.as_str(),
+                "get",
+                "computetasks,escrows",
+                "-o",
+                "jsonpath={range .items[*]}{.kind} {.metadata.name} {.status}{\"\\n\"}{end}",
+            ],
+            vec!["-n", self.namespace.as_str(), "get", "events", "--sort-by=.lastTimestamp"],
+            vec!["get", "providernodes,providerpools,nodes", "-o", "wide"],
+            vec!["-n", install::NAMESPACE, "get", "pods"],
+            vec!["-n", install::NAMESPACE, "logs", "deploy/supercargo-operator", "--tail=40"],
+        ];
+        for args in all {
+            println!("--- kubectl {}", args.join(" "));
+            match kubectl::run(&self.stage.layout, &args).await {
+                Ok(text) => println!("{text}"),
+                Err(error) => println!("{error:#}"),
+            }
+        }
+    }
+
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let args: Vec<&str> = ["-n", &self.namespace].into_iter().chain(args.iter().copied()).collect();
+        kubectl::run(&self.stage.layout, &args).await
+    }
+
+    pub async fn get(&self, kind: &str, name: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"]).await?)?)
+    }
+
+    pub async fn apply(&self, object: Value) -> Result<()> {
+        kubectl::apply(&self.stage.layout, &object.to_string()).await.map(drop)
+    }
+
+    /// A pool over all simulated GPUs that takes both kinds of money; all journeys share it.
+    pub async fn pool(&self) -> Result<u32> {
+        let file = self.stage.layout.cluster().join("payee");
+        if !file.exists() {
+            let output =
+                people::send(&self.stage.layout, &self.stage.info, &self.stage.market, Person::Provider, &["payee", "register"]).await?;
+            std::fs::write(&file, printed(&output, "payee ")?).context("writing the payee's number down")?;
+        }
+        let payee: u32 =
+            std::fs::read_to_string(&file).context("reading the payee's number")?.trim().parse().context("reading the payee's number")?;
+        let example = self.stage.layout.root.join("e2e/examples/provider.yaml");
+        let manifest =
+            std::fs::read_to_string(example).context("reading the provider's manifest")?.replace("payee: 4", &format!("payee: {payee}"));
+        kubectl::apply(&self.stage.layout, &manifest).await?;
+        wait::until("both nodes to be on offer", Duration::from_secs(60), || async {
+            let listed = kubectl::run(
+                &self.stage.layout,
+                &["get", "providernodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}"],
+            )
+            .await?;
+            Ok((listed.split_whitespace().filter(|status| *status == "True").count() == self.stage.info.nodes.len()).then_some(()))
+        })
+        .await?;
+        Ok(payee)
+    }
+
+    /// Credit of the operator's own books.
+    pub async fn grant(&self, amount: &str) -> Result<()> {
+        self.apply(json!({
+            "apiVersion": "supercargo.dev/v1alpha1", "kind": "Escrow", "metadata": { "name": "default", "namespace": self.namespace },
+            "spec": { "funding": "Internal", "token": "USDC", "grant": amount },
+        }))
+        .await
+    }
+
+    /// A task that runs the tests' own program; `change` is laid over its spec.
+    pub async fn task(&self, name: &str, args: &[&str], change: Value) -> Result<()> {
+        let mut spec = json!({
+            "budget": "0.50", "image": "supercargo.dev/workload:local", "args": args,
+            "resources": { "gpu": { "count": 1 }, "cpu": "50m", "memory": "32Mi" }, "timeLimitSeconds": 300, "gracePeriodSeconds": 1,
+        });
+        merge(&mut spec, change);
+        self.apply(json!({
+            "apiVersion": "supercargo.dev/v1alpha1", "kind": "ComputeTask", "metadata": { "name": name, "namespace": self.namespace }, "spec": spec,
+        }))
+        .await
+    }
+
+    /// Waits until a task's condition is there with this status; gives back the task.
+    pub async fn until(&self, task: &str, condition: &str, status: &str, deadline: Duration) -> Result<Value> {
+        wait::until(format!("{condition}={status} of {task}"), deadline, || async {
+            let object = self.get("computetask", task).await?;
+            Ok(condition_of(&object, condition).is_some_and(|found| found["status"] == status).then_some(object))
+        })
+        .await
+    }
+
+    pub async fn finished(&self, task: &str) -> Result<Value> {
+        self.until(task, "Finished", "True", Duration::from_secs(90)).await
+    }
+
+    /// How many writes the operator did that name this, from the API server's own audit log.
+    pub fn operator_writes(&self, name: &str) -> Result<Vec<String>> {
+        let log = std::fs::read_to_string(&self.stage.info.audit_log).context("reading the audit log")?;
+        let user = format!("system:serviceaccount:{}:supercargo-operator", install::NAMESPACE);
+        let mut writes = Vec::new();
+        for line in log.lines() {
+            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            let object = &entry["objectRef"];
+            let ours = entry["user"]["username"] == user.as_str()
+                && entry["stage"] == "ResponseComplete"
+                && object["namespace"] == self.namespace.as_str();
+            let write = ["create", "update", "patch", "delete"].iter().any(|verb| entry["verb"] == *verb);
+            let named = object["name"].as_str().is_some_and(|known| known.starts_with(name));
+            if ours && write && named {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                writes.push(format!("{} {}/{}", text(&entry["verb"]), text(&object["resource"]), text(&object["subresource"])));
+            }
+        }
+        Ok(writes)
+    }
+}
+
+pub fn condition_of<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+fn merge(into: &mut Value, change: Value) {
+    match (into, change) {
+        (Value::Object(into), Value::Object(change)) => {
+            change.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value))
+        }
+        (into, change) => *into = change,
+    }
+}
+
+/// Holds an amount in a status to what it should be.
+pub fn holds(value: &Value, expected: &str) -> Result<()> {
+    ensure!(value == expected, "expected {expected}, found {value}");
+    Ok(())
+}
