@@ -2,77 +2,101 @@
 # Names everything that this machine lacks, all at once, with the command that installs it. On Debian as root it installs
 # the packages itself.
 set -euo pipefail
+PATH="$PATH:/usr/sbin:/sbin"
 
 missing=()
 packages=()
+unfit=()
 
-# need WHAT PACKAGE: a package of Debian's that is not there.
-need() {
+# debian WHAT PACKAGE: what is not there, and Debian's package that has it.
+debian() {
   missing+=("$1")
   packages+=("$2")
 }
-# find_file PATTERN...: whether one of the files exists.
-find_file() {
-  local pattern
-  for pattern in "$@"; do
-    compgen -G "$pattern" > /dev/null && return 0
-  done
-  return 1
+# program NAME [PACKAGE]
+program() {
+  command -v "$1" > /dev/null || debian "$1" "${2:-$1}"
 }
-PATH="$PATH:/usr/sbin:/sbin"
-command -v iptables > /dev/null || need iptables iptables
-command -v conntrack > /dev/null || need conntrack conntrack
-find_file /usr/lib/cni/bridge /opt/cni/bin/bridge || need "CNI plugins" containernetworking-plugins
-command -v ip > /dev/null || need ip iproute2
-command -v mkfs.ext4 > /dev/null || need mkfs.ext4 e2fsprogs
-find_file /usr/include/seccomp.h || need "libseccomp's headers" libseccomp-dev
-command -v pkg-config > /dev/null || need pkg-config pkg-config
-command -v prometheus > /dev/null || need prometheus prometheus
-command -v cc > /dev/null || need "a C compiler" gcc
-command -v strip > /dev/null || need strip binutils
-find_file /etc/ssl/certs/ca-certificates.crt || need "CA certificates" ca-certificates
-
-# tool NAME LEAST HOW: a tool whose version is too old or that is not there.
-broken=0
+# file WHAT PACKAGE PATTERN...: one file that matches is enough.
+file() {
+  local what=$1 package=$2 pattern
+  shift 2
+  for pattern in "$@"; do
+    if compgen -G "$pattern" > /dev/null; then return; fi
+  done
+  debian "$what" "$package"
+}
+# tool NAME LEAST WHERE COMMAND...: a tool that Debian has too old; the command prints its version.
 tool() {
-  local name=$1 least=$2 how=$3 have
+  local name=$1 least=$2 where=$3 have
+  shift 3
   if ! command -v "$name" > /dev/null; then
-    echo "missing: $name $least or newer: $how"
-    broken=1
+    unfit+=("missing: $name $least or newer: $where")
     return
   fi
-  case $name in
-    go) have=$(go env GOVERSION) ;;
-    *) have=$("$name" --version) ;;
-  esac
-  have=$(grep -oE '[0-9]+\.[0-9]+' <<< "$have" | head -1)
-  if [ "$(printf '%s\n%s\n' "$least" "$have" | sort -V | head -1)" != "$least" ]; then
-    echo "too old: $name $have, and $least is needed: $how"
-    broken=1
+  have=$("$@" 2> /dev/null) || have=
+  if ! [[ $have =~ ([0-9]+)\.([0-9]+) ]]; then
+    unfit+=("broken: $name does not tell its version: $where")
+  elif ((BASH_REMATCH[1] * 10000 + BASH_REMATCH[2] < ${least%.*} * 10000 + ${least#*.})); then
+    unfit+=("too old: $name ${BASH_REMATCH[0]}, and $least or newer is needed: $where")
   fi
 }
-tool cargo 1.95 "install Rust with rustup"
-tool go 1.26 "install Go from go.dev/dl"
-tool node 20.0 "install Node.js from nodejs.org"
-tool npm 10.0 "npm comes with Node.js"
+
+look() {
+  missing=() packages=()
+  program make
+  program git
+  program gcc
+  # Every program of ours is one static file.
+  file "the C library's static files" libc6-dev '/usr/lib/*/libc.a' /usr/lib/libc.a /usr/lib64/libc.a
+  program strip binutils
+  program pkg-config
+  file "seccomp.h" libseccomp-dev /usr/include/seccomp.h '/usr/include/*/seccomp.h'
+  program ip iproute2
+  program iptables
+  program conntrack
+  program sysctl procps
+  program mkfs.ext4 e2fsprogs
+  file "the CNI plugins" containernetworking-plugins /usr/lib/cni/bridge
+  program prometheus
+  file "PostgreSQL's server" postgresql '/usr/lib/postgresql/*/bin/postgres'
+  file "CA certificates" ca-certificates /etc/ssl/certs/ca-certificates.crt
+}
+
+# The versions are those that Cargo.toml and the go.mod files ask for.
+tool cargo 1.95 "install Rust from https://rustup.rs" cargo --version
+tool go 1.26 "install Go from https://go.dev/dl" go env GOVERSION
+tool node 20.0 "install Node.js from https://nodejs.org" node --version
+# npm takes long to tell its version, and any that comes with such a Node.js will do.
+command -v npm > /dev/null || unfit+=("missing: npm: it comes with Node.js")
+look
 
 if [ ${#missing[@]} -gt 0 ]; then
-  printf 'missing: %s\n' "${missing[@]}"
-  install="apt-get update && apt-get install -y --no-install-recommends ${packages[*]}"
+  install="apt-get update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ${packages[*]}"
   if [ -f /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
     echo "installing: ${packages[*]}"
-    # RUNLEVEL=1: no service of theirs is started.
-    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
     log=$(mktemp)
-    if ! { apt-get -qq update && apt-get -qq install -y --no-install-recommends "${packages[@]}"; } > "$log" 2>&1; then
+    trap 'rm -f "$log"' EXIT
+    # RUNLEVEL=1: none of their services is started.
+    if ! { apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+      apt-get -qq install -y --no-install-recommends "${packages[@]}"; } > "$log" 2>&1 < /dev/null; then
       tail -20 "$log"
-      echo "installing failed; by hand: $install"
-      exit 1
+      unfit+=("not installed; by hand: $install")
+    else
+      look
+      for what in "${missing[@]}"; do
+        unfit+=("missing: $what, although its package is installed")
+      done
     fi
-    rm -f "$log"
   else
-    echo "install them: $install"
-    broken=1
+    for what in "${missing[@]}"; do
+      unfit+=("missing: $what")
+    done
+    [ -f /etc/debian_version ] && where="as root" || where="these are Debian's packages; as root"
+    unfit+=("install them, $where: $install")
   fi
 fi
-exit $broken
+
+[ ${#unfit[@]} -gt 0 ] || exit 0
+printf '%s\n' "${unfit[@]}" >&2
+exit 1
