@@ -63,7 +63,6 @@ fn chart_values(info: &ClusterInfo, market: &Market, operator: &Written) -> Valu
         .collect();
     json!({
         "image": { "tag": images::build_tag(operator) },
-        "gate": { "enabled": false },
         "books": { "existingClaim": "books" },
         "settler": { "existingSecret": "settler" },
         "config": {

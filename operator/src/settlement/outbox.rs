@@ -31,12 +31,11 @@ pub async fn plan<R: Rail>(
 /// Brings each open post of a chain one step further. Gives back those that became final.
 pub async fn advance<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, chain: &str, now: i64) -> Result<Vec<Post>, SettlementError> {
     let mut done = Vec::new();
-    let mut busy = false;
-    for post in ledger.open_posts().await? {
-        if post.funding.account().is_none_or(|(name, _)| name != chain) {
-            continue;
-        }
-        // One post of a signer is under way at a time: its nonces follow each other without a gap.
+    let posts: Vec<Post> =
+        ledger.open_posts().await?.into_iter().filter(|post| post.funding.account().is_some_and(|(name, _)| name == chain)).collect();
+    // One post of a signer is under way at a time: its nonces follow each other without a gap.
+    let mut busy = posts.iter().any(|post| matches!(post.state, PostState::Signed | PostState::Mined));
+    for post in posts {
         if post.state == PostState::Planned && busy {
             continue;
         }

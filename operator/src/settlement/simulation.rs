@@ -1,1 +1,261 @@
+//! A chain that fails at every step, with the real books: whatever happens, each lane ends at what is owed, and is
+//! credited no unit twice.
 
+use super::SettlementError;
+use super::outbox;
+use super::rail::{Included, Rail};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use supercargo_ledger::{Attempt, Charge, Fence, Ledger, Post, Posting};
+use supercargo_market::fees::{FeeSchedule, FeeShare};
+use supercargo_market::metering::Evidence;
+use supercargo_market::money::Amount;
+use supercargo_market::rating::{self, Held};
+use supercargo_market::work::{FundingId, SegmentId, WorkId};
+
+/// Runs in `make test`; the long set takes its number from the environment.
+const RUNS: u64 = 300;
+/// A block is final when so many are above it.
+const DEPTH: usize = 2;
+
+/// The same seed is the same run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+#[derive(Clone)]
+struct Transaction {
+    hash: String,
+    nonce: u64,
+    funding: FundingId,
+    rows: Vec<(u32, u64)>,
+}
+
+#[derive(Default)]
+struct State {
+    known: HashMap<Vec<u8>, Transaction>,
+    waiting: Vec<Transaction>,
+    blocks: Vec<Vec<Transaction>>,
+    faults: bool,
+}
+
+impl State {
+    fn nonce(&self, blocks: usize) -> u64 {
+        self.blocks[..blocks].iter().flatten().count() as u64
+    }
+
+    /// What the contract has credited, replayed from the blocks: a row is a total.
+    fn lanes(&self) -> BTreeMap<(FundingId, u32), u64> {
+        let mut lanes = BTreeMap::new();
+        for transaction in self.blocks.iter().flatten() {
+            for (payee, total) in &transaction.rows {
+                let lane: &mut u64 = lanes.entry((transaction.funding.clone(), *payee)).or_default();
+                *lane = (*lane).max(*total);
+            }
+        }
+        lanes
+    }
+}
+
+struct Simulated {
+    state: Mutex<State>,
+    dice: Mutex<Dice>,
+}
+
+fn fault(what: &str) -> SettlementError {
+    SettlementError::Stalled(format!("simulated: {what}"))
+}
+
+impl Simulated {
+    fn chance(&self, of: u64) -> bool {
+        self.state.lock().expect("one thread").faults && self.dice.lock().expect("one thread").roll(of) == 0
+    }
+
+    /// A request may fail before it arrives; every one of these is also a place where the operator dies.
+    fn may_fail(&self, what: &str) -> Result<(), SettlementError> {
+        if self.chance(8) { Err(fault(what)) } else { Ok(()) }
+    }
+
+    /// A block is made; or undone, with what was in it lost or waiting again; or the mempool is dropped.
+    fn live(&self) {
+        let roll = self.dice.lock().expect("one thread").roll(10);
+        let keep = self.dice.lock().expect("one thread").roll(2) == 0;
+        let mut state = self.state.lock().expect("one thread");
+        if state.faults && roll == 0 && !state.blocks.is_empty() && !state.blocks.last().expect("a block").is_empty() {
+            // Only blocks that are not final are undone.
+            let undone = state.blocks.pop().unwrap_or_default();
+            if keep {
+                state.waiting.extend(undone);
+            }
+            state.blocks.push(Vec::new());
+            return;
+        }
+        if state.faults && roll == 1 {
+            state.waiting.clear();
+        }
+        let next = state.nonce(state.blocks.len());
+        let at = state.waiting.iter().position(|transaction| transaction.nonce == next);
+        let block = at.map(|at| vec![state.waiting.remove(at)]).unwrap_or_default();
+        state.waiting.retain(|transaction| transaction.nonce > next || (transaction.nonce == next && block.is_empty()));
+        state.blocks.push(block);
+    }
+}
+
+impl Rail for Simulated {
+    fn signer(&self) -> String {
+        "simulated".to_owned()
+    }
+
+    async fn finalized_block(&self) -> Result<u64, SettlementError> {
+        self.may_fail("asking for finality")?;
+        let blocks = self.state.lock().expect("one thread").blocks.len();
+        Ok(blocks.saturating_sub(DEPTH) as u64)
+    }
+
+    async fn latest_nonce(&self) -> Result<u64, SettlementError> {
+        self.may_fail("asking for a nonce")?;
+        let state = self.state.lock().expect("one thread");
+        Ok(state.nonce(state.blocks.len()))
+    }
+
+    async fn final_nonce(&self) -> Result<u64, SettlementError> {
+        self.may_fail("asking for a final nonce")?;
+        let state = self.state.lock().expect("one thread");
+        Ok(state.nonce(state.blocks.len().saturating_sub(DEPTH)))
+    }
+
+    async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
+        self.may_fail("asking for a receipt")?;
+        let state = self.state.lock().expect("one thread");
+        let found = state.blocks.iter().position(|block| block.iter().any(|transaction| transaction.hash == hash));
+        // Blocks count from 1, so that none is final at the beginning.
+        Ok(found.map(|at| Included { block: at as u64 + 1, succeeded: true, skipped: Vec::new() }))
+    }
+
+    async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
+        Ok(!self.chance(5))
+    }
+
+    async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
+        self.may_fail("asking for fees")?;
+        let raw = format!("{} {nonce} {least_fee}", post.id).into_bytes();
+        let hash = format!("hash of {} {nonce} {least_fee}", post.id);
+        let transaction = Transaction { hash: hash.clone(), nonce, funding: post.funding.clone(), rows: post.rows.clone() };
+        self.state.lock().expect("one thread").known.insert(raw.clone(), transaction);
+        Ok(Attempt { hash, signer: self.signer(), nonce, raw, max_fee: least_fee })
+    }
+
+    async fn send(&self, raw: &[u8]) -> Result<(), SettlementError> {
+        self.may_fail("sending")?;
+        {
+            let mut state = self.state.lock().expect("one thread");
+            let transaction = state.known[raw].clone();
+            let used = state.nonce(state.blocks.len()) > transaction.nonce;
+            if !used && !state.waiting.iter().any(|waiting| waiting.hash == transaction.hash) {
+                state.waiting.push(transaction);
+            }
+        }
+        // It arrived, and the answer did not.
+        self.may_fail("the answer")
+    }
+}
+
+fn account(number: u64) -> FundingId {
+    FundingId::chain("c", &format!("0x{number}"))
+}
+
+/// Deposits, and a reservation for each of the works.
+async fn open(ledger: &Ledger, fence: Fence) {
+    for number in 0..2 {
+        let funding = account(number);
+        let fund = Posting::Fund {
+            funding: funding.clone(),
+            asset: "USDC".into(),
+            deposited: Amount::from_units(1_000_000),
+            withdrawn: Amount::ZERO,
+        };
+        let reserve =
+            Posting::Reserve { work: WorkId::task(number.to_string()), funding, amount: Amount::from_units(500_000), detail: "{}".into() };
+        ledger.commit(fence, &[fund, reserve]).await.expect("commits");
+    }
+}
+
+fn charge(work: u64, index: u32, seconds: u64) -> Posting {
+    let held = Held { devices: 1, device_price: "0.0036".parse().expect("a price"), ..Held::default() };
+    Posting::Charge(Charge {
+        work: WorkId::task(work.to_string()),
+        attempt: 0,
+        segment: SegmentId::of_pod(work.to_string(), index),
+        seconds,
+        evidence: Evidence::Record,
+        cost: rating::cost(&held, seconds).expect("fits"),
+        payee: Some(7),
+        fees: FeeSchedule { basis_points: 250, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] },
+    })
+}
+
+async fn run(seed: u64) {
+    let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+    let mut fence = ledger.take_lead("first").await.expect("leads");
+    open(&ledger, fence).await;
+    let chain = Simulated { state: Mutex::new(State { faults: true, ..State::default() }), dice: Mutex::new(Dice(seed * 2 + 1)) };
+    let mut charges = 0;
+    for now in 0..1_000_i64 {
+        let faults = now < 60;
+        chain.state.lock().expect("one thread").faults = faults;
+        let roll = chain.dice.lock().expect("one thread").roll(6);
+        if faults && roll < 3 && charges < 30 {
+            charges += 1;
+            ledger.commit(fence, &[charge(u64::from(charges % 2), charges, 100 + u64::from(charges))]).await.expect("commits");
+        }
+        if faults && roll == 5 {
+            // The operator dies and another takes the lead: nothing is remembered but the books.
+            fence = ledger.take_lead("next").await.expect("leads");
+        }
+        // Time goes fast enough that replacements happen.
+        let clock = now * 25;
+        for number in 0..2 {
+            let _ = outbox::plan(&ledger, fence, &chain, &account(number), Amount::from_units(1), clock).await;
+        }
+        let _ = outbox::advance(&ledger, fence, &chain, "c", clock).await;
+        chain.live();
+        if !faults && settled(&ledger).await {
+            break;
+        }
+    }
+    assert!(settled(&ledger).await, "seed {seed}: faults stopped, and not all was settled");
+    let lanes = chain.state.lock().expect("one thread").lanes();
+    for number in 0..2 {
+        for lane in ledger.lanes(&account(number)).await.expect("reads") {
+            let credited = lanes.get(&(account(number), lane.payee)).copied().unwrap_or_default();
+            assert_eq!(credited, lane.total.units(), "seed {seed}: lane {} of account {number}", lane.payee);
+        }
+    }
+    ledger.verify().await.expect("the journal is whole");
+}
+
+async fn settled(ledger: &Ledger) -> bool {
+    for number in 0..2 {
+        let balance = ledger.funding(&account(number)).await.expect("reads").expect("known");
+        if !balance.owed.is_zero() {
+            return false;
+        }
+    }
+    ledger.open_posts().await.expect("reads").is_empty()
+}
+
+#[tokio::test]
+async fn histories_of_crashes_and_reorganisations_pay_everything_once() {
+    let runs = std::env::var("SUPERCARGO_CRASH_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
+    for seed in 1..=runs {
+        run(seed).await;
+    }
+    println!("{runs} runs, none lost, none doubled");
+}

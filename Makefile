@@ -1,0 +1,70 @@
+# The one entrance: `make help` lists what can be done.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Always the whole workspace: a narrower selection would unify features differently and compile everything again.
+CARGO_BUILD := cargo build --workspace --bins --locked --quiet
+BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
+
+include e2e/cluster/cluster.mk contracts/contracts.mk
+
+.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures nightly
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
+
+prerequisites: ## name what this machine lacks, and on Debian as root install it
+	@e2e/prerequisites.sh
+
+# Downloads and builds overlap: Go's, npm's and cargo's work side by side.
+programs: prerequisites
+	@$(MAKE) -j3 --output-sync=line cluster-bin $(BIN)/helm workspace-bin
+
+workspace-bin:
+	@$(CARGO_BUILD)
+
+up: programs ## bring the local cluster up, or heal it
+	@$(BINARIES)/local up
+
+down: workspace-bin ## take the local cluster down and leave nothing behind
+	@$(BINARIES)/local down
+
+status: workspace-bin ## say what of the local cluster runs
+	@$(BINARIES)/local status
+
+demo: ## one task from apply to payment, told in words; the cluster stays up
+	@cold=$$([ -d target ] && echo 0 || echo 1); started=$$(date +%s%N); $(MAKE) programs; \
+	DEMO_COLD=$$cold DEMO_STARTED_NANOSECONDS=$$started $(BINARIES)/demo
+
+image: workspace-bin ## write the container images, reproducibly
+	@$(BINARIES)/image
+
+generate: ## write everything that is generated: CRDs, schemas, the reference, the contracts' ABI
+	@$(CARGO_BUILD)
+	@$(BINARIES)/crdgen
+	@$(MAKE) contracts-build
+
+check: prerequisites $(BIN)/helm ## format, lints, generated files, ABI, chart, licences, repetition, stray paths
+	@started=$$(date +%s); \
+	cargo fmt --all --check; \
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings; \
+	$(CARGO_BUILD); \
+	$(BINARIES)/crdgen --check; \
+	$(MAKE) contracts-check; \
+	$(BIN)/helm lint --quiet --strict charts/supercargo; \
+	$(BINARIES)/audit; \
+	echo "figure bedrock.check_warm $$(( $$(date +%s) - started )) s"
+
+# What the tests print is kept, so that `make figures` can hold it against the targets.
+test: programs contracts-deps ## every test: unit, contracts, and journeys through a real cluster
+	@mkdir -p .state && $(BINARIES)/tests | tee .state/test.log
+
+figures: workspace-bin ## hold the figures of the last `make test` against their targets
+	@$(BINARIES)/figures < .state/test.log
+
+nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories
+	@$(MAKE) contracts-nightly
+	@PROPTEST_CASES=20000 cargo test --workspace --locked --lib -- histories keep falls parts

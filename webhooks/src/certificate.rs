@@ -1,0 +1,91 @@
+//! The certificate that is served, swapped while connections come in: each handshake takes the newest.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+/// How long an authority and a leaf are good for; a leaf is renewed when a third of its life is left.
+pub const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub const LEAF_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("making a certificate: {0}")]
+    Making(#[from] rcgen::Error),
+    #[error("the certificate or its key can't be read: {0}")]
+    Reading(#[from] rustls::pki_types::pem::Error),
+    #[error("the key can't be used: {0}")]
+    Key(#[from] rustls::Error),
+}
+
+/// An authority and its key, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authority {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// A new authority of our own.
+pub fn new_authority(now: SystemTime) -> Result<Authority, CertificateError> {
+    let key = KeyPair::generate()?;
+    let certificate = authority_parameters(now).self_signed(&key)?;
+    Ok(Authority { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+fn authority_parameters(now: SystemTime) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name.push(DnType::CommonName, "supercargo-gate");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    valid(&mut parameters, now, AUTHORITY_LIFE);
+    parameters
+}
+
+/// An hour of the past is included: clocks differ.
+fn valid(parameters: &mut CertificateParams, now: SystemTime, life: Duration) {
+    parameters.not_before = (now - Duration::from_secs(3_600)).into();
+    parameters.not_after = (now + life).into();
+}
+
+/// A leaf for these names, signed by the authority.
+pub fn new_leaf(authority: &Authority, names: &[String], now: SystemTime) -> Result<Arc<CertifiedKey>, CertificateError> {
+    // The issuer's name and key are all that a leaf takes of its authority, and the name is always the same.
+    let issuer = Issuer::new(authority_parameters(now), KeyPair::from_pem(&authority.key)?);
+    let key = KeyPair::generate()?;
+    let mut parameters = CertificateParams::new(names.to_vec())?;
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    valid(&mut parameters, now, LEAF_LIFE);
+    let leaf = parameters.signed_by(&key, &issuer)?;
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Ok(Arc::new(CertifiedKey::new(vec![leaf.der().clone()], rustls::crypto::ring::sign::any_supported_type(&private)?)))
+}
+
+/// A certificate that somebody else made, such as cert-manager.
+pub fn read(certificate: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, CertificateError> {
+    let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(key)?;
+    Ok(Arc::new(CertifiedKey::new(chain, rustls::crypto::ring::sign::any_supported_type(&key)?)))
+}
+
+/// What is served now.
+#[derive(Debug)]
+pub struct Served(RwLock<Arc<CertifiedKey>>);
+
+impl Served {
+    pub fn new(first: Arc<CertifiedKey>) -> Self {
+        Self(RwLock::new(first))
+    }
+
+    pub fn swap(&self, next: Arc<CertifiedKey>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}

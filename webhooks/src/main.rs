@@ -1,0 +1,112 @@
+//! `supercargo-gate`: the admission server's program.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use kube::Client;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use supercargo_webhooks::authority;
+use supercargo_webhooks::certificate::{self, Authority, LEAF_LIFE, Served};
+use supercargo_webhooks::server::{self, Counters};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Parser)]
+#[command(version, about = "Says what is wrong with a manifest while its author still looks at it")]
+struct Arguments {
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    health: SocketAddr,
+    /// The namespace and the Service that it is reached by
+    #[arg(long, default_value = "supercargo")]
+    namespace: String,
+    #[arg(long, default_value = "supercargo-gate")]
+    service: String,
+    /// The Secret in which it keeps its own authority
+    #[arg(long, default_value = "supercargo-gate-ca")]
+    secret: String,
+    /// The ValidatingWebhookConfiguration that is told of the authority
+    #[arg(long, default_value = "supercargo-gate")]
+    webhook: String,
+    /// A certificate that somebody else makes and renews, such as cert-manager; then no authority is made
+    #[arg(long, requires = "key_file")]
+    certificate_file: Option<PathBuf>,
+    #[arg(long)]
+    key_file: Option<PathBuf>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    // An error only says that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let counters = Arc::new(Counters::default());
+    let listener = TcpListener::bind(arguments.listen).await.with_context(|| format!("listening on {}", arguments.listen))?;
+    let (listen, health) = (arguments.listen, arguments.health);
+    let served = certificate(arguments).await?;
+    tracing::info!(%listen, "serving");
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    tokio::select! {
+        ended = server::serve(listener, served, counters.clone()) => ended.context("serving reviews"),
+        ended = server::health(health, counters) => ended.with_context(|| format!("listening on {health}")),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// The first certificate, and a task that renews it.
+async fn certificate(arguments: Arguments) -> Result<Arc<Served>> {
+    if let (Some(certificate), Some(key)) = (arguments.certificate_file.clone(), arguments.key_file.clone()) {
+        let read = move || -> Result<_> {
+            let text = |path: &PathBuf| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+            Ok(certificate::read(&text(&certificate)?, &text(&key)?)?)
+        };
+        let served = Arc::new(Served::new(read()?));
+        tokio::spawn(again_and_again(served.clone(), Duration::from_secs(60), read));
+        return Ok(served);
+    }
+    let client = Client::try_default().await.context("reaching the API server")?;
+    let authority = authority::ensure(&client, &arguments.namespace, &arguments.secret).await?;
+    authority::announce(&client, &arguments.webhook, &authority).await?;
+    let names = names(&arguments);
+    let served = Arc::new(Served::new(certificate::new_leaf(&authority, &names, SystemTime::now())?));
+    tokio::spawn(again_and_again(served.clone(), LEAF_LIFE * 2 / 3, move || {
+        Ok(certificate::new_leaf(&authority, &names, SystemTime::now())?)
+    }));
+    tokio::spawn(keep_announced(client, arguments));
+    Ok(served)
+}
+
+fn names(arguments: &Arguments) -> Vec<String> {
+    let short = format!("{}.{}.svc", arguments.service, arguments.namespace);
+    vec![format!("{short}.cluster.local"), short]
+}
+
+/// Swaps the certificate at intervals. One that can't be had leaves the last one in place.
+async fn again_and_again(served: Arc<Served>, pause: Duration, make: impl Fn() -> Result<Arc<rustls::sign::CertifiedKey>>) {
+    loop {
+        tokio::time::sleep(pause).await;
+        match make() {
+            Ok(next) => served.swap(next),
+            Err(error) => tracing::warn!("renewing the certificate: {error:#}"),
+        }
+    }
+}
+
+/// Whoever writes the configuration anew takes the bundle away: it is put back.
+async fn keep_announced(client: Client, arguments: Arguments) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let told: Result<Authority, _> = authority::ensure(&client, &arguments.namespace, &arguments.secret).await;
+        let told = match told {
+            Ok(authority) => authority::announce(&client, &arguments.webhook, &authority).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            tracing::warn!(%error, "announcing the authority");
+        }
+    }
+}
