@@ -1,6 +1,8 @@
 //! What users write: the four kinds, their defaults, and the validation that is pure. Each field's text here is what
 //! `kubectl explain` shows.
 
+#![allow(clippy::duplicated_attributes, reason = "each printed column repeats the attributes of the one before it")]
+
 pub mod common;
 pub mod escrow;
 pub mod names;
