@@ -26,6 +26,10 @@ abstract contract Base {
 
     uint40 internal constant WINDOW = 1 hours;
     uint40 internal constant THAW = 3 days;
+    uint40 internal constant CASE = 7 days;
+    uint72 internal constant CASE_FEE = 1e6;
+    address internal constant ARBITER = address(0xA4B);
+    address internal constant GUARDIAN = address(0x6A4D);
     uint256 internal constant HOT_KEY = 0xA11CE;
     address internal constant PAYER = address(0xBEEF);
     address internal constant PROVIDER = address(0xCAFE);
@@ -44,7 +48,7 @@ abstract contract Base {
         VM.warp(1_700_000_000);
         hot = VM.addr(HOT_KEY);
         token = new TestToken();
-        escrow = new Escrow(token, WINDOW, THAW);
+        escrow = new Escrow(token, _terms());
         settler = escrow.enroll(hot);
         VM.prank(PROVIDER);
         provider = escrow.register(PROVIDER);
@@ -53,6 +57,10 @@ abstract contract Base {
         VM.prank(PAYER);
         account = escrow.open("one", IEscrow.Limits(allowance, burst, rate, settler));
         _deposit(balance);
+    }
+
+    function _terms() internal pure returns (Escrow.Terms memory) {
+        return Escrow.Terms(WINDOW, THAW, CASE, CASE_FEE, ARBITER);
     }
 
     function _deposit(uint256 amount) internal {

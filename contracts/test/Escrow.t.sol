@@ -133,7 +133,7 @@ contract EscrowTest is Base {
 
     function test_a_token_that_delivers_less_is_refused() public {
         ShortToken short = new ShortToken();
-        Escrow other = new Escrow(short, WINDOW, THAW);
+        Escrow other = new Escrow(short, _terms());
         uint32 number = other.enroll(hot);
         VM.prank(PAYER);
         bytes32 id = other.open("x", IEscrow.Limits(1, 1, 1, number));
@@ -224,7 +224,8 @@ contract EscrowTest is Base {
             )
         );
         require(
-            keccak256(abi.encodePacked(hex"1901", domain, row)) == VM.parseJsonBytes32(json, ".row.digest"), "row digest"
+            keccak256(abi.encodePacked(hex"1901", domain, row)) == VM.parseJsonBytes32(json, ".row.digest"),
+            "row digest"
         );
     }
 }

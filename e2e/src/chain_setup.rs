@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use supercargo_contracts::{Addresses, Chain, PrivateKeySigner, calls, deploy};
 
-/// How long a credited row can be disputed here, and how long money takes to leave: short, so that a demo sees both ends.
+/// How long a credited row can be disputed here, and so when it matures: short, so that a demo sees it.
 const WINDOW_SECONDS: u32 = 5;
-const THAW_SECONDS: u32 = 3_600;
+/// Longer than a halt, finality and an outage of two days, as the contract demands.
+const THAW_SECONDS: u32 = 4 * 86_400;
 
 /// People of the local chain. Their keys are the ones that every anvil prints: worth nothing anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

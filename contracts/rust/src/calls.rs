@@ -49,6 +49,35 @@ pub fn thaw_call(account: B256, units: u64) -> Bytes {
     Escrow::thawCall { account, amount: Uint::from(units) }.abi_encode().into()
 }
 
+/// Holds what hasn't matured: by the payer or its guardian.
+pub fn dispute_call(account: B256, payee: u32) -> Bytes {
+    Escrow::disputeCall { account, payee }.abi_encode().into()
+}
+
+/// By the arbiter.
+pub fn resolve_call(account: B256, payee: u32, cut_units: u64) -> Bytes {
+    Escrow::resolveCall { account, payee, cut: Uint::from(cut_units) }.abi_encode().into()
+}
+
+/// Stops everything that would be credited: by the payer or its guardian.
+pub fn freeze_call(account: B256) -> Bytes {
+    Escrow::freezeCall { account }.abi_encode().into()
+}
+
+pub fn appoint_call(account: B256, guardian: Address) -> Bytes {
+    Escrow::appointCall { account, guardian }.abi_encode().into()
+}
+
+/// A row with the settler's signature: anybody may bring it.
+pub fn claim_call(account: B256, row: Row, signature: Bytes) -> Bytes {
+    Escrow::claimCall { account, payee: row.payee, total: Uint::from(row.total_units()), signature }.abi_encode().into()
+}
+
+/// Rows with a signature of 65 bytes for each, joined in their order.
+pub fn claim_many_call(account: B256, rows: &[Row], signatures: Bytes) -> Bytes {
+    Escrow::claimManyCall { account, rows: pack_rows(rows).into(), signatures }.abi_encode().into()
+}
+
 pub fn withdraw_call(account: B256) -> Bytes {
     Escrow::withdrawCall { account }.abi_encode().into()
 }

@@ -59,6 +59,8 @@ pub struct AccountState {
     pub burst_units: u128,
     pub rate_units_per_second: u128,
     pub settler: u32,
+    pub guardian: Address,
+    pub frozen_until: u64,
 }
 
 /// A lane at one block.
@@ -68,6 +70,8 @@ pub struct LaneState {
     pub mature_units: u128,
     pub withdrawn_units: u128,
     pub matures_at: u64,
+    /// When an open case lapses to the payee; 0 without one.
+    pub disputed_until: u64,
 }
 
 /// Where a transaction was included.
@@ -161,6 +165,8 @@ impl Chain {
             burst_units: seen.limits.burst.to(),
             rate_units_per_second: seen.limits.rate.to(),
             settler: seen.limits.settler,
+            guardian: seen.guardian,
+            frozen_until: seen.frozenUntil.to(),
         })
     }
 
@@ -172,6 +178,7 @@ impl Chain {
             mature_units: seen.mature.to(),
             withdrawn_units: seen.withdrawn.to(),
             matures_at: seen.maturesAt.to(),
+            disputed_until: seen.disputedUntil.to(),
         })
     }
 

@@ -3,7 +3,7 @@
 use super::bindings::{Escrow, TestToken};
 use super::client::{Chain, ChainError};
 use super::transaction::Call;
-use alloy::primitives::Address;
+use alloy::primitives::{Address, Uint};
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolConstructor;
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,40 @@ pub struct Addresses {
     pub escrow: Address,
 }
 
-/// Deploys the escrow contract, and a test token where none is given, unless `file` names ones that are there.
+/// What is fixed for ever when the contract is deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Seconds in which a credited row can't be collected yet, and may be disputed.
+    pub window_seconds: u32,
+    /// Seconds that leaving takes: more than the window, a halt (12 h), finality (1 h) and an outage (48 h) together.
+    pub thaw_seconds: u32,
+    /// Seconds until a case that nobody resolved lapses to the payee: at least the window.
+    pub case_seconds: u32,
+    /// What a dispute costs its account.
+    pub case_fee_units: u64,
+    /// Who resolves cases.
+    pub arbiter: Address,
+}
+
+/// [`deploy_with`] cases of seven days for one token of six decimals, resolved by whoever deploys.
 pub async fn deploy(
     chain: &Chain,
     signer: &PrivateKeySigner,
     token: Option<Address>,
     window_seconds: u32,
     thaw_seconds: u32,
+    file: &Path,
+) -> Result<Addresses, ChainError> {
+    let terms = Terms { window_seconds, thaw_seconds, case_seconds: 7 * 86_400, case_fee_units: 1_000_000, arbiter: signer.address() };
+    deploy_with(chain, signer, token, terms, file).await
+}
+
+/// Deploys the escrow contract, and a test token where none is given, unless `file` names ones that are there.
+pub async fn deploy_with(
+    chain: &Chain,
+    signer: &PrivateKeySigner,
+    token: Option<Address>,
+    terms: Terms,
     file: &Path,
 ) -> Result<Addresses, ChainError> {
     let chain_id = chain.chain_id().await?;
@@ -41,8 +68,13 @@ pub async fn deploy(
     };
     let arguments = Escrow::constructorCall {
         token,
-        window: alloy::primitives::Uint::from(window_seconds),
-        thaw_: alloy::primitives::Uint::from(thaw_seconds),
+        terms: Escrow::Terms {
+            window: Uint::from(terms.window_seconds),
+            thaw: Uint::from(terms.thaw_seconds),
+            case_: Uint::from(terms.case_seconds),
+            caseFee: Uint::from(terms.case_fee_units),
+            arbiter: terms.arbiter,
+        },
     };
     let code = [Escrow::BYTECODE.to_vec(), arguments.abi_encode()].concat();
     let escrow = create(chain, signer, "deploying the escrow contract", code).await?;

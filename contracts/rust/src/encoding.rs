@@ -64,14 +64,27 @@ pub fn tenant_id(kube_system_uid: &str, namespace_uid: &str, name: &str) -> B256
 mod typed {
     alloy::sol! {
         struct Row { bytes32 account; uint32 payee; uint72 total; }
+        struct Release { bytes32 account; uint72 amount; uint40 thawEnd; }
     }
+}
+
+fn domain(chain_id: u64, contract: Address) -> Eip712Domain {
+    eip712_domain! { name: "Supercargo Escrow", version: "1", chain_id: chain_id, verifying_contract: contract, }
+}
+
+/// What the settler signs to let a payer leave in an hour (EIP-712): this thaw and no other. None when a value doesn't fit.
+pub fn release_digest(chain_id: u64, contract: Address, account: B256, amount_units: u128, thaw_end: u64) -> Option<B256> {
+    let fits = amount_units >> (8 * TOTAL_BYTES) == 0 && thaw_end >> 40 == 0;
+    fits.then(|| {
+        typed::Release { account, amount: alloy::primitives::Uint::from(amount_units), thawEnd: alloy::primitives::Uint::from(thaw_end) }
+            .eip712_signing_hash(&domain(chain_id, contract))
+    })
 }
 
 /// What the settler signs for a row (EIP-712).
 pub fn row_digest(chain_id: u64, contract: Address, account: B256, row: Row) -> B256 {
-    let domain: Eip712Domain =
-        eip712_domain! { name: "Supercargo Escrow", version: "1", chain_id: chain_id, verifying_contract: contract, };
-    typed::Row { account, payee: row.payee, total: alloy::primitives::Uint::from(row.total_units) }.eip712_signing_hash(&domain)
+    typed::Row { account, payee: row.payee, total: alloy::primitives::Uint::from(row.total_units) }
+        .eip712_signing_hash(&domain(chain_id, contract))
 }
 
 #[cfg(test)]

@@ -51,7 +51,22 @@ fn words(refusal: &Refusal) -> String {
         Refusal::WindowOpen(e) => {
             format!("the lane of payee {} in account {} takes its next row at {} (seconds since 1970)", e.payee, e.account, e.maturesAt)
         }
-        Refusal::TooEarly(e) => format!("not before {}", e.changeAt),
+        Refusal::TooEarly(e) => format!("not before {} (seconds since 1970)", e.changeAt),
+        Refusal::ThawTooShort(e) => format!("a thaw of {} s is too short: it has to be longer than {} s", e.thaw, e.least),
+        Refusal::CaseTooShort(e) => format!("a case of {} s is shorter than the window of {} s", e.case_, e.window),
+        Refusal::NotGuardian(e) => format!("{} is neither the payer of account {} nor its guardian", e.caller, e.account),
+        Refusal::NotArbiter(e) => format!("{} is not the arbiter of this contract", e.caller),
+        Refusal::NotCold(e) => format!("{} is not the cold key of settler {}", e.caller, e.settler),
+        Refusal::AccountFrozen(e) => format!("account {} is frozen until {} (seconds since 1970)", e.account, e.until),
+        Refusal::SettlerHalted(e) => format!("settler {} is halted until {} (seconds since 1970)", e.settler, e.until),
+        Refusal::NothingScheduled(e) => format!("no change is scheduled for account {}", e.account),
+        Refusal::NothingToDispute(e) => format!("everything that account {} owes payee {} has matured", e.account, e.payee),
+        Refusal::AlreadyDisputed(e) => {
+            format!("account {} disputes payee {} already, until {} (seconds since 1970)", e.account, e.payee, e.lapsesAt)
+        }
+        Refusal::NotDisputed(e) => format!("account {} has no open case with payee {}", e.account, e.payee),
+        Refusal::CutTooLarge(e) => format!("{} units can't be cut: {} are disputed", e.cut, e.disputed),
+        Refusal::MalformedSignatures(e) => format!("{} bytes of signatures came and {} are needed, 65 a row", e.length, e.expected),
         Refusal::ReentrancyGuardReentrantCall(_) => "the token called back into the contract".into(),
         Refusal::SafeERC20FailedOperation(e) => format!("the token {} refused the transfer: is there enough, and is it approved?", e.token),
         Refusal::ECDSAInvalidSignature(_) | Refusal::ECDSAInvalidSignatureLength(_) | Refusal::ECDSAInvalidSignatureS(_) => {

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {Store} from "./Store.sol";
+
+/// @title Cases: disputing what has not matured
+abstract contract Cases is Store {
+    using SafeERC20 for IERC20;
+
+    function dispute(bytes32 account, uint32 payee) external {
+        Funds storage funds = _onlyPayerOrGuardian(account).funds;
+        Lane storage lane = _lanes[account][payee];
+        uint72 disputed = lane.posted - _mature(lane);
+        require(disputed != 0, NothingToDispute(account, payee));
+        uint256 lapsesAt = _cases[account][payee];
+        require(block.timestamp >= lapsesAt, AlreadyDisputed(account, payee, lapsesAt));
+        uint72 balance = funds.balance;
+        require(CASE_FEE <= balance, BalanceTooLow(account, CASE_FEE, balance));
+        funds.balance = balance - CASE_FEE;
+        _caseFees += CASE_FEE;
+        lapsesAt = block.timestamp + CASE;
+        _cases[account][payee] = lapsesAt;
+        lane.since = uint40(lapsesAt - WINDOW);
+        emit Disputed(account, payee, msg.sender, disputed, lapsesAt);
+    }
+
+    function resolve(bytes32 account, uint32 payee, uint72 cut) external {
+        require(msg.sender == ARBITER, NotArbiter(msg.sender));
+        require(block.timestamp < _cases[account][payee], NotDisputed(account, payee));
+        Lane memory lane = _lanes[account][payee];
+        uint72 disputed = lane.posted - lane.mature;
+        require(cut <= disputed, CutTooLarge(cut, disputed));
+        // The total stays, so that posting it again credits nothing; what is cut counts as withdrawn.
+        lane.withdrawn += cut;
+        lane.mature = lane.posted;
+        _lanes[account][payee] = lane;
+        _cases[account][payee] = 0;
+        _accounts[account].funds.balance += cut;
+        emit Resolved(account, payee, cut, disputed - cut);
+    }
+
+    function collectCaseFees() external nonReentrant returns (uint256 amount) {
+        amount = _caseFees;
+        require(amount != 0, ZeroAmount());
+        _caseFees = 0;
+        emit CaseFeesCollected(amount);
+        TOKEN.safeTransfer(ARBITER, amount);
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.28;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {IEscrow} from "../interfaces/IEscrow.sol";
+
+/// @title Store: what the contract remembers, and the arithmetic of accounts and lanes that its other parts share
+abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
+    /// The token that all amounts are in.
+    IERC20 public immutable TOKEN;
+    /// Seconds from the credit of a row until it may be collected.
+    uint40 public immutable WINDOW;
+    /// Seconds that leaving takes, and that a lowering of limits waits.
+    uint40 public immutable THAW;
+    /// Seconds until a case that nobody resolved lapses to the payee.
+    uint40 public immutable CASE;
+    /// What a dispute costs its account.
+    uint72 public immutable CASE_FEE;
+    /// Who resolves cases.
+    address public immutable ARBITER;
+
+    /// How long a freeze lasts.
+    uint40 public constant FREEZE = 3 days;
+    /// How long a halt lasts.
+    uint40 public constant HALT = 12 hours;
+    /// What a thaw allows for beside window and halt: two days of outage, and an hour of finality.
+    uint40 public constant OUTAGE = 48 hours + 1 hours;
+    /// What a thaw becomes when the settler releases it.
+    uint40 public constant RELEASED_THAW = 1 hours;
+    /// How long the signatures of a hot key stay good after it was rotated.
+    uint40 public constant KEY_OVERLAP = 7 days;
+    /// Seconds until another address is paid to: the owner's time to see that its key was stolen.
+    uint40 public constant PAY_TO_DELAY = 7 days;
+    /// What EIP-712 calls a row.
+    bytes32 public constant ROW_TYPEHASH = keccak256("Row(bytes32 account,uint32 payee,uint72 total)");
+    /// What EIP-712 calls a release.
+    bytes32 public constant RELEASE_TYPEHASH = keccak256("Release(bytes32 account,uint72 amount,uint40 thawEnd)");
+    bytes32 private constant ACCOUNT_TAG = keccak256("supercargo.account.v1");
+
+    uint256 internal constant ROW_BYTES = 13;
+    /// One bit of `Posted.skipped` each.
+    uint256 internal constant MAX_ROWS = 256;
+
+    // One slot.
+    struct Funds {
+        uint72 balance;
+        uint72 thawing;
+        uint40 thawEnd;
+        uint32 settler;
+        uint40 frozenUntil;
+    }
+
+    // One slot: the allowance, and a bucket that fills by `rate` a second up to `burst`.
+    struct Bucket {
+        uint72 allowance;
+        uint40 level;
+        uint40 levelAt;
+        uint40 burst;
+        uint40 rate;
+    }
+
+    // One slot.
+    struct Change {
+        uint72 allowance;
+        uint40 burst;
+        uint40 rate;
+        uint32 settler;
+        uint40 applyAt;
+    }
+
+    // The first two slots are all that crediting touches.
+    struct Account {
+        Funds funds;
+        Bucket bucket;
+        address payer;
+        bytes32 tenant;
+        Change change;
+        address guardian;
+        address nextGuardian;
+        uint40 guardianAt;
+    }
+
+    // One slot. `mature` is what had matured when the lane was last written; the rest of `posted` matures a window after
+    // `since`. A dispute moves `since` to where a window later is the end of its case: a case lapses by time alone.
+    struct Lane {
+        uint72 posted;
+        uint72 mature;
+        uint72 withdrawn;
+        uint40 since;
+    }
+
+    // All that a post asks is in the first slot.
+    struct Settler {
+        address hot;
+        uint40 haltedUntil;
+        uint40 previousUntil;
+        address previous;
+        address cold;
+    }
+
+    struct Payee {
+        address owner;
+        address payTo;
+        uint40 changeAt;
+        address next;
+    }
+
+    mapping(bytes32 account => Account) internal _accounts;
+    mapping(bytes32 account => mapping(uint32 payee => Lane)) internal _lanes;
+    mapping(bytes32 account => mapping(uint32 payee => uint256 lapsesAt)) internal _cases;
+    mapping(uint32 number => Settler) internal _settlers;
+    mapping(uint32 number => Payee) internal _payees;
+    // Number 0 is nobody, so that a forgotten number never means somebody.
+    uint32 internal _lastSettler;
+    uint32 internal _lastPayee;
+    uint256 internal _caseFees;
+
+    function accountId(address payer, bytes32 salt) public view returns (bytes32) {
+        return keccak256(abi.encode(ACCOUNT_TAG, block.chainid, address(this), payer, salt));
+    }
+
+    function rowDigest(bytes32 account, uint32 payee, uint72 total) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(ROW_TYPEHASH, account, payee, total)));
+    }
+
+    function releaseDigest(bytes32 account, uint72 amount, uint40 thawEnd) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(RELEASE_TYPEHASH, account, amount, thawEnd)));
+    }
+
+    /// Raises a lane to `total`. A lower or equal total credits nothing: it was credited before. While the lane's last
+    /// credit is in its window or in a case, a higher one has to wait, so that there is one thing at a time to look into.
+    function _credit(mapping(uint32 => Lane) storage lanes, uint32 payee, uint72 total)
+        internal
+        returns (bool held, uint72 credit)
+    {
+        Lane memory lane = lanes[payee];
+        // A lane that was credited before belongs to a payee that is known.
+        if (lane.posted == 0) require(payee != 0 && payee <= _lastPayee, UnknownPayee(payee));
+        if (total <= lane.posted) return (false, 0);
+        uint72 mature = _mature(lane);
+        if (mature < lane.posted) return (true, 0);
+        credit = total - lane.posted;
+        lanes[payee] = Lane(total, mature, lane.withdrawn, uint40(block.timestamp));
+    }
+
+    /// Takes a credit out of the account, within everything that its payer allows.
+    function _spend(bytes32 account, uint256 amount) internal {
+        if (amount == 0) return;
+        Account storage record = _accounts[account];
+        uint72 balance = record.funds.balance;
+        require(amount <= balance, BalanceTooLow(account, amount, balance));
+        Bucket memory bucket = _filled(record.bucket);
+        require(amount <= bucket.allowance, AllowanceExceeded(account, amount, bucket.allowance));
+        require(amount <= bucket.level, RateExceeded(account, amount, bucket.level));
+        // Both fit: amount is at most the level, of 40 bits.
+        bucket.allowance -= uint72(amount);
+        bucket.level -= uint40(amount);
+        record.bucket = bucket;
+        record.funds.balance = balance - uint72(amount);
+    }
+
+    /// The settler that may credit this account now.
+    function _settlerNow(bytes32 account) internal view returns (uint32 number, Settler storage settler) {
+        Funds memory funds = _accounts[account].funds;
+        require(funds.settler != 0, UnknownAccount(account));
+        require(block.timestamp >= funds.frozenUntil, AccountFrozen(account, funds.frozenUntil));
+        number = funds.settler;
+        settler = _settlers[number];
+        require(block.timestamp >= settler.haltedUntil, SettlerHalted(number, settler.haltedUntil));
+    }
+
+    function _requireSigned(uint32 number, Settler storage settler, bytes32 digest, bytes calldata signature)
+        internal
+        view
+    {
+        address signer = ECDSA.recover(digest, signature);
+        if (signer == settler.hot) return;
+        require(signer == settler.previous && block.timestamp < settler.previousUntil, NotSigned(number, signer));
+    }
+
+    /// A row is 13 bytes at the head of a word: 4 of payee, 9 of total.
+    function _rowAt(bytes calldata rows, uint256 n) internal pure returns (uint32 payee, uint72 total) {
+        uint256 word;
+        assembly {
+            word := calldataload(add(rows.offset, mul(n, ROW_BYTES)))
+        }
+        return (uint32(word >> 224), uint72(word >> 152));
+    }
+
+    function _countRows(bytes calldata rows) internal pure returns (uint256 count) {
+        require(rows.length % ROW_BYTES == 0 && rows.length != 0, MalformedRows(rows.length));
+        count = rows.length / ROW_BYTES;
+        require(count <= MAX_ROWS, TooManyRows(count));
+    }
+
+    function _filled(Bucket memory bucket) internal view returns (Bucket memory) {
+        uint256 level = bucket.level + uint256(bucket.rate) * (block.timestamp - bucket.levelAt);
+        bucket.level = level < bucket.burst ? uint40(level) : bucket.burst;
+        bucket.levelAt = uint40(block.timestamp);
+        return bucket;
+    }
+
+    function _mature(Lane memory lane) internal view returns (uint72) {
+        return block.timestamp >= lane.since + WINDOW ? lane.posted : lane.mature;
+    }
+
+    function _payTo(Payee storage record) internal view returns (address) {
+        uint40 changeAt = record.changeAt;
+        return changeAt != 0 && block.timestamp >= changeAt ? record.next : record.payTo;
+    }
+
+    function _payee(uint32 payee) internal view returns (Payee storage) {
+        require(payee != 0 && payee <= _lastPayee, UnknownPayee(payee));
+        return _payees[payee];
+    }
+
+    function _guardian(Account storage record) internal view returns (address) {
+        return record.guardianAt != 0 && block.timestamp >= record.guardianAt ? record.nextGuardian : record.guardian;
+    }
+
+    function _onlyPayer(bytes32 account) internal view returns (Account storage record) {
+        record = _accounts[account];
+        require(record.payer != address(0), UnknownAccount(account));
+        require(msg.sender == record.payer, NotPayer(account, msg.sender));
+    }
+
+    function _onlyPayerOrGuardian(bytes32 account) internal view returns (Account storage record) {
+        record = _accounts[account];
+        require(record.payer != address(0), UnknownAccount(account));
+        require(msg.sender == record.payer || msg.sender == _guardian(record), NotGuardian(account, msg.sender));
+    }
+}
