@@ -1,6 +1,6 @@
 //! What speaks against an offer, in the order in which a person would want to hear it. One reason an offer: the first.
 
-use super::{Closed, Offer, Request, held_on, price};
+use super::{Closed, DEDICATED, EXCLUSIVE, Offer, PRIVATE, Request, Tenant, held_on, price};
 use crate::money::Amount;
 use crate::rate_card::model_matches;
 use crate::rating::Held;
@@ -19,18 +19,22 @@ pub enum Reason {
     FundingNotAccepted,
     ProviderNotAllowed,
     RegionNotWanted,
-    SelectorDoesNotMatch,
     DataClassNotAllowed,
     IsolationTooWeak,
     TenancyNotOffered,
     ReputationTooLow,
     PriceTooHigh,
+    SelectorDoesNotMatch,
     FailedThereBefore,
+    VolumeElsewhere,
     DevicesInUse,
+    OccupiedByOthers,
     CpuInUse,
     MemoryInUse,
     StorageInUse,
     PodsInUse,
+    KeptForGang,
+    GangIncomplete,
 }
 
 impl Reason {
@@ -55,6 +59,10 @@ impl Reason {
             Self::ReputationTooLow => "ReputationTooLow",
             Self::PriceTooHigh => "PriceTooHigh",
             Self::FailedThereBefore => "FailedThereBefore",
+            Self::VolumeElsewhere => "VolumeElsewhere",
+            Self::OccupiedByOthers => "OccupiedByOthers",
+            Self::KeptForGang => "KeptForGang",
+            Self::GangIncomplete => "GangIncomplete",
             Self::DevicesInUse => "DevicesInUse",
             Self::CpuInUse => "CpuInUse",
             Self::MemoryInUse => "MemoryInUse",
@@ -68,28 +76,59 @@ type Refusal = (Reason, String);
 
 /// What the worker would hold here and what that costs an hour, or the first thing that speaks against it.
 pub(super) fn check(offer: &Offer, request: &Request) -> Result<(Held, Amount), Refusal> {
-    let no = |reason: Reason, detail: String| Err((reason, format!("{}: {detail}", offer.node)));
+    sold(offer, request)?;
+    let no = |reason: Reason, detail: &str| Err((reason, format!("{}: {detail}", offer.node)));
+    if let Some((reason, detail)) = offer.closed.map(closed) {
+        return no(reason, detail);
+    }
+    let (held, asked) = agreed(offer, request)?;
+    named(offer, request)?;
+    capacity(offer, request, &held)?;
+    Ok((held, asked))
+}
+
+pub(super) fn closed(why: Closed) -> (Reason, &'static str) {
+    match why {
+        Closed::NotReady => (Reason::NodeNotReady, "the node is not ready"),
+        Closed::Cordoned => (Reason::NodeCordoned, "the node is cordoned"),
+        Closed::Draining => (Reason::NodeDraining, "the node is draining"),
+        Closed::ClosedByProvider => (Reason::NodeClosed, "its provider has closed it"),
+    }
+}
+
+/// Whether the offer is of the resource at all.
+pub(super) fn sold(offer: &Offer, request: &Request) -> Result<(), Refusal> {
     if request.devices > 0 && request.resource_name != offer.resource_name {
-        return no(Reason::ResourceNotSold, format!("sells no {}", request.resource_name));
+        return Err((Reason::ResourceNotSold, format!("{}: sells no {}", offer.node, request.resource_name)));
     }
-    match offer.closed {
-        None => {}
-        Some(Closed::NotReady) => return no(Reason::NodeNotReady, "the node is not ready".into()),
-        Some(Closed::Cordoned) => return no(Reason::NodeCordoned, "the node is cordoned".into()),
-        Some(Closed::Draining) => return no(Reason::NodeDraining, "the node is draining".into()),
-        Some(Closed::ClosedByProvider) => return no(Reason::NodeClosed, "its provider has closed it".into()),
-    }
+    Ok(())
+}
+
+/// What would be held and what it costs, when both sides' terms allow it: the same for every node on the same terms.
+pub(super) fn agreed(offer: &Offer, request: &Request) -> Result<(Held, Amount), Refusal> {
+    let no = |detail: String| Err((Reason::PriceTooHigh, format!("{}: {detail}", offer.node)));
     terms(offer, request)?;
     let held = held_on(offer, request);
-    let Some(asked) = price(&held) else { return no(Reason::PriceTooHigh, "costs more than can be paid".into()) };
+    let Some(asked) = price(&held) else { return no("costs more than can be paid".into()) };
     if request.max_price_per_hour.is_some_and(|most| asked > most) {
-        return no(Reason::PriceTooHigh, format!("asks {asked} an hour"));
+        return no(format!("asks {asked} an hour"));
+    }
+    Ok((held, asked))
+}
+
+/// What speaks for or against this very node.
+fn named(offer: &Offer, request: &Request) -> Result<(), Refusal> {
+    let no = |reason: Reason, detail: String| Err((reason, format!("{}: {detail}", offer.node)));
+    if let Some((key, value)) = request.node_selector.iter().find(|(key, value)| offer.labels.get(*key) != Some(value)) {
+        return no(Reason::SelectorDoesNotMatch, format!("has no label {key}={value}"));
     }
     if request.excluded_nodes.contains(&offer.node) {
         return no(Reason::FailedThereBefore, "an attempt failed there for reasons of the node's own".into());
     }
-    capacity(offer, request, &held)?;
-    Ok((held, asked))
+    if request.only_nodes.as_ref().is_some_and(|only| !only.contains(&offer.node)) {
+        return no(Reason::VolumeElsewhere, "a volume can't be reached from there".into());
+    }
+    Ok(())
 }
 
 /// What does not change while others come and go.
@@ -118,11 +157,11 @@ fn terms(offer: &Offer, request: &Request) -> Result<(), Refusal> {
     if !request.regions.is_empty() && !offer.region.as_ref().is_some_and(|region| request.regions.contains(region)) {
         return no(Reason::RegionNotWanted, format!("is in {}", offer.region.as_deref().unwrap_or("no named region")));
     }
-    if let Some((key, value)) = request.node_selector.iter().find(|(key, value)| offer.labels.get(*key) != Some(value)) {
-        return no(Reason::SelectorDoesNotMatch, format!("has no label {key}={value}"));
-    }
     if !offer.data_classes.contains(&request.data_class) {
         return no(Reason::DataClassNotAllowed, format!("is not vouched for {} data", request.data_class));
+    }
+    if request.data_class == PRIVATE && request.own_provider.as_ref() != Some(&offer.provider) {
+        return no(Reason::DataClassNotAllowed, "is not of the escrow's own provider, and Private data stays there".into());
     }
     if !offer.isolation_levels.iter().any(|&level| level >= request.isolation_level) {
         return no(Reason::IsolationTooWeak, "offers no isolation as strong".into());
@@ -139,8 +178,11 @@ fn terms(offer: &Offer, request: &Request) -> Result<(), Refusal> {
 /// What may be there in a minute.
 fn capacity(offer: &Offer, request: &Request, held: &Held) -> Result<(), Refusal> {
     let no = |reason: Reason, detail: String| Err((reason, format!("{}: {detail}", offer.node)));
-    if offer.free_devices < request.devices {
+    if offer.free_devices < held.devices {
         return no(Reason::DevicesInUse, format!("{} of {} are free", offer.free_devices, offer.total_devices));
+    }
+    if let Some(why) = neighbours(offer, request) {
+        return no(Reason::OccupiedByOthers, why.into());
     }
     if offer.free_cpu_millis < held.cpu_millis {
         return no(Reason::CpuInUse, format!("{} of {} thousandths of a core are free", offer.free_cpu_millis, held.cpu_millis));
@@ -155,4 +197,25 @@ fn capacity(offer: &Offer, request: &Request, held: &Held) -> Result<(), Refusal
         return no(Reason::PodsInUse, "the node runs as many pods as it may".into());
     }
     Ok(())
+}
+
+/// Which neighbour the task may not have, or which may not have it.
+fn neighbours(offer: &Offer, request: &Request) -> Option<&'static str> {
+    let ours = |tenant: &Tenant| tenant.funding == request.funding;
+    if request.tenancy == EXCLUSIVE && !offer.tenants.is_empty() {
+        return Some("other tasks run there and this one wants the node alone");
+    }
+    if offer.tenants.iter().any(|tenant| tenant.tenancy == EXCLUSIVE) {
+        return Some("a task has the node alone");
+    }
+    if request.tenancy == DEDICATED && !offer.tenants.iter().all(ours) {
+        return Some("tasks of other escrows run there");
+    }
+    if offer.tenants.iter().any(|tenant| tenant.tenancy == DEDICATED && !ours(tenant)) {
+        return Some("another escrow has the node for itself");
+    }
+    if request.devices > 0 && offer.replicas_per_device > 1 && offer.tenants.iter().any(|tenant| tenant.namespace != request.namespace) {
+        return Some("its devices are shared, and a task of another namespace has some");
+    }
+    None
 }

@@ -1,16 +1,28 @@
 //! Placement: which offer a task goes to, or why it waits. The same input always gives the same output.
 
+mod catalog;
+mod claims;
+mod exchange;
 mod filter;
+mod refusals;
+mod slot;
 
+pub use catalog::Catalog;
+pub use exchange::{Exchange, Holding, Pass, Topology, Waiting};
 pub use filter::Reason;
 
 use crate::money::Amount;
 use crate::rating::{self, Held};
 use crate::work::FundingId;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+const EXCLUSIVE: &str = "Exclusive";
+const DEDICATED: &str = "Dedicated";
+const PRIVATE: &str = "Private";
 
 /// What one node sells of one resource, as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Offer {
     pub node: String,
     pub pool: String,
@@ -32,7 +44,13 @@ pub struct Offer {
     pub accepts_internal: bool,
     pub chain: Option<String>,
     pub region: Option<String>,
+    /// Where gangs of topology Zone stay together.
+    pub zone: Option<String>,
     pub reputation: u8,
+    /// More than one: a device is handed out several times, and then only within one namespace.
+    pub replicas_per_device: u32,
+    /// Whose tasks are on the node now, each once.
+    pub tenants: Vec<Tenant>,
     pub labels: BTreeMap<String, String>,
     pub data_classes: Vec<String>,
     pub tenancies: Vec<String>,
@@ -42,7 +60,15 @@ pub struct Offer {
     pub closed: Option<Closed>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A task on a node, as far as its neighbours care.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tenant {
+    pub funding: FundingId,
+    pub namespace: String,
+    pub tenancy: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Closed {
     NotReady,
     Cordoned,
@@ -50,14 +76,14 @@ pub enum Closed {
     ClosedByProvider,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Prices {
     pub device: crate::money::Price,
     pub cpu: crate::money::Price,
     pub memory_gib: crate::money::Price,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Strategy {
     #[default]
     Cheapest,
@@ -67,9 +93,12 @@ pub enum Strategy {
 }
 
 /// What one worker asks for, and on which terms.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Request {
     pub funding: FundingId,
+    pub namespace: String,
+    /// The provider that the escrow names as its own: where Private data may go.
+    pub own_provider: Option<String>,
     pub chain: Option<String>,
     pub token: String,
     pub resource_name: String,
@@ -91,6 +120,8 @@ pub struct Request {
     pub allow_providers: Vec<String>,
     pub deny_providers: Vec<String>,
     pub excluded_nodes: Vec<String>,
+    /// The nodes that its volumes can be reached from. Absent: all.
+    pub only_nodes: Option<Vec<String>>,
 }
 
 /// Where a worker goes, and what it holds there.
@@ -116,71 +147,94 @@ pub struct Refused {
 pub fn choose(offers: &[Offer], request: &Request) -> Result<Assignment, Vec<Refused>> {
     let mut best: Option<(Score<'_>, &Offer, Held)> = None;
     let mut refused: BTreeMap<Reason, Refused> = BTreeMap::new();
-    let mut fitting = 0_u32;
     for offer in offers {
         match filter::check(offer, request) {
             Ok((held, price)) => {
-                fitting += 1;
-                let score = Score::of(offer, request, price);
+                let score = Score::of(offer, request, price, held.devices);
                 if best.as_ref().is_none_or(|(known, ..)| score < *known) {
                     best = Some((score, offer, held));
                 }
             }
-            Err((reason, example)) => {
-                let entry = refused.entry(reason).or_insert(Refused { reason, nodes: 0, example });
-                entry.nodes += 1;
-            }
+            Err((reason, example)) => refuse(&mut refused, reason, 1, example),
         }
     }
     let Some((score, offer, held)) = best else { return Err(refused.into_values().collect()) };
+    Ok(assignment(offer, request, held, score.price))
+}
+
+/// Counts offers that one reason refuses. The example is the node that comes first in the
+/// alphabet: it does not flicker.
+fn refuse(refused: &mut BTreeMap<Reason, Refused>, reason: Reason, nodes: u32, example: String) {
+    match refused.entry(reason) {
+        Entry::Vacant(free) => drop(free.insert(Refused { reason, nodes, example })),
+        Entry::Occupied(mut known) => {
+            let known = known.get_mut();
+            known.nodes += nodes;
+            let named = |text: &str| text.split(": ").next().unwrap_or_default().to_owned();
+            if (named(&example), &example) < (named(&known.example), &known.example) {
+                known.example = example;
+            }
+        }
+    }
+}
+
+fn assignment(offer: &Offer, request: &Request, held: Held, price: Amount) -> Assignment {
     let because = match request.strategy {
-        Strategy::Cheapest => format!("the cheapest of {fitting} that fit, at {} an hour", score.price),
-        Strategy::Fastest => format!("the fastest of {fitting} that fit, with {}", offer.model),
-        Strategy::Quality => format!("the best reputation of {fitting} that fit, {} of 100", offer.reputation),
-        Strategy::Balanced => format!("the best balance of price and reputation of {fitting} that fit"),
+        Strategy::Cheapest => format!("the cheapest that fits, at {price} an hour"),
+        Strategy::Fastest => format!("the fastest that fits, with {}", offer.model),
+        Strategy::Quality => format!("the best reputation that fits, {} of 100", offer.reputation),
+        Strategy::Balanced => format!("the best balance of price and reputation that fits, at {price} an hour"),
     };
-    Ok(Assignment { node: offer.node.clone(), pool: offer.pool.clone(), held, price_per_hour: score.price, because })
+    Assignment { node: offer.node.clone(), pool: offer.pool.clone(), held, price_per_hour: price, because }
 }
 
 /// Less is better: region in the task's order, what the strategy asks, then price, then the tightest fit, then the name.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Score<'a> {
-    region: usize,
-    strategy: u64,
+    rank: Rank,
     price: Amount,
     left: u32,
     node: &'a str,
 }
 
+/// What of a score is the same for all offers on the same terms: the region's place, and the strategy's number.
+type Rank = (usize, u64);
+
+fn rank(offer: &Offer, request: &Request, price: Amount) -> Rank {
+    let region = request.regions.iter().position(|region| Some(region) == offer.region.as_ref()).unwrap_or(usize::MAX);
+    let reputation = u64::from(offer.reputation.min(100));
+    let strategy = match request.strategy {
+        Strategy::Cheapest => price.units(),
+        // The larger the device's memory the newer it is, as a rule: until offers carry measured speed.
+        Strategy::Fastest => u64::MAX - offer.device_memory_bytes,
+        Strategy::Quality => 100 - reputation,
+        // A reputation of 100 halves the price that is compared.
+        Strategy::Balanced => price.units() / 200 * (200 - reputation),
+    };
+    (region, strategy)
+}
+
 impl<'a> Score<'a> {
-    fn of(offer: &'a Offer, request: &Request, price: Amount) -> Self {
-        let region = request.regions.iter().position(|region| Some(region) == offer.region.as_ref()).unwrap_or(usize::MAX);
-        let reputation = u64::from(offer.reputation.min(100));
-        let strategy = match request.strategy {
-            Strategy::Cheapest => price.units(),
-            // The larger the device's memory the newer it is, as a rule: until offers carry measured speed.
-            Strategy::Fastest => u64::MAX - offer.device_memory_bytes,
-            Strategy::Quality => 100 - reputation,
-            // A reputation of 100 halves the price that is compared.
-            Strategy::Balanced => price.units() / 200 * (200 - reputation),
-        };
-        Self { region, strategy, price, left: offer.free_devices - request.devices.min(offer.free_devices), node: &offer.node }
+    fn of(offer: &'a Offer, request: &Request, price: Amount, devices: u32) -> Self {
+        Self { rank: rank(offer, request, price), price, left: offer.free_devices.saturating_sub(devices), node: &offer.node }
     }
 }
 
-/// What a worker holds on an offer: what it asks, or the node's share in proportion to its devices.
+/// What a worker holds on an offer: what it asks, or the node's share in proportion to its devices. Alone on a node it
+/// holds every device that is sold there.
 pub fn held_on(offer: &Offer, request: &Request) -> Held {
-    let share = |total: u64| match (request.devices, offer.total_devices) {
+    let devices = if request.tenancy == EXCLUSIVE { request.devices.max(offer.total_devices) } else { request.devices };
+    let share = |total: u64| match (devices, offer.total_devices) {
         (0, _) | (_, 0) => 0,
         (devices, all) => u64::try_from(u128::from(total) * u128::from(devices.min(all)) / u128::from(all)).unwrap_or(total),
     };
     Held {
-        devices: request.devices,
+        devices,
         device_price: offer.prices.device,
         // A worker without devices that asks for nothing gets a core and a GiB.
-        cpu_millis: request.cpu_millis.unwrap_or_else(|| if request.devices == 0 { 1_000 } else { share(offer.total_cpu_millis) }),
+        cpu_millis: request.cpu_millis.unwrap_or_else(|| if devices == 0 { 1_000 } else { share(offer.total_cpu_millis) }),
         cpu_price: offer.prices.cpu,
-        memory_bytes: request.memory_bytes.unwrap_or_else(|| if request.devices == 0 { 1 << 30 } else { share(offer.total_memory_bytes) }),
+        memory_bytes: request.memory_bytes.unwrap_or_else(|| if devices == 0 { 1 << 30 } else { share(offer.total_memory_bytes) }),
         memory_gib_price: offer.prices.memory_gib,
     }
 }
@@ -189,5 +243,7 @@ pub(crate) fn price(held: &Held) -> Option<Amount> {
     rating::price_per_hour(held).ok()
 }
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod tests;

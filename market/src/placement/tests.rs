@@ -1,6 +1,6 @@
 use super::*;
 
-fn offer(node: &str, price: &str) -> Offer {
+pub(super) fn offer(node: &str, price: &str) -> Offer {
     Offer {
         node: node.into(),
         pool: "pool".into(),
@@ -22,7 +22,10 @@ fn offer(node: &str, price: &str) -> Offer {
         accepts_internal: true,
         chain: Some("default".into()),
         region: Some("north".into()),
+        zone: None,
         reputation: 50,
+        replicas_per_device: 1,
+        tenants: vec![],
         labels: BTreeMap::new(),
         data_classes: vec!["Public".into()],
         tenancies: vec!["Shared".into()],
@@ -31,9 +34,11 @@ fn offer(node: &str, price: &str) -> Offer {
     }
 }
 
-fn request() -> Request {
+pub(super) fn request() -> Request {
     Request {
         funding: FundingId::internal("e"),
+        namespace: "team".into(),
+        own_provider: None,
         chain: None,
         token: "USDC".into(),
         resource_name: "nvidia.com/gpu".into(),
@@ -54,6 +59,7 @@ fn request() -> Request {
         allow_providers: vec![],
         deny_providers: vec![],
         excluded_nodes: vec![],
+        only_nodes: None,
     }
 }
 
@@ -105,6 +111,7 @@ fn each_filter_refuses_with_its_own_reason() {
         (Reason::PriceTooHigh, offer("n", "1"), Request { max_price_per_hour: "0.99".parse().ok(), ..request() }),
         (Reason::FailedThereBefore, offer("n", "1"), Request { excluded_nodes: vec!["n".into()], ..request() }),
         (Reason::DevicesInUse, Offer { free_devices: 0, ..offer("n", "1") }, request()),
+        (Reason::VolumeElsewhere, offer("n", "1"), Request { only_nodes: Some(vec!["m".into()]), ..request() }),
         (Reason::CpuInUse, offer("n", "1"), Request { cpu_millis: Some(9_000), ..request() }),
         (Reason::MemoryInUse, offer("n", "1"), Request { memory_bytes: Some(65 << 30), ..request() }),
         (Reason::StorageInUse, offer("n", "1"), Request { storage_bytes: 101 << 30, ..request() }),
@@ -132,4 +139,52 @@ fn a_task_without_devices_goes_to_any_node() {
         Request { devices: 0, cpu_millis: Some(500), memory_bytes: Some(1 << 20), resource_name: "nvidia.com/gpu".into(), ..request() };
     let other = Offer { resource_name: "nvidia.com/mig-1g.10gb".into(), free_devices: 0, ..offer("n", "1") };
     assert_eq!(choose(&[other], &wanted).map(|assignment| assignment.held.device_price), Ok("1".parse().expect("a price")));
+}
+
+#[test]
+fn neighbours_are_as_both_sides_tenancy_allows() {
+    let tenant = |escrow: &str, namespace: &str, tenancy: &str| Tenant {
+        funding: FundingId::internal(escrow),
+        namespace: namespace.into(),
+        tenancy: tenancy.into(),
+    };
+    // Who is there, replicas of a device, who comes, and whether they may be neighbours.
+    let cases = [
+        (tenant("x", "b", "Shared"), 1, "Shared", true),
+        (tenant("x", "b", "Shared"), 4, "Shared", false),
+        (tenant("x", "team", "Shared"), 4, "Shared", true),
+        (tenant("x", "b", "Shared"), 1, "Dedicated", false),
+        (tenant("e", "b", "Shared"), 1, "Dedicated", true),
+        (tenant("x", "b", "Dedicated"), 1, "Shared", false),
+        (tenant("e", "b", "Dedicated"), 1, "Shared", true),
+        (tenant("e", "team", "Shared"), 1, "Exclusive", false),
+        (tenant("e", "team", "Exclusive"), 1, "Shared", false),
+    ];
+    for (there, replicas_per_device, tenancy, may) in cases {
+        let offer = Offer {
+            replicas_per_device,
+            tenancies: vec!["Shared".into(), "Dedicated".into(), "Exclusive".into()],
+            // As many are free as there are: what counts here is who has the rest.
+            tenants: vec![there.clone()],
+            ..offer("n", "1")
+        };
+        let found = choose(&[offer], &Request { tenancy: tenancy.into(), ..request() });
+        assert_eq!(found.is_ok(), may, "{there:?} and {tenancy}");
+    }
+}
+
+#[test]
+fn alone_on_a_node_a_task_holds_and_pays_for_every_device() {
+    let all = Offer { tenancies: vec!["Exclusive".into()], ..offer("n", "1.50") };
+    let alone = Request { tenancy: "Exclusive".into(), ..request() };
+    let assignment = choose(&[all], &alone).expect("fits");
+    assert_eq!((assignment.held.devices, assignment.price_per_hour.to_string()), (4, "6.00".into()));
+}
+
+#[test]
+fn private_data_stays_with_the_escrows_own_provider() {
+    let private = Offer { data_classes: vec!["Private".into()], ..offer("n", "1") };
+    let wanted = |own: Option<&str>| Request { data_class: "Private".into(), own_provider: own.map(Into::into), ..request() };
+    assert!(choose(std::slice::from_ref(&private), &wanted(Some("acme"))).is_ok());
+    assert_eq!(choose(&[private], &wanted(Some("else"))).expect_err("another's")[0].reason, Reason::DataClassNotAllowed);
 }

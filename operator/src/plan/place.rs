@@ -36,6 +36,8 @@ pub struct Payer {
     pub chain: Option<String>,
     pub token: String,
     pub available: Amount,
+    /// The provider that the escrow calls its own.
+    pub own_provider: Option<String>,
 }
 
 /// The escrow that pays, or what is missing.
@@ -60,7 +62,7 @@ pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
         return Err(Wait::new("EscrowNotReady", format!("Escrow {name} is not in the books yet")));
     };
     let chain = escrow.spec.account_id.as_ref().and(escrow.spec.chain.clone());
-    Ok(Payer { funding, chain, token: escrow.spec.token.clone(), available })
+    Ok(Payer { funding, chain, token: escrow.spec.token.clone(), available, own_provider: escrow.spec.provider.clone() })
 }
 
 fn request(task: &Task, payer: &Payer, excluded_nodes: Vec<String>) -> Request {
@@ -68,6 +70,8 @@ fn request(task: &Task, payer: &Payer, excluded_nodes: Vec<String>) -> Request {
     let units = |quantity: &Option<supercargo_crds::Quantity>| quantity.as_ref().and_then(|found| found.units().ok());
     Request {
         funding: payer.funding.clone(),
+        namespace: task.namespace.clone(),
+        own_provider: payer.own_provider.clone(),
         chain: payer.chain.clone(),
         token: payer.token.clone(),
         resource_name: spec.resources.gpu.resource_name.clone(),
@@ -93,6 +97,8 @@ fn request(task: &Task, payer: &Payer, excluded_nodes: Vec<String>) -> Request {
         allow_providers: spec.placement.providers.allow.clone(),
         deny_providers: spec.placement.providers.deny.clone(),
         excluded_nodes,
+        // Claims are not watched here: a pod whose volume is elsewhere waits for its start timeout and says so.
+        only_nodes: None,
     }
 }
 

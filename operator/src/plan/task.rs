@@ -11,7 +11,7 @@ use supercargo_crds::names::task_condition::{FINISHED, PLACED, RECONCILING, RESE
 use supercargo_crds::task_status::{Assignment, Attempt, ComputeTaskStatus, Cost, Usage, Waiting};
 use supercargo_crds::validate;
 use supercargo_ledger::Posting;
-use supercargo_market::placement::Offer;
+use supercargo_market::placement::{Offer, Tenant};
 
 /// A start is told only when the end does not come at once: the end tells it too.
 const QUIET_SECONDS: i64 = 2;
@@ -375,8 +375,8 @@ fn wait_or_place(
     }
     match place::place(world, offers, task, now) {
         Ok((posting, placement)) => {
+            take(offers, task, &posting, &placement);
             postings.push(posting);
-            take(offers, &placement);
             None
         }
         Err(reasons) => waits(world, task, reasons, now),
@@ -384,7 +384,7 @@ fn wait_or_place(
 }
 
 /// What one placement leaves for the next in the same pass.
-fn take(offers: &mut [Offer], placement: &Placement) {
+fn take(offers: &mut [Offer], task: &Task, posting: &Posting, placement: &Placement) {
     for offer in offers.iter_mut().filter(|offer| offer.node == placement.node) {
         if offer.resource_name == placement.resource_name {
             offer.free_devices = offer.free_devices.saturating_sub(placement.devices);
@@ -392,6 +392,10 @@ fn take(offers: &mut [Offer], placement: &Placement) {
         offer.free_cpu_millis = offer.free_cpu_millis.saturating_sub(placement.cpu_millis);
         offer.free_memory_bytes = offer.free_memory_bytes.saturating_sub(placement.memory_bytes);
         offer.free_pods = offer.free_pods.saturating_sub(1);
+        if let Posting::Reserve { funding, .. } = posting {
+            let tenancy = task.spec.placement.tenancy.name().to_owned();
+            offer.tenants.push(Tenant { funding: funding.clone(), namespace: task.namespace.clone(), tenancy });
+        }
     }
 }
 

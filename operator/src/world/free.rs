@@ -3,11 +3,11 @@
 
 use super::World;
 use super::records::{Node, ProviderNode, Requests};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use supercargo_crds::common::IsolationLevel;
 use supercargo_crds::node::Availability;
 use supercargo_crds::pool::{Accepts, ProviderPoolSpec};
-use supercargo_market::placement::{Closed, Offer, Prices};
+use supercargo_market::placement::{Closed, Offer, Prices, Tenant};
 
 /// A newcomer's reputation.
 const NEWCOMER: u8 = 50;
@@ -40,9 +40,26 @@ impl World {
         taken
     }
 
+    /// Whose tasks are on every node.
+    fn tenants(&self) -> HashMap<&str, BTreeSet<Tenant>> {
+        let tenancies: HashMap<&str, &str> =
+            self.tasks.values().map(|task| (task.uid.as_str(), task.spec.placement.tenancy.name())).collect();
+        let mut tenants: HashMap<&str, BTreeSet<Tenant>> = HashMap::new();
+        for (work, reservation) in &self.reservations {
+            let placement = &reservation.placement;
+            tenants.entry(&placement.node).or_default().insert(Tenant {
+                funding: reservation.funding.clone(),
+                namespace: placement.namespace.clone(),
+                tenancy: tenancies.get(work.uid.as_str()).copied().unwrap_or("Shared").to_owned(),
+            });
+        }
+        tenants
+    }
+
     /// Everything that is on offer, as it stands.
     pub fn offers(&self) -> Vec<Offer> {
         let taken = self.taken();
+        let tenants = self.tenants();
         let mut offers = Vec::new();
         for provided in self.provider_nodes.values() {
             let (Some(node), Some(pool)) = (self.nodes.get(&provided.spec.node_name), self.pools.get(&provided.spec.pool)) else {
@@ -50,12 +67,13 @@ impl World {
             };
             let none = Default::default();
             let used = taken.get(node.name.as_str()).unwrap_or(&none);
-            let resources = self.sold_resources(node, &pool.spec);
+            let mut resources = self.sold_resources(node, &pool.spec);
             if resources.is_empty() {
-                offers.extend(offer(provided, node, &pool.spec, "", used));
+                resources.push("");
             }
             for resource in resources {
-                offers.extend(offer(provided, node, &pool.spec, resource, used));
+                let there = tenants.get(node.name.as_str()).into_iter().flatten().cloned().collect();
+                offers.extend(offer(provided, node, &pool.spec, resource, used).map(|offer| Offer { tenants: there, ..offer }));
             }
         }
         offers
@@ -123,7 +141,10 @@ fn offer(provided: &ProviderNode, node: &Node, pool: &ProviderPoolSpec, resource
         accepts_internal: pool.accepts.contains(&Accepts::Internal),
         chain: pool.chain.clone(),
         region: provided.spec.region.clone().or_else(|| pool.region.clone()),
+        zone: node.labels.get("topology.kubernetes.io/zone").cloned(),
         reputation: NEWCOMER,
+        replicas_per_device: node.labels.get("nvidia.com/gpu.replicas").and_then(|count| count.parse().ok()).unwrap_or(1),
+        tenants: Vec::new(),
         labels: labels_of(node),
         data_classes: classes.iter().map(|class| class.name().to_owned()).collect(),
         tenancies: pool.tenancies.iter().map(|tenancy| tenancy.name().to_owned()).collect(),
