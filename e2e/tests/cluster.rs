@@ -1,51 +1,198 @@
-//! The local cluster itself: it heals whatever is killed, and leaves nothing behind.
+//! The local cluster itself: it heals whatever is killed, leaves nothing behind, and refuses in one line what can't work.
 
-use serde_json::Value;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::Duration;
-use supercargo_e2e::cluster::{self, Layout, Processes, remains};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use supercargo_e2e::cluster::{self, ClusterInfo, Layout, Processes, remains};
 use supercargo_e2e::{http, kubectl, wait};
+use tempfile::TempDir;
 
-/// Two tests of one cluster: the second begins where the first ends.
+/// A second checkout, as far as the cluster is concerned: it has the programs of this one and state of its own. A cluster
+/// of this checkout can stay up beside it.
+fn checkout() -> Result<(TempDir, Layout)> {
+    let folder = tempfile::Builder::new().prefix("checkout-").tempdir()?;
+    let module = folder.path().join("e2e/cluster/go.mod");
+    std::fs::create_dir_all(module.parent().context("it lies in a folder")?)?;
+    std::fs::write(module, "")?;
+    std::fs::create_dir(folder.path().join(".state"))?;
+    std::os::unix::fs::symlink(Layout::here()?.state().join("bin"), folder.path().join(".state/bin"))?;
+    let layout = Layout::of(folder.path())?;
+    Ok((folder, layout))
+}
+
 #[tokio::test]
 async fn a_cluster_heals_whatever_is_killed_and_leaves_nothing_behind() {
     http::install_tls();
-    let layout = Layout::here().expect("a checkout");
-    cluster::down(&layout).await.expect("whatever was there is taken down");
+    let (_folder, layout) = checkout().expect("a second checkout");
     let before = remains::count(&layout).expect("counts");
+    let journey = heals(&layout).await;
+    let down = cluster::down(&layout).await;
+    journey.expect("the cluster heals");
+    down.expect("goes down");
 
-    let info = cluster::up(&layout).await.expect("comes up");
-    let processes = Processes::new(&layout);
-    let ids = || -> BTreeMap<String, Option<u32>> { cluster::status(&layout).expect("a status").into_iter().collect() };
-    let first = ids();
-    assert!(first.values().all(Option::is_some), "{first:?}");
-    cluster::up(&layout).await.expect("comes up again");
-    assert_eq!(ids(), first, "a healthy cluster is left as it is");
-
-    kubectl::run(&layout, &["create", "configmap", "kept", "--from-literal=a=b"]).await.expect("something is written");
-    for name in cluster::process_names(&info) {
-        let pid = processes.alive(&name).unwrap_or_else(|| panic!("{name} runs"));
-        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill starts");
-        assert!(killed.success(), "{name} is killed");
-        wait::until(format!("{name} to be gone"), Duration::from_secs(5), || async { Ok(processes.alive(&name).is_none().then_some(())) })
-            .await
-            .expect("it goes");
-        cluster::up(&layout).await.unwrap_or_else(|error| panic!("healing {name}: {error:#}"));
-        let now = ids();
-        assert!(now.values().all(Option::is_some), "after {name}: {now:?}");
-        assert_ne!(now[&name], Some(pid), "{name} is another process");
-    }
-    wait::until("what was written to be read", Duration::from_secs(30), || async {
-        let Ok(text) = kubectl::run(&layout, &["get", "configmap", "kept", "-o", "json"]).await else { return Ok(None) };
-        let kept: Value = serde_json::from_str(&text)?;
-        Ok((kept["data"]["a"] == "b").then_some(()))
+    // A process's namespaces go a moment after it.
+    let left = wait::until("everything to be gone", Duration::from_secs(20), || async {
+        Ok(remains::left_behind(&before, &remains::count(&layout)?).is_empty().then(Vec::new))
     })
-    .await
-    .expect("nothing was lost");
-
-    cluster::down(&layout).await.expect("goes down");
-    let left = remains::left_behind(&before, &remains::count(&layout).expect("counts"));
+    .await;
+    let left = left.unwrap_or_else(|_| remains::left_behind(&before, &remains::count(&layout).expect("counts")));
     println!("figure bedrock.left_behind {} things", left.iter().map(|(_, count)| count).sum::<usize>());
     assert!(left.is_empty(), "left behind: {left:?}");
     cluster::down(&layout).await.expect("going down twice is no error");
+}
+
+async fn heals(layout: &Layout) -> Result<()> {
+    let info = cluster::up(layout).await?;
+    let processes = Processes::new(layout);
+    let ids = || -> Result<BTreeMap<String, Option<u32>>> { Ok(cluster::status(layout)?.into_iter().collect()) };
+    let first = ids()?;
+    cluster::up(layout).await.context("coming up again")?;
+    let second = ids()?;
+    ensure!(second == first && first.values().all(Option::is_some), "a healthy cluster is left as it is: {first:?}, then {second:?}");
+
+    kubectl::run(layout, &["create", "configmap", "kept", "--from-literal=a=b"]).await?;
+    let known = remember_on_chain(&info).await?;
+    for name in cluster::process_names(&info) {
+        let started = Instant::now();
+        let pid = processes.alive(&name).with_context(|| format!("{name} runs"))?;
+        ensure!(Command::new("kill").args(["-9", &pid.to_string()]).status()?.success(), "{name} is killed");
+        let gone = || async { Ok(processes.alive(&name).is_none().then_some(())) };
+        wait::until(format!("{name} to be gone"), Duration::from_secs(5), gone).await?;
+        cluster::up(layout).await.with_context(|| format!("healing {name}"))?;
+        let now = ids()?;
+        ensure!(now.values().all(Option::is_some), "after {name}: {now:?}");
+        ensure!(now[&name] != Some(pid), "{name} is another process");
+        println!("{name} healed in {:.1} s", started.elapsed().as_secs_f32());
+    }
+    let kept: Value = serde_json::from_str(&kubectl::run(layout, &["get", "configmap", "kept", "-o", "json"]).await?)?;
+    ensure!(kept["data"]["a"] == "b", "etcd kept what was written: {kept}");
+    let receipt = rpc(&info, "eth_getTransactionReceipt", json!([known])).await?;
+    ensure!(receipt["status"] == "0x1", "the chain kept the transaction: {receipt}");
+    Ok(())
+}
+
+/// A transaction that the chain has written to its disk: two blocks later, and a block comes each second.
+async fn remember_on_chain(info: &ClusterInfo) -> Result<Value> {
+    let accounts = rpc(info, "eth_accounts", json!([])).await?;
+    let transfer = json!([{"from": accounts[0], "to": accounts[1], "value": "0x1"}]);
+    let transaction = rpc(info, "eth_sendTransaction", transfer).await?;
+    let height = |block: &Value| block.as_str().and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+    wait::until("the transaction to be three blocks deep", Duration::from_secs(20), || async {
+        let receipt = rpc(info, "eth_getTransactionReceipt", json!([transaction])).await?;
+        let head = height(&rpc(info, "eth_blockNumber", json!([])).await?);
+        Ok(height(&receipt["blockNumber"]).zip(head).is_some_and(|(mined, head)| head >= mined + 3).then_some(()))
+    })
+    .await?;
+    Ok(transaction)
+}
+
+async fn rpc(info: &ClusterInfo, method: &str, params: Value) -> Result<Value> {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let mut answer: Value = http::client()?.post(&info.chain_url).json(&body).send().await?.json().await?;
+    ensure!(answer["error"].is_null(), "{method}: {answer}");
+    Ok(answer["result"].take())
+}
+
+/// `local up` in that checkout, after `prepare` ran as a shell command in a mount namespace of its own.
+fn refused_after(layout: &Layout, prepare: &str) -> Output {
+    // A copy, since a user without rights can't look into everybody's build folder.
+    let local = layout.root.join("local");
+    std::fs::copy(env!("CARGO_BIN_EXE_local"), &local).expect("copies");
+    let script = format!("set -eu; cd {root}; {prepare} {local} up", root = layout.root.display(), local = local.display());
+    Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", &script]).output().expect("starts")
+}
+
+fn assert_refused(layout: &Layout, output: &Output, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.trim().lines().count(), 1, "one line: {said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} in {said}");
+    }
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "it is refused before anything is begun");
+    let left = remains::count(layout).expect("counts");
+    assert_eq!((left["processes"], left["cgroups"], left["socket folders"]), (0, 0, 0));
+    assert!(!Command::new("ip").args(["link", "show", &layout.bridge()]).output().expect("ip starts").status.success(), "no bridge");
+}
+
+#[test]
+fn without_root_it_says_so() {
+    let (folder, layout) = checkout().expect("a checkout");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("opens the folder");
+    let output = refused_after(&layout, "setpriv --reuid 65534 --regid 65534 --clear-groups");
+    assert_refused(&layout, &output, &["run it as root"]);
+    assert!(!layout.cluster().exists());
+}
+
+#[test]
+fn without_the_right_to_write_cgroups_it_says_so() {
+    let (_folder, layout) = checkout().expect("a checkout");
+    let read_only =
+        "for m in $(grep -oE ' /sys/fs/cgroup[^ ]* cgroup2? ' /proc/self/mounts | cut -d' ' -f2); do mount -o remount,bind,ro $m; done;";
+    let output = refused_after(&layout, read_only);
+    assert_refused(&layout, &output, &["cgroup", "run it as root on a machine that allows it"]);
+    assert!(!layout.cluster().exists());
+}
+
+#[test]
+fn with_a_disk_nearly_full_it_says_so() {
+    let (_folder, layout) = checkout().expect("a checkout");
+    let root = layout.root.display().to_string();
+    let small = format!(
+        "mkdir /tmp/copy-$$; cp -a {root}/. /tmp/copy-$$; mount -t tmpfs -o size=64m tmpfs {root}; cp -a /tmp/copy-$$/. {root}; \
+         rm -r /tmp/copy-$$; cd {root};"
+    );
+    let output = refused_after(&layout, &small);
+    assert_refused(&layout, &output, &["has 0 GiB left", "make room"]);
+    assert!(!layout.cluster().exists());
+}
+
+#[test]
+fn with_a_program_built_only_in_part_it_says_which_and_how_to_build_it_again() {
+    let (folder, layout) = checkout().expect("a checkout");
+    let (real, bin) = (Layout::here().expect("a checkout").state().join("bin"), folder.path().join(".state/bin"));
+    std::fs::remove_file(&bin).expect("the link goes");
+    std::fs::create_dir(&bin).expect("makes a folder");
+    for program in ["kube", "containerd", "containerd-shim-runc-v2", "ctr", "anvil"] {
+        std::os::unix::fs::symlink(real.join(program), bin.join(program)).expect("links");
+    }
+    assert_refused(&layout, &refused_after(&layout, ""), &["not built: runc", "make cluster-bin"]);
+    let whole = std::fs::read(real.join("runc")).expect("reads");
+    std::fs::write(bin.join("runc"), &whole[..whole.len() / 2]).expect("writes");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bin.join("runc"), open).expect("can be run");
+    assert_refused(&layout, &refused_after(&layout, ""), &["built only in part", "runc && make cluster-bin"]);
+}
+
+/// As `up` would have recorded it, with this port for the chain.
+fn record(layout: &Layout, version: u32, chain: u16) {
+    let mut ports = serde_json::to_value(cluster::Ports::free().expect("free ports")).expect("a value");
+    ports["chain"] = chain.into();
+    let info = json!({
+        "version": version, "subnet": 250, "ports": ports, "nodes": ["node-1", "node-2"], "kubeconfig": "", "auditLog": "",
+        "chainUrl": "", "chainId": 1, "prometheusUrl": "",
+    });
+    std::fs::create_dir_all(layout.cluster()).expect("makes the folder");
+    std::fs::write(layout.cluster().join("cluster.json"), info.to_string()).expect("writes");
+}
+
+#[tokio::test]
+async fn with_a_port_taken_or_a_folder_of_another_version_it_says_so_and_down_clears_it() {
+    let (_folder, layout) = checkout().expect("a checkout");
+    let somebody = std::net::TcpListener::bind(("0.0.0.0", 0)).expect("a port");
+    let port = somebody.local_addr().expect("an address").port();
+    record(&layout, cluster::STATE_VERSION, port);
+    assert_refused(
+        &layout,
+        &refused_after(&layout, ""),
+        &[&format!("port {port}, which chain of this cluster had, is taken"), "`make down`"],
+    );
+    record(&layout, cluster::STATE_VERSION + 1, port);
+    assert_refused(&layout, &refused_after(&layout, ""), &["another version of this checkout", "`make down`"]);
+    cluster::down(&layout).await.expect("goes down");
+    assert!(!Path::exists(&layout.cluster()));
 }

@@ -42,16 +42,26 @@ pub fn make(group: &str) -> Result<()> {
         for part in group.split('/') {
             let parent = folder.clone();
             folder.push(part);
-            std::fs::create_dir_all(&folder).with_context(|| {
-                format!(
-                    "making the cgroup {}: the local cluster needs to write cgroups; run it as root on a machine that allows it",
-                    folder.display()
-                )
-            })?;
+            std::fs::create_dir_all(&folder).with_context(|| cannot_make(&folder))?;
             inherit_cpuset(&parent, &folder)?;
         }
     }
     Ok(())
+}
+
+/// Whether `group` can be made, asked without leaving it there.
+pub fn check_writable(group: &str) -> Result<()> {
+    for hierarchy in hierarchies()? {
+        let folder = hierarchy.join(group);
+        if !folder.exists() {
+            std::fs::create_dir(&folder).and_then(|()| std::fs::remove_dir(&folder)).with_context(|| cannot_make(&folder))?;
+        }
+    }
+    Ok(())
+}
+
+fn cannot_make(folder: &Path) -> String {
+    format!("making the cgroup {}: the local cluster needs to write cgroups; run it as root on a machine that allows it", folder.display())
 }
 
 /// A fresh v1 cpuset is empty and refuses processes until it has processors and memory nodes.

@@ -1,10 +1,10 @@
 //! etcd, the API server, the controller manager and the scheduler: what each is started with, and when it is ready.
 
-use super::layout::{ClusterInfo, Layout};
+use super::layout::{ClusterInfo, Layout, write_if_changed};
 use super::pki;
 use super::process::{Processes, Spec};
 use crate::wait;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::time::Duration;
 
 /// Every write to the API is logged, so that tests can count who wrote what; reads are not.
@@ -19,7 +19,7 @@ rules:
 ";
 
 pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
-    std::fs::write(layout.cluster().join("audit-policy.yaml"), AUDIT_POLICY).context("writing the audit policy")?;
+    write_if_changed(&layout.cluster().join("audit-policy.yaml"), AUDIT_POLICY)?;
     for user in ["admin", "controller-manager", "scheduler"] {
         pki::write_kubeconfig(layout, info, user)?;
     }
@@ -28,11 +28,11 @@ pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes) 
         let component = if name == "etcd" { name.to_owned() } else { format!("kube-{name}") };
         Spec::new(name, kube.clone(), std::iter::once(component).chain(args).collect())
     };
-    processes.ensure(&spec("etcd", etcd(layout, info)))?;
-    let started = processes.ensure(&spec("apiserver", api_server(layout, info)))?;
+    processes.ensure(&spec("etcd", etcd(layout, info))).await?;
+    let started = processes.ensure(&spec("apiserver", api_server(layout, info))).await?;
     ready(layout, processes).await?;
-    processes.ensure(&spec("controller-manager", controller_manager(layout, info)))?;
-    processes.ensure(&spec("scheduler", scheduler(layout, info)))?;
+    processes.ensure(&spec("controller-manager", controller_manager(layout, info))).await?;
+    processes.ensure(&spec("scheduler", scheduler(layout, info))).await?;
     if started {
         // The kubelets' and Prometheus's rights; the rest is built in.
         crate::kubectl::apply(layout, super::observe::RBAC).await?;

@@ -101,6 +101,14 @@ impl Layout {
     }
 }
 
+/// Writes a configuration, unless it is there already: kube-proxy ends when its own is written again, even unchanged.
+pub fn write_if_changed(file: &Path, text: &str) -> Result<()> {
+    if std::fs::read_to_string(file).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
 /// What `up` chose, for the driver's next run and for whoever wants to talk to the cluster.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -138,6 +146,19 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Each port with the process that listens on it.
+    pub fn by_process(&self) -> [(&'static str, u16); 7] {
+        [
+            ("etcd", self.etcd),
+            ("etcd", self.etcd_peer),
+            ("apiserver", self.api),
+            ("controller-manager", self.controllers),
+            ("scheduler", self.scheduler),
+            ("prometheus", self.prometheus),
+            ("chain", self.chain),
+        ]
+    }
+
     /// Asks the kernel for free ones; all are held at once, so that no two are equal.
     pub fn free() -> Result<Self> {
         let held: Vec<_> = (0..7)

@@ -10,6 +10,7 @@ mod observe;
 mod pki;
 mod preflight;
 mod process;
+mod programs;
 pub mod remains;
 pub mod shell;
 
@@ -19,7 +20,8 @@ pub use process::Processes;
 
 use crate::{kubectl, wait};
 use anyhow::{Context, Result};
-
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// The image of the container that holds a pod's namespaces.
@@ -31,21 +33,28 @@ pub async fn up(layout: &Layout) -> Result<ClusterInfo> {
     preflight::check(layout)?;
     let started = Instant::now();
     let stage = |what: &str| println!("{:>6.1} s  {what}", started.elapsed().as_secs_f32());
+    let fresh = layout.read_info()?.is_none();
     let info = recorded_or_chosen(layout)?;
     let processes = Processes::new(layout);
     network::ensure_bridge(layout, info.subnet)?;
     pki::ensure(layout, &info)?;
     control_plane::ensure(layout, &info, &processes).await?;
     stage("control plane answers");
-    for index in 0..info.nodes.len() {
-        node::ensure(layout, &info, &processes, index).await?;
+    let mut healed = Vec::new();
+    for (index, node) in info.nodes.iter().enumerate() {
+        let now = jiff::Timestamp::now();
+        if node::ensure(layout, &info, &processes, index).await? {
+            healed.push((node.as_str(), now));
+        }
     }
     observe::ensure_chain(layout, &info, &processes).await?;
     observe::ensure_prometheus(layout, &info, &processes).await?;
     stage("chain and Prometheus answer");
-    nodes_ready(layout, &info, &processes).await?;
+    nodes_ready(layout, &info, &processes, &healed).await?;
     stage("all nodes are Ready");
-    println!("figure bedrock.nodes_ready {:.1} s", started.elapsed().as_secs_f32());
+    if fresh {
+        println!("figure bedrock.nodes_ready {:.1} s", started.elapsed().as_secs_f32());
+    }
     Ok(info)
 }
 
@@ -103,22 +112,47 @@ fn recorded_or_chosen(layout: &Layout) -> Result<ClusterInfo> {
     Ok(info)
 }
 
-async fn nodes_ready(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
-    let query = [
-        "get",
-        "nodes",
-        "-o",
-        "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}",
-    ];
+/// Every node is Ready and every process runs. A node that was healed has to say so itself, after it was started: what
+/// it said before it was killed still stands for a while.
+async fn nodes_ready(layout: &Layout, info: &ClusterInfo, processes: &Processes, healed: &[(&str, jiff::Timestamp)]) -> Result<()> {
     wait::until("every node to be Ready", Duration::from_secs(90), || async {
-        for node in &info.nodes {
-            for part in ["containerd", "kubelet"] {
-                let name = format!("{node}-{part}");
-                anyhow::ensure!(processes.alive(&name).is_some(), "{name} ended:\n{}", processes.last_words(&name));
-            }
+        for name in process_names(info) {
+            anyhow::ensure!(processes.alive(&name).is_some(), "{name} ended:\n{}", processes.last_words(&name));
         }
-        let Ok(listed) = kubectl::run(layout, &query).await else { return Ok(None) };
-        Ok(info.nodes.iter().all(|node| listed.lines().any(|line| line == format!("{node}=True"))).then_some(()))
+        let Ok(listed) = kubectl::run(layout, &["get", "nodes", "-o", "json"]).await else { return Ok(None) };
+        let listed: Value = serde_json::from_str(&listed).context("reading the nodes")?;
+        let heartbeats = ready_heartbeats(&listed);
+        let ready = |node: &String| {
+            let since = healed.iter().find(|(name, _)| name == node).map(|(_, since)| *since);
+            heartbeats.get(node.as_str()).is_some_and(|heartbeat| since.is_none_or(|since| *heartbeat >= since))
+        };
+        Ok(info.nodes.iter().all(ready).then_some(()))
     })
     .await
+}
+
+/// The nodes that are Ready, with when they last said so.
+fn ready_heartbeats(nodes: &Value) -> BTreeMap<&str, jiff::Timestamp> {
+    let ready = |node: &Value| -> Option<jiff::Timestamp> {
+        let conditions = node["status"]["conditions"].as_array()?;
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready" && condition["status"] == "True")?;
+        ready["lastHeartbeatTime"].as_str()?.parse().ok()
+    };
+    let nodes = nodes["items"].as_array().into_iter().flatten();
+    nodes.filter_map(|node| Some((node["metadata"]["name"].as_str()?, ready(node)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_ready_node_counts_with_when_it_last_said_so() {
+        let node = |name: &str, status: &str| {
+            let ready = serde_json::json!({"type": "Ready", "status": status, "lastHeartbeatTime": "2026-01-02T03:04:05Z"});
+            serde_json::json!({"metadata": {"name": name}, "status": {"conditions": [ready]}})
+        };
+        let nodes = serde_json::json!({"items": [node("a", "True"), node("b", "Unknown"), {"metadata": {"name": "new"}}]});
+        assert_eq!(ready_heartbeats(&nodes), BTreeMap::from([("a", "2026-01-02T03:04:05Z".parse().unwrap())]));
+    }
 }

@@ -40,9 +40,7 @@ pub fn ensure_node(layout: &Layout, subnet: Subnet, index: usize, nodes: usize, 
     let (bridge, cable, address) = (layout.bridge(), cable(layout, index), subnet.node(index));
     let inside = |line: &str| sh(&format!("nsenter --target {pid} --net -- {line}"));
     if !succeeds(&format!("nsenter --target {pid} --net -- ip link show eth0")) {
-        if succeeds(&format!("ip link show {cable}")) {
-            sh(&format!("ip link del {cable}"))?;
-        }
+        remove_link(&cable)?;
         sh(&format!("ip link add {cable} type veth peer name eth0 netns {pid}"))?;
     }
     sh(&format!("ip link set {cable} master {bridge} up"))?;
@@ -61,11 +59,21 @@ pub fn ensure_node(layout: &Layout, subnet: Subnet, index: usize, nodes: usize, 
 /// Takes the bridge away, and with it the routes; the cables went with their nodes.
 pub fn remove(layout: &Layout, nodes: usize) -> Result<()> {
     for link in (0..nodes).map(|index| cable(layout, index)).chain([layout.bridge()]) {
-        if succeeds(&format!("ip link show {link}")) {
-            sh(&format!("ip link del {link}"))?;
-        }
+        remove_link(&link)?;
     }
     Ok(())
+}
+
+/// A cable goes by itself when its node's namespace does, a moment after the last process: perhaps just now.
+fn remove_link(link: &str) -> Result<()> {
+    let there = format!("ip link show {link}");
+    if !succeeds(&there) {
+        return Ok(());
+    }
+    match sh(&format!("ip link del {link}")) {
+        Err(error) if succeeds(&there) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn cable(layout: &Layout, index: usize) -> String {

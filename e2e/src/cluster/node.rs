@@ -2,7 +2,7 @@
 //! container runtime, the kubelet and kube-proxy that any machine would run. The kubelet's folder is a file system of
 //! its own on a loop device, so that limits on local storage are real.
 
-use super::layout::{ClusterInfo, Layout};
+use super::layout::{ClusterInfo, Layout, write_if_changed};
 use super::process::{Processes, Spec};
 use super::shell::run;
 use super::{cgroup, network, pki};
@@ -13,18 +13,20 @@ use std::time::Duration;
 
 const KUBELET_DISK: &str = "12G";
 
-/// Brings node number `index` up, or heals what of it is gone. Doesn't wait for it to be Ready.
-pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes, index: usize) -> Result<()> {
+/// Brings node number `index` up, or heals what of it is gone. Doesn't wait for it to be Ready. True when something of it
+/// was started now.
+pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes, index: usize) -> Result<bool> {
     let node = Node { layout, info, name: &info.nodes[index], index };
     let holder = node.ensure_namespaces(processes).await?;
     network::ensure_node(layout, info.subnet, index, info.nodes.len(), holder)?;
     node.write_configuration()?;
+    let mut started = false;
     for mut spec in [node.containerd(), node.kubelet(), node.proxy()] {
         spec.inside = Some(holder);
         spec.group = node.name.to_owned();
-        processes.ensure(&spec)?;
+        started |= processes.ensure(&spec).await?;
     }
-    Ok(())
+    Ok(started)
 }
 
 struct Node<'a> {
@@ -71,7 +73,7 @@ impl Node<'_> {
         args.push(script.display().to_string());
         let mut spec = Spec::new(&holder, PathBuf::from("unshare"), args);
         spec.group = self.name.to_owned();
-        processes.ensure(&spec)?;
+        processes.ensure(&spec).await?;
         wait::until(format!("the namespaces of {}", self.name), Duration::from_secs(20), || async {
             anyhow::ensure!(processes.alive(&holder).is_some(), "{} could not be set up:\n{}", self.name, processes.last_words(&holder));
             Ok(ready.exists().then_some(()))
@@ -125,8 +127,7 @@ impl Node<'_> {
             ("kubelet.yaml", self.kubelet_configuration()),
             ("proxy.yaml", self.proxy_configuration()),
         ] {
-            let file = self.folder(file);
-            std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+            write_if_changed(&self.folder(file), &text)?;
         }
         Ok(())
     }
@@ -147,7 +148,7 @@ impl Node<'_> {
              [grpc]\naddress = \"{socket}\"\n\
              [plugins.'io.containerd.cri.v1.images']\nsnapshotter = \"overlayfs\"\n\
              [plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = \"{pause}\"\n\
-             [plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\n\
+             [plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n\
              [plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = [\"/usr/lib/cni\", \"/opt/cni/bin\"]\nconf_dir = \"{cni}\"\n\
              [plugins.'io.containerd.cri.v1.runtime'.containerd]\ndefault_runtime_name = \"runc\"\n\
              [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\

@@ -1,9 +1,9 @@
 //! What runs beside Kubernetes: Prometheus, which scrapes kubelets, containers and pods, and the local chain.
 
-use super::layout::{ClusterInfo, Layout};
+use super::layout::{ClusterInfo, Layout, write_if_changed};
 use super::process::{Processes, Spec};
 use crate::wait;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub async fn ensure_chain(layout: &Layout, info: &ClusterInfo, processes: &Proce
     ]
     .map(str::to_owned)
     .to_vec();
-    let started = processes.ensure(&Spec::new("chain", layout.bin("anvil"), args))?;
+    let started = processes.ensure(&Spec::new("chain", layout.bin("anvil"), args)).await?;
     if started {
         wait::until("the chain to answer", Duration::from_secs(20), || async {
             anyhow::ensure!(processes.alive("chain").is_some(), "the chain ended:\n{}", processes.last_words("chain"));
@@ -66,7 +66,7 @@ pub async fn ensure_chain(layout: &Layout, info: &ClusterInfo, processes: &Proce
 
 pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
     let file = layout.cluster().join("prometheus.yaml");
-    std::fs::write(&file, configuration(layout, info)).with_context(|| format!("writing {}", file.display()))?;
+    write_if_changed(&file, &configuration(layout, info))?;
     let args = vec![
         format!("--config.file={}", file.display()),
         format!("--storage.tsdb.path={}", layout.cluster().join("prometheus").display()),
@@ -74,7 +74,7 @@ pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &
         "--storage.tsdb.retention.time=1d".into(),
         "--log.level=warn".into(),
     ];
-    let started = processes.ensure(&Spec::new("prometheus", PathBuf::from("prometheus"), args))?;
+    let started = processes.ensure(&Spec::new("prometheus", PathBuf::from("prometheus"), args)).await?;
     if started {
         wait::until("Prometheus to answer", Duration::from_secs(30), || async {
             anyhow::ensure!(processes.alive("prometheus").is_some(), "Prometheus ended:\n{}", processes.last_words("prometheus"));

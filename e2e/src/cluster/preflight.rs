@@ -1,6 +1,9 @@
-//! What would make `up` fail half-way is looked for first, and named in one line with what to do.
+//! What would make `up` fail half-way is looked for first, and named in one line with what to do. Nothing is made here,
+//! so nothing is left behind.
 
-use super::layout::Layout;
+use super::layout::{ClusterInfo, Layout};
+use super::process::Processes;
+use super::{cgroup, programs};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 
@@ -12,17 +15,27 @@ pub fn check(layout: &Layout) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "the local cluster makes namespaces, mounts and cgroups: run it as root");
     let missing: Vec<&str> = TOOLS.into_iter().filter(|tool| !on_path(tool)).collect();
     ensure!(missing.is_empty(), "not installed: {}; run `make prerequisites`", missing.join(", "));
-    let unbuilt: Vec<&str> = PROGRAMS.into_iter().filter(|program| !layout.bin(program).exists()).collect();
-    ensure!(unbuilt.is_empty(), "not built: {}; run `make cluster-bin`", unbuilt.join(", "));
+    built(layout)?;
     let socket = layout.containerd_socket("node-1");
     ensure!(socket.as_os_str().len() < 100, "{} is too long for a socket", socket.display());
     disk(&layout.root)?;
-    super::cgroup::hierarchies()?;
-    let running = super::process::Processes::new(layout).alive("apiserver").is_some();
-    match layout.read_info()? {
-        Some(info) if !running => port_is_free(info.ports.api),
-        _ => Ok(()),
-    }
+    let info = layout.read_info()?;
+    cgroup::check_writable(&Processes::new(layout).top_group())?;
+    info.map_or(Ok(()), |info| ports_are_free(layout, &info))
+}
+
+/// A program that is not there or not whole is built again by make once it is gone.
+fn built(layout: &Layout) -> Result<()> {
+    let unbuilt: Vec<&str> = PROGRAMS.into_iter().filter(|program| !layout.bin(program).exists()).collect();
+    ensure!(unbuilt.is_empty(), "not built: {}; run `make cluster-bin`", unbuilt.join(", "));
+    let broken: Vec<String> = PROGRAMS
+        .into_iter()
+        .map(|program| layout.bin(program))
+        .filter(|file| !programs::is_whole(file))
+        .map(|file| file.display().to_string())
+        .collect();
+    ensure!(broken.is_empty(), "built only in part: run `rm {} && make cluster-bin`", broken.join(" "));
+    Ok(())
 }
 
 fn on_path(tool: &str) -> bool {
@@ -42,11 +55,17 @@ fn disk(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn port_is_free(port: u16) -> Result<()> {
-    match std::net::TcpListener::bind(("0.0.0.0", port)) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            bail!("port {port}, which this cluster's API server had, is taken ({error}): run `make down`, then `make up` for a new one")
+/// A port that somebody else took while our process was gone. Our own leftovers are no hindrance: they are ended before
+/// the process is started again.
+fn ports_are_free(layout: &Layout, info: &ClusterInfo) -> Result<()> {
+    let processes = Processes::new(layout);
+    for (process, port) in info.ports.by_process() {
+        if processes.any(process)? {
+            continue;
+        }
+        if let Err(error) = std::net::TcpListener::bind(("0.0.0.0", port)) {
+            bail!("port {port}, which {process} of this cluster had, is taken ({error}): run `make down`, then `make up` for another");
         }
     }
+    Ok(())
 }

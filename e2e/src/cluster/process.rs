@@ -62,9 +62,13 @@ impl Processes {
     }
 
     /// Starts it if it doesn't run. True when it was started now.
-    pub fn ensure(&self, spec: &Spec) -> Result<bool> {
+    pub async fn ensure(&self, spec: &Spec) -> Result<bool> {
         if self.alive(&spec.name).is_some() {
             return Ok(false);
+        }
+        if spec.group == spec.name {
+            // What it started itself may have outlived it, and would hold its port.
+            self.end(&spec.group).await.with_context(|| format!("ending what is left of {}", spec.name))?;
         }
         self.start(spec).with_context(|| format!("starting {}", spec.name))?;
         Ok(true)
@@ -120,9 +124,9 @@ impl Processes {
         Ok(())
     }
 
-    /// Forgets a process that is known to be gone, so that its id is not looked up again.
-    pub fn forget(&self, name: &str) {
-        let _ = std::fs::remove_file(self.record(name));
+    /// Whether anything at all runs in the part `group` of the cluster.
+    pub fn any(&self, group: &str) -> Result<bool> {
+        Ok(!cgroup::processes(&format!("{}/{group}", self.top_group()))?.is_empty())
     }
 
     /// The last lines that a process wrote, for a message that explains.
