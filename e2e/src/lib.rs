@@ -13,4 +13,5 @@ pub mod install;
 pub mod journey;
 pub mod kubectl;
 pub mod people;
+pub mod postgres;
 pub mod wait;
