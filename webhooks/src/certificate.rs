@@ -67,7 +67,8 @@ pub fn new_leaf(authority: &Authority, names: &[String], now: SystemTime) -> Res
 pub fn read(certificate: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, CertificateError> {
     let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(key)?;
-    Ok(Arc::new(CertifiedKey::new(chain, rustls::crypto::ring::sign::any_supported_type(&key)?)))
+    // Held to each other: a pair that is caught half-written is refused, and the last good one stays.
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())?))
 }
 
 /// What is served now.
@@ -87,5 +88,25 @@ impl Served {
 impl ResolvesServerCert for Served {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate =
+            CertificateParams::new(vec!["a.test".to_owned()]).and_then(|parameters| parameters.self_signed(&key)).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_pair_that_does_not_belong_together_is_refused() {
+        let ((certificate, key), (_, other)) = (pair(), pair());
+        assert!(read(certificate.as_bytes(), key.as_bytes()).is_ok());
+        assert!(read(certificate.as_bytes(), other.as_bytes()).is_err());
+        assert!(read(b"", key.as_bytes()).is_err());
     }
 }

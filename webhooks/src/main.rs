@@ -34,7 +34,7 @@ struct Arguments {
     /// A certificate that somebody else makes and renews, such as cert-manager; then no authority is made
     #[arg(long, requires = "key_file")]
     certificate_file: Option<PathBuf>,
-    #[arg(long)]
+    #[arg(long, requires = "certificate_file")]
     key_file: Option<PathBuf>,
 }
 
@@ -69,14 +69,10 @@ async fn certificate(arguments: Arguments) -> Result<Arc<Served>> {
         return Ok(served);
     }
     let client = Client::try_default().await.context("reaching the API server")?;
-    let authority = authority::ensure(&client, &arguments.namespace, &arguments.secret).await?;
+    let (authority, names) = (authority::ensure(&client, &arguments.namespace, &arguments.secret).await?, names(&arguments));
     authority::announce(&client, &arguments.webhook, &authority).await?;
-    let names = names(&arguments);
     let served = Arc::new(Served::new(certificate::new_leaf(&authority, &names, SystemTime::now())?));
-    tokio::spawn(again_and_again(served.clone(), LEAF_LIFE * 2 / 3, move || {
-        Ok(certificate::new_leaf(&authority, &names, SystemTime::now())?)
-    }));
-    tokio::spawn(keep_announced(client, arguments));
+    tokio::spawn(keep_own(client, arguments, names, authority, served.clone()));
     Ok(served)
 }
 
@@ -96,17 +92,31 @@ async fn again_and_again(served: Arc<Served>, pause: Duration, make: impl Fn() -
     }
 }
 
-/// Whoever writes the configuration anew takes the bundle away: it is put back.
-async fn keep_announced(client: Client, arguments: Arguments) {
+/// Every minute: an authority that was replaced, or a leaf that is getting old, gives another leaf; and whoever wrote the
+/// configuration anew took the bundle away, so it is put back.
+async fn keep_own(client: Client, arguments: Arguments, names: Vec<String>, mut authority: Authority, served: Arc<Served>) {
+    let mut made = SystemTime::now();
     loop {
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let told: Result<Authority, _> = authority::ensure(&client, &arguments.namespace, &arguments.secret).await;
-        let told = match told {
-            Ok(authority) => authority::announce(&client, &arguments.webhook, &authority).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = told {
-            tracing::warn!(%error, "announcing the authority");
+        if let Err(error) = look_after(&client, &arguments, &names, &mut authority, &mut made, &served).await {
+            tracing::warn!("looking after the certificate: {error:#}");
         }
     }
+}
+
+async fn look_after(
+    client: &Client,
+    arguments: &Arguments,
+    names: &[String],
+    authority: &mut Authority,
+    made: &mut SystemTime,
+    served: &Served,
+) -> Result<()> {
+    let current = authority::ensure(client, &arguments.namespace, &arguments.secret).await?;
+    let old = made.elapsed().is_ok_and(|age| age >= LEAF_LIFE * 2 / 3);
+    if current != *authority || old {
+        served.swap(certificate::new_leaf(&current, names, SystemTime::now())?);
+        (*authority, *made) = (current, SystemTime::now());
+    }
+    Ok(authority::announce(client, &arguments.webhook, authority).await?)
 }

@@ -36,7 +36,11 @@ impl Counters {
     }
 }
 
-fn reply(counters: &Counters, body: &[u8]) -> warp::reply::WithStatus<String> {
+fn reply(counters: &Counters, body: &[u8]) -> warp::reply::WithHeader<warp::reply::WithStatus<String>> {
+    warp::reply::with_header(judged(counters, body), "content-type", "application/json")
+}
+
+fn judged(counters: &Counters, body: &[u8]) -> warp::reply::WithStatus<String> {
     let counted = |counter: &AtomicU64| {
         counter.fetch_add(1, Ordering::Relaxed);
     };

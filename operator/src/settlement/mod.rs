@@ -1,6 +1,8 @@
 //! Paying: follows accounts at finality, and brings what is owed onto the chain through the outbox. Work is paid at most
 //! once by the shape of the contract, and at least once because what is signed was written down before it was sent.
 
+#![allow(clippy::result_large_err, reason = "a chain's errors carry what the node said; none is made in a hot loop")]
+
 mod follow;
 mod outbox;
 mod rail;
