@@ -20,7 +20,7 @@ pub fn plan(world: &World, terms: &Terms, postings: &mut Vec<Posting>) {
         let Some(ours) = &pod.ours else { continue };
         let Some(reservation) = world.reservations.get(&ours.work) else { continue };
         let placement = &reservation.placement;
-        if placement.attempt != ours.attempt || world.charged.contains(&(ours.work.clone(), ours.attempt)) {
+        if placement.attempt != ours.attempt || world.is_charged(&ours.work, ours.attempt) {
             continue;
         }
         postings.push(Posting::Charge(charge(pod, placement, terms)));

@@ -138,7 +138,11 @@ pub fn place(world: &World, offers: &[Offer], task: &Task, now: i64) -> Result<(
     let payer = payer(world, task).map_err(|wait| vec![wait])?;
     let before = world.latest.get(&task.work());
     let excluded = excluded(task);
-    let assignment = choose(offers, task, &payer, excluded)?;
+    // Elsewhere first; but where there is no other place the same one gets another chance.
+    let assignment = choose(offers, task, &payer, excluded).or_else(|waits| {
+        let only_that = waits.iter().any(|wait| wait.reason == placement::Reason::FailedThereBefore.name());
+        if only_that { choose(offers, task, &payer, Vec::new()) } else { Err(waits) }
+    })?;
     let left = task.spec.budget.0.saturating_sub(charged(world, task));
     let (run_seconds, amount) = terms(task, &assignment.held, left).map_err(|wait| vec![wait])?;
     if amount > payer.available {

@@ -22,7 +22,7 @@ pub fn plan(world: &World, plan: &mut Plan) {
     pods.sort_by(|one, two| one.uid.cmp(&two.uid));
     for pod in pods {
         let Some(ours) = &pod.ours else { continue };
-        if !world.charged.contains(&(ours.work.clone(), ours.attempt)) {
+        if !world.is_charged(&ours.work, ours.attempt) {
             continue;
         }
         let task = world.tasks.get(&(pod.namespace.clone(), ours.task.clone())).filter(|task| task.uid == ours.work.uid && !task.deleting);

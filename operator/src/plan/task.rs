@@ -212,7 +212,7 @@ fn outcome(task: &Task, placement: &Placement, pod: &Pod, seconds: u64) -> Outco
 fn ended(world: &World, task: &Task, now: i64) -> Option<ComputeTaskStatus> {
     let work = task.work();
     let placement = world.latest.get(&work)?;
-    if !world.charged.contains(&(work.clone(), placement.attempt)) || told(task, placement.attempt) {
+    if !world.is_charged(&work, placement.attempt) || told(task, placement.attempt) {
         return None;
     }
     let pod = world.pod_of(&work, placement.attempt)?;

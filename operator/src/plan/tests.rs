@@ -328,7 +328,9 @@ impl Theatre {
     }
 
     fn is_over(&self) -> bool {
-        let finished = |task: &Task| task.status.conditions.iter().any(|condition| condition.type_ == "Finished");
+        // A budget that is used up can still be raised: until then the task waits, and says so.
+        let spent = |task: &Task| task.status.reason.as_deref() == Some("BudgetTooSmall");
+        let finished = |task: &Task| spent(task) || task.status.conditions.iter().any(|condition| condition.type_ == "Finished");
         self.tasks.values().all(finished) && self.pods.is_empty() && self.books.open.is_empty()
     }
 }
@@ -348,8 +350,8 @@ fn history(seed: u64) {
     let left: Vec<_> =
         theatre.tasks.values().map(|task| (task.name.clone(), task.status.phase.clone(), task.status.waiting.clone())).collect();
     panic!(
-        "seed {seed}: faults stopped, and not all is over: {left:?}, {} pods, {} reservations",
-        theatre.pods.len(),
+        "seed {seed}: faults stopped, and not all is over: {left:?}, {:?}, {} reservations",
+        theatre.pods.values().collect::<Vec<_>>(),
         theatre.books.open.len()
     );
 }

@@ -125,17 +125,16 @@ impl World {
 
     /// A pod of ours that went without its evidence being taken stays, as what was last seen of it.
     fn pod_gone(&mut self, uid: &str, at: i64) {
-        let Some(pod) = self.pods.get_mut(uid) else { return };
-        let owed = pod
-            .ours
-            .as_ref()
-            .is_some_and(|ours| !self.charged.contains(&(ours.work.clone(), ours.attempt)) && self.reservations.contains_key(&ours.work));
-        if owed {
-            pod.gone = true;
-            pod.has_finalizer = false;
-            pod.terminal = pod.terminal.or(Some(at));
-        } else {
-            self.pods.remove(uid);
+        let Some(pod) = self.pods.get(uid) else { return };
+        let owed =
+            pod.ours.as_ref().is_some_and(|ours| !self.is_charged(&ours.work, ours.attempt) && self.reservations.contains_key(&ours.work));
+        match self.pods.get_mut(uid) {
+            Some(pod) if owed => {
+                pod.gone = true;
+                pod.has_finalizer = false;
+                pod.terminal = pod.terminal.or(Some(at));
+            }
+            _ => drop(self.pods.remove(uid)),
         }
     }
 
@@ -149,6 +148,11 @@ impl World {
             None => drop(self.reservations.remove(&work)),
         }
         self.works.insert(work, balance);
+    }
+
+    /// Whether the books hold an attempt's facts. Another attempt is only ever made after the one before was charged.
+    pub fn is_charged(&self, work: &WorkId, attempt: u32) -> bool {
+        self.charged.contains(&(work.clone(), attempt)) || self.latest.get(work).is_some_and(|latest| latest.attempt > attempt)
     }
 
     pub fn pod_of(&self, work: &WorkId, attempt: u32) -> Option<&Pod> {
