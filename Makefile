@@ -11,7 +11,7 @@ BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures nightly
+.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures bench-placement nightly
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
@@ -58,13 +58,20 @@ check: prerequisites $(BIN)/helm ## format, lints, generated files, ABI, chart, 
 	$(BINARIES)/audit; \
 	echo "figure bedrock.check_warm $$(( $$(date +%s) - started )) s"
 
-# What the tests print is kept, so that `make figures` can hold it against the targets.
+# What the tests print is kept, so that `make figures` can hold it against the targets. A cluster that was not up before is
+# not up afterwards.
 test: programs contracts-deps ## every test: unit, contracts, and journeys through a real cluster
-	@mkdir -p .state && $(BINARIES)/tests | tee .state/test.log
+	@mkdir -p .state; was_up=$$($(BINARIES)/local status > /dev/null && echo yes || echo no); result=0; \
+	$(BINARIES)/tests | tee .state/test.log || result=$$?; \
+	if [ $$was_up = no ]; then $(BINARIES)/local down > /dev/null; fi; \
+	exit $$result
 
 figures: workspace-bin ## hold the figures of the last `make test` against their targets
 	@$(BINARIES)/figures < .state/test.log
 
+bench-placement: ## how fast placement decides, with 100,000 offers
+	@cargo bench --workspace --locked --profile dev --bench placement
+
 nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories
 	@$(MAKE) contracts-nightly
-	@PROPTEST_CASES=20000 cargo test --workspace --locked --lib -- histories keep falls parts
+	@PROPTEST_CASES=20000 SUPERCARGO_CRASH_RUNS=10000 SUPERCARGO_HISTORIES=1000000 cargo test --workspace --locked --lib -- histories keep falls parts
