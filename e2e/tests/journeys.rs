@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use supercargo_contracts::{BlockId, Chain};
 use supercargo_e2e::chain_setup::{self, Person};
+use supercargo_e2e::cluster::{self, Processes};
 use supercargo_e2e::journey::{Journey, condition_of, holds, journey};
 use supercargo_e2e::people::{self, printed};
 use supercargo_e2e::{kubectl, wait};
@@ -89,7 +90,8 @@ async fn a_task_that_fails_tells_its_exit_code_and_what_it_said() {
 async fn whatever_keeps_a_task_waiting_is_said_within_five_seconds() {
     journey("waits", |journey| async move {
         journey.pool().await?;
-        journey.task("penniless", &[], json!({})).await?;
+        journey.grant("10").await?;
+        journey.task("penniless", &[], json!({ "escrowRef": { "name": "later" } })).await?;
         journey.task("choosy", &[], json!({ "resources": { "gpu": { "models": ["B200"] } } })).await?;
         journey.task("cheap", &[], json!({ "budget": "0.001" })).await?;
         let begun = Instant::now();
@@ -106,10 +108,15 @@ async fn whatever_keeps_a_task_waiting_is_said_within_five_seconds() {
         };
         reason("penniless", "EscrowNotFound", "there is no Escrow").await?;
         println!("figure task.reason_delay {:.2} s", begun.elapsed().as_secs_f64());
-        journey.grant("10").await?;
-        journey.finished("penniless").await?;
         reason("choosy", "ModelNotWanted", "has NVIDIA-H100-80GB-HBM3").await?;
-        reason("cheap", "BudgetTooSmall", "of the budget pays for").await
+        reason("cheap", "BudgetTooSmall", "of the budget pays for").await?;
+        journey
+            .apply(json!({
+                "apiVersion": "supercargo.dev/v1alpha1", "kind": "Escrow", "metadata": { "name": "later", "namespace": journey.namespace },
+                "spec": { "funding": "Internal", "token": "USDC", "grant": "1" },
+            }))
+            .await?;
+        journey.finished("penniless").await.map(drop)
     })
     .await;
 }
@@ -119,7 +126,7 @@ async fn an_image_that_can_not_be_pulled_is_said_in_the_kubelets_words() {
     journey("pulls", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
-        journey.task("typo", &[], json!({ "image": "supercargo.dev/nothing:here", "startTimeoutSeconds": 12 })).await?;
+        journey.task("typo", &[], json!({ "image": "localhost:1/nothing:here", "startTimeoutSeconds": 12 })).await?;
         let task = journey.until("typo", "Started", "False", Duration::from_secs(30)).await?;
         let started = condition_of(&task, "Started").context("Started")?;
         ensure!(started["reason"].as_str().is_some_and(|reason| reason.contains("Image")), "{started}");
@@ -183,6 +190,33 @@ async fn a_device_that_falls_ill_is_offered_no_more() {
         turn("healthy").await?;
         fewer?;
         offered(4).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn simulated_gpus_come_back_when_their_kubelet_was_killed() {
+    journey("kubelet", |journey| async move {
+        journey.pool().await?;
+        let node = &journey.stage.info.nodes[1];
+        let kubelet = format!("{node}-kubelet");
+        let pid = Processes::new(&journey.stage.layout).alive(&kubelet).context("the kubelet runs")?;
+        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().context("starting kill")?;
+        ensure!(killed.success(), "the kubelet is killed");
+        cluster::up(&journey.stage.layout).await?;
+        wait::until("the GPUs to be allocatable again", Duration::from_secs(60), || async {
+            let path = "jsonpath={.status.allocatable.nvidia\\.com/gpu} {.status.allocatable.nvidia\\.com/mig-1g\\.10gb}";
+            let found = kubectl::run(&journey.stage.layout, &["get", "node", node, "-o", path]).await?;
+            Ok((found.trim() == "4 2").then_some(()))
+        })
+        .await?;
+        // On that very node: a task has what the new kubelet was told of.
+        journey.grant("10").await?;
+        let there = json!({ "placement": { "nodeSelector": { "kubernetes.io/hostname": node } }, "resources": { "gpu": { "count": 2 } } });
+        journey.task("after", &["--for", "1"], there).await?;
+        let task = journey.finished("after").await?;
+        ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
+        Ok(())
     })
     .await;
 }

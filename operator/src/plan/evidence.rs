@@ -88,6 +88,10 @@ pub fn is_provider_fault(pod: &Pod) -> bool {
         "Shutdown",
         "Preempting",
     ];
+    // A container that never was can't be found either: that is no fault of the node's.
+    if reason == "ContainerStatusUnknown" && !has_run(pod) {
+        return false;
+    }
     let kubelet = faults.contains(&reason) || reason.starts_with("OutOf") || reason.starts_with("Topology");
     // The kubelet calls it an eviction too when the task itself outgrows its disk.
     let outgrown = reason == "Evicted"
@@ -95,6 +99,11 @@ pub fn is_provider_fault(pod: &Pod) -> bool {
             message.contains("exceeds the total limit") || message.contains("exceeded its local ephemeral storage limit")
         });
     kubelet && !outgrown
+}
+
+/// Whether its container ever ran: a start of 1970 is none.
+pub fn has_run(pod: &Pod) -> bool {
+    pod.first_running.is_some() || pod.started.is_some_and(|started| started > 0)
 }
 
 pub fn evidence_name(evidence: Evidence) -> &'static str {

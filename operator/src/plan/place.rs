@@ -167,12 +167,15 @@ fn choose(offers: &[Offer], task: &Task, payer: &Payer, excluded: Vec<String>) -
         return Err(vec![Wait::new("NoProvider", "no ProviderPool sells a node here")]);
     }
     placement::choose(offers, &request(task, payer, excluded)).map_err(|refused| {
+        // A node that sells what is asked for sells other things too: of those nobody wants to hear.
+        let others = refused.iter().any(|one| one.reason != placement::Reason::ResourceNotSold);
+        let told = refused.into_iter().filter(|one| !others || one.reason != placement::Reason::ResourceNotSold);
         let wait = |one: placement::Refused| Wait {
             reason: one.reason.name().to_owned(),
             nodes: i32::try_from(one.nodes).unwrap_or(i32::MAX),
             example: one.example,
         };
-        refused.into_iter().map(wait).collect()
+        told.map(wait).collect()
     })
 }
 

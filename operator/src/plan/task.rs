@@ -191,7 +191,7 @@ impl Outcome {
 
 /// The one table of whose doing an end was.
 fn outcome(task: &Task, placement: &Placement, pod: &Pod, seconds: u64) -> Outcome {
-    let started = pod.started.is_some() || pod.first_running.is_some();
+    let started = evidence::has_run(pod);
     match () {
         () if evidence::is_provider_fault(pod) => Outcome::ProviderFault,
         () if pod.exit_code == Some(0) && pod.phase != PodPhase::Failed => Outcome::Succeeded,
@@ -219,7 +219,7 @@ fn ended(world: &World, task: &Task, now: i64) -> Option<ComputeTaskStatus> {
     let billed = evidence::billed(pod, placement);
     let outcome = outcome(task, placement, pod, billed.seconds);
     let mut status = placed(task, placement, now);
-    let started = pod.first_running.or(pod.started);
+    let started = pod.first_running.or(pod.started.filter(|started| *started > 0));
     if started.is_some() {
         status::set(&mut status.conditions, STARTED, true, "Ran", "the container ran", task.generation, started.unwrap_or(now));
     }
