@@ -3,8 +3,9 @@
 FORGE := cd contracts && node_modules/.bin/forge
 CONTRACTS := Escrow TestToken
 
+# Not `npm ci`: it wants the packages of every other platform in the lock file too, and they are not there to be locked.
 contracts/node_modules/.stamp: contracts/package.json contracts/package-lock.json
-	cd contracts && npm ci --no-audit --no-fund --loglevel=error
+	cd contracts && npm install --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 .PHONY: contracts-deps contracts-build contracts-test contracts-check contracts-nightly
