@@ -166,7 +166,7 @@ async fn apply_charge(transaction: &mut Transaction<'_, Sqlite>, journal: &str, 
     if known.is_some() {
         return Ok(Outcome::Already);
     }
-    let row = sqlx::query("SELECT funding, reserved, charged, exact, split FROM reservations WHERE work = ?")
+    let row = sqlx::query("SELECT funding, reserved, charged, exact, split, absorbed FROM reservations WHERE work = ?")
         .bind(&work)
         .fetch_optional(&mut **transaction)
         .await
@@ -180,7 +180,8 @@ async fn apply_charge(transaction: &mut Transaction<'_, Sqlite>, journal: &str, 
         return Ok(Outcome::Refused(format!("{segment} costs more than the books can hold")));
     };
     // What the reservation no longer covers is ours to bear: it is shown, and never the buyer's.
-    let due = signed(all) - charged;
+    // What was absorbed once stays so: a later attempt's reservation does not pay for it.
+    let due = signed(all) - charged - row.get::<i64, _>(5);
     let taken = due.min(reserved);
     let absorbed = due - taken;
     let split = if charge.payee.is_some() { split.grown_to(&charge.fees, amount(charged + taken)) } else { split };

@@ -74,6 +74,16 @@ async fn what_the_reservation_does_not_cover_is_absorbed_and_never_the_buyers() 
 }
 
 #[tokio::test]
+async fn what_was_absorbed_once_is_not_billed_to_the_next_attempt() {
+    let (ledger, fence) = books().await;
+    let first = [fund(1_000), reserve("a", 50), charge("a", 0, 80), release("a")];
+    ledger.commit(fence, &first).await.expect("commits");
+    ledger.commit(fence, &[reserve("a", 500), charge("a", 1, 100)]).await.expect("commits");
+    let work = ledger.work(&WorkId::task("a")).await.expect("reads");
+    assert_eq!((work.charged, work.absorbed), (units(150), units(30)));
+}
+
+#[tokio::test]
 async fn an_old_leader_can_not_write() {
     let (ledger, old) = books().await;
     let new = ledger.take_lead("another").await.expect("leads");
