@@ -28,6 +28,9 @@ pub enum SettlementError {
     /// Something is set up wrongly: asking again changes nothing until a person acts.
     #[error("{0}")]
     Stalled(String),
+    /// The contract says no to one post: others are not held up by it.
+    #[error("the contract refuses the post: {0}")]
+    Refused(String),
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -72,10 +75,9 @@ pub async fn run(settler: Settler, config: ChainConfig, stop: CancellationToken)
         }
         let Some(connected) = &rail else { continue };
         if let Err(error) = turn(&settler, &config, connected, &mut last_post).await {
+            // The set-up was held to the configuration when we connected: what fails here is one post or one answer, and
+            // says nothing about the accounts.
             tracing::warn!(chain = config.name, %error, "settling");
-            if let SettlementError::Stalled(words) = error {
-                tell_stalled(&settler, &config, &words).await;
-            }
         }
     }
 }

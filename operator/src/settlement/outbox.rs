@@ -39,10 +39,14 @@ pub async fn advance<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, chain: &s
         if post.state == PostState::Planned && busy {
             continue;
         }
-        if step(ledger, fence, rail, &post, now).await? {
-            done.push(post);
-        } else {
-            busy = true;
+        match step(ledger, fence, rail, &post, now).await {
+            Ok(true) => done.push(post),
+            Ok(false) => busy = true,
+            // Nothing of it was signed, so its nonce is free for the next; it is tried again at the next look.
+            Err(SettlementError::Refused(words)) if post.state == PostState::Planned => {
+                tracing::warn!(post = post.id, words, "the contract refuses a post");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(done)

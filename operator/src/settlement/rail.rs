@@ -85,9 +85,7 @@ impl Rail for Evm {
         let gas =
             self.chain.estimate_gas("posting rows", self.signer.address(), self.contract, data.clone()).await.map_err(
                 |error| match error {
-                    supercargo_contracts::ChainError::Refused { words, .. } => {
-                        SettlementError::Stalled(format!("the contract refuses the post: {words}"))
-                    }
+                    supercargo_contracts::ChainError::Refused { words, .. } => SettlementError::Refused(words),
                     other => SettlementError::Chain(other),
                 },
             )?;
