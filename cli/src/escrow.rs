@@ -40,6 +40,9 @@ pub enum Command {
         /// How fast the burst refills, an hour
         #[arg(long)]
         per_hour: Amount,
+        /// Who else may freeze the account and dispute what it owes, and move nothing: the key to keep in a drawer
+        #[arg(long)]
+        guardian: Option<Address>,
     },
     /// Bind the account to this Escrow and no other, for ever
     Bind {
@@ -108,7 +111,7 @@ impl Which {
 
 pub async fn run(command: Command) -> Result<()> {
     match command {
-        Command::Open { which, allowance, burst, per_hour } => open(&which, allowance, burst, per_hour).await,
+        Command::Open { which, allowance, burst, per_hour, guardian } => open(&which, allowance, burst, per_hour, guardian).await,
         Command::Bind { which } => {
             let facts = which.facts().await?;
             which
@@ -130,7 +133,7 @@ pub async fn run(command: Command) -> Result<()> {
     }
 }
 
-async fn open(which: &Which, allowance: Amount, burst: Amount, per_hour: Amount) -> Result<()> {
+async fn open(which: &Which, allowance: Amount, burst: Amount, per_hour: Amount, guardian: Option<Address>) -> Result<()> {
     let facts = which.facts().await?;
     let salt = supercargo_contracts::keccak256(which.salt.as_bytes());
     let limits = Limits {
@@ -139,7 +142,8 @@ async fn open(which: &Which, allowance: Amount, burst: Amount, per_hour: Amount)
         rate_units_per_second: per_hour.units() / 3_600,
         settler: facts.settler,
     };
-    let data = calls::open_call(salt, limits).context("--burst or --per-hour is more than the contract can hold")?;
+    let data =
+        calls::open_call(salt, guardian.unwrap_or_default(), limits).context("--burst or --per-hour is more than the contract can hold")?;
     which.signing.transact("opening an account", facts.contract, data).await?;
     let chain_id = which.signing.chain()?.chain_id().await?;
     let account = account_id(chain_id, facts.contract, which.signing.sender()?, salt);

@@ -42,20 +42,21 @@ contract Escrow is Payers, Settlers, Payees, Cases {
     function viewAccount(bytes32 account) external view returns (AccountView memory) {
         Account storage record = _accounts[account];
         Funds memory funds = record.funds;
-        Bucket memory bucket = _filled(record.bucket);
-        uint72 spendable = bucket.allowance < bucket.level ? bucket.allowance : bucket.level;
+        Bounds memory bounds = record.bounds;
+        _fill(funds, record.bounds);
+        uint72 spendable = funds.allowance < funds.level ? funds.allowance : funds.level;
         if (funds.balance < spendable) spendable = funds.balance;
-        if (block.timestamp < funds.frozenUntil) spendable = 0;
+        if (block.timestamp < bounds.frozenUntil) spendable = 0;
         return AccountView(
             record.payer,
             record.tenant,
             funds.balance,
-            funds.thawing,
-            funds.thawEnd,
+            bounds.thawing,
+            bounds.thawEnd,
             spendable,
-            Limits(bucket.allowance, bucket.burst, bucket.rate, funds.settler),
+            Limits(funds.allowance, bounds.burst, bounds.rate, funds.settler),
             _guardian(record),
-            funds.frozenUntil
+            bounds.frozenUntil
         );
     }
 
@@ -77,12 +78,7 @@ contract Escrow is Payers, Settlers, Payees, Cases {
         return LaneView(lane.posted, _mature(lane), lane.withdrawn, lane.since + WINDOW, uint40(lapsesAt));
     }
 
-    function viewSettler(uint32 settler) external view returns (address hot, address cold) {
-        require(settler != 0 && settler <= _lastSettler, UnknownSettler(settler));
-        return (_settlers[settler].hot, _settlers[settler].cold);
-    }
-
-    function viewKeys(uint32 settler) external view returns (SettlerView memory) {
+    function viewSettler(uint32 settler) external view returns (SettlerView memory) {
         require(settler != 0 && settler <= _lastSettler, UnknownSettler(settler));
         Settler memory record = _settlers[settler];
         return SettlerView(record.hot, record.cold, record.haltedUntil, record.previous, record.previousUntil);

@@ -7,12 +7,22 @@ import {TestToken} from "../src/test/TestToken.sol";
 
 /// The few of forge's cheat codes that these tests use.
 interface Vm {
+    struct Log {
+        bytes32[] topics;
+        bytes data;
+        address emitter;
+    }
+
     function warp(uint256 timestamp) external;
     function prank(address sender) external;
     function addr(uint256 key) external pure returns (address);
     function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function expectRevert(bytes calldata revertData) external;
     function chainId(uint256 id) external;
+    function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
+    function snapshotValue(string calldata group, string calldata name, uint256 value) external;
+    function recordLogs() external;
+    function getRecordedLogs() external returns (Log[] memory);
     function readFile(string calldata path) external view returns (string memory);
     function parseJsonBytes32(string calldata json, string calldata key) external pure returns (bytes32);
     function parseJsonBytes(string calldata json, string calldata key) external pure returns (bytes memory);
@@ -55,7 +65,7 @@ abstract contract Base {
         VM.prank(PLATFORM);
         platform = escrow.register(PLATFORM);
         VM.prank(PAYER);
-        account = escrow.open("one", IEscrow.Limits(allowance, burst, rate, settler));
+        account = escrow.open("one", 0, address(0), IEscrow.Limits(allowance, burst, rate, settler));
         _deposit(balance);
     }
 
@@ -70,6 +80,16 @@ abstract contract Base {
         token.approve(address(escrow), amount);
         VM.prank(PAYER);
         escrow.deposit(account, amount);
+    }
+
+    /// Another funded account of the same payer and settler.
+    function _another(uint256 salt) internal returns (bytes32 other) {
+        VM.prank(PAYER);
+        other = escrow.open(keccak256(abi.encode(salt)), 0, address(0), IEscrow.Limits(1000e6, 1000e6, 1000, settler));
+        bytes32 first = account;
+        account = other;
+        _deposit(1000e6);
+        account = first;
     }
 
     function _row(uint32 payee, uint72 total) internal pure returns (bytes memory) {

@@ -34,7 +34,7 @@ $(BIN)/kwok: $(call go-module,kwok)
 # anvil comes from npm with the contracts' tools.
 $(BIN)/anvil: contracts/node_modules/.stamp
 	@mkdir -p $(BIN)
-	@printf '#!/bin/sh\nexec "%s/contracts/node_modules/.bin/anvil" "$$@"\n' "$(CURDIR)" > $@.half && chmod +x $@.half && mv -f $@.half $@
+	@printf '#!/bin/sh\nexec "%s/contracts/node_modules/.native/anvil" "$$@"\n' "$(CURDIR)" > $@.half && chmod +x $@.half && mv -f $@.half $@
 
 CLUSTER_BIN := $(addprefix $(BIN)/,kube containerd containerd-shim-runc-v2 ctr runc anvil)
 

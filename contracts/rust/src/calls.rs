@@ -21,8 +21,9 @@ pub fn post_call(account: B256, rows: &[Row], lines_root: B256, journal_head: B2
     Escrow::postCall { account, rows: pack_rows(rows).into(), linesRoot: lines_root, journalHead: journal_head }.abi_encode().into()
 }
 
-/// `None` when burst or rate is more than the contract can hold.
-pub fn open_call(salt: B256, limits: Limits) -> Option<Bytes> {
+/// With a guardian, who may freeze and dispute, unless it is zero. `None` when burst or rate is more than the contract can
+/// hold.
+pub fn open_call(salt: B256, guardian: Address, limits: Limits) -> Option<Bytes> {
     let narrow = |units: u64| (units <= MOST_BURST_UNITS).then(|| Uint::from(units));
     let limits = IEscrow::Limits {
         allowance: Uint::from(limits.allowance_units),
@@ -30,7 +31,7 @@ pub fn open_call(salt: B256, limits: Limits) -> Option<Bytes> {
         rate: narrow(limits.rate_units_per_second)?,
         settler: limits.settler,
     };
-    Some(Escrow::openCall { salt, limits }.abi_encode().into())
+    Some(Escrow::openCall { salt, tenant: B256::ZERO, guardian, limits }.abi_encode().into())
 }
 
 pub fn bind_call(account: B256, tenant: B256) -> Bytes {

@@ -239,7 +239,7 @@ impl Chain {
         let posted = found.logs().iter().find_map(|log| Escrow::Posted::decode_log(&log.inner).ok()).map(|event| PostedEvent {
             account: event.account,
             credited_units: event.credited.saturating_to(),
-            skipped: (0..256).filter(|n| event.skipped.bit(*n)).collect(),
+            skipped: numbers_of_bits(&event.skipped),
         });
         let registered = found.logs().iter().find_map(|log| Escrow::Registered::decode_log(&log.inner).ok()).map(|event| event.payee);
         let enrolled = found.logs().iter().find_map(|log| Escrow::Enrolled::decode_log(&log.inner).ok()).map(|event| event.settler);
@@ -281,6 +281,11 @@ impl Chain {
     }
 }
 
+/// The numbers of the bits that are set, the lowest of a byte first: rows that the contract skipped.
+fn numbers_of_bits(bytes: &[u8]) -> Vec<usize> {
+    (0..bytes.len() * 8).filter(|n| bytes[n / 8] >> (n % 8) & 1 == 1).collect()
+}
+
 fn already_there(message: &str) -> bool {
     let message = message.to_lowercase();
     ["already known", "already imported", "nonce too low", "known transaction"].iter().any(|known| message.contains(known))
@@ -289,6 +294,12 @@ fn already_there(message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_were_skipped_are_the_bits_that_are_set() {
+        assert_eq!(numbers_of_bits(&[]), [0; 0]);
+        assert_eq!(numbers_of_bits(&[0b1000_0010, 0b1]), [1, 7, 8]);
+    }
 
     #[test]
     fn what_nodes_say_of_bytes_they_have_is_no_error() {

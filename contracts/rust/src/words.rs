@@ -47,7 +47,6 @@ fn words(refusal: &Refusal) -> String {
         Refusal::NothingThaws(e) => format!("nothing thaws in account {}", e.account),
         Refusal::NothingToCollect(e) => format!("nothing is mature for payee {} in these accounts", e.payee),
         Refusal::MalformedRows(e) => format!("{} bytes are no whole number of rows of 13", e.length),
-        Refusal::TooManyRows(e) => format!("{} rows are too many for one transaction", e.rows),
         Refusal::WindowOpen(e) => {
             format!("the lane of payee {} in account {} takes its next row at {} (seconds since 1970)", e.payee, e.account, e.maturesAt)
         }

@@ -70,19 +70,21 @@ interface IEscrow {
     event Enrolled(uint32 indexed settler, address hot, address cold);
     event Registered(uint32 indexed payee, address owner, address payTo);
     event PayToScheduled(uint32 indexed payee, address payTo, uint256 changeAt);
-    /// @notice One a transaction. Row number n was skipped when bit n of `skipped` is set: its lane's window is open.
+    /// @notice One a transaction. Row number n was skipped, because its lane's window is open, when bit n % 8 (the lowest
+    /// first) of byte n / 8 of `skipped` is set; there are no bytes when none was.
     event Posted(
         bytes32 indexed account,
         uint32 indexed settler,
         uint256 credited,
-        uint256 skipped,
+        bytes skipped,
         bytes32 linesRoot,
         bytes32 journalHead
     );
     event Claimed(bytes32 indexed account, uint32 indexed payee, uint256 credited, uint256 total);
     /// @notice As Posted, of rows that a payee or anybody brought with the settler's signatures.
-    event ClaimedMany(bytes32 indexed account, uint256 credited, uint256 skipped);
-    event Collected(uint32 indexed payee, address payTo, uint256 amount);
+    event ClaimedMany(bytes32 indexed account, uint256 credited, bytes skipped);
+    /// @notice The token's own Transfer says to which address.
+    event Collected(uint32 indexed payee, uint256 amount);
     event Refunded(bytes32 indexed account, uint32 indexed payee, uint256 amount);
     event GuardianAppointed(bytes32 indexed account, address guardian, uint256 from);
     event Frozen(bytes32 indexed account, address by, uint256 until);
@@ -118,7 +120,6 @@ interface IEscrow {
     error NothingThaws(bytes32 account);
     error NothingToCollect(uint32 payee);
     error MalformedRows(uint256 length);
-    error TooManyRows(uint256 rows);
     error WindowOpen(bytes32 account, uint32 payee, uint256 maturesAt);
     error TooEarly(uint256 changeAt);
     error ThawTooShort(uint256 thaw, uint256 least);
@@ -137,10 +138,9 @@ interface IEscrow {
 
     // --- The payer ---
 
-    /// @notice Opens the account that (chain, contract, sender, salt) name, without money.
-    function open(bytes32 salt, Limits calldata limits) external returns (bytes32 account);
-    /// @notice As open, and binds it (unless `tenant` is zero) and appoints a guardian (unless zero) in the same transaction.
-    function openFor(bytes32 salt, bytes32 tenant, address guardian, Limits calldata limits)
+    /// @notice Opens the account that (chain, contract, sender, salt) name, without money. Binds it unless `tenant` is
+    /// zero, and appoints a guardian unless `guardian` is.
+    function open(bytes32 salt, bytes32 tenant, address guardian, Limits calldata limits)
         external
         returns (bytes32 account);
     /// @notice Appoints the guardian, who may freeze and dispute: the first at once, another after THAW.
@@ -181,7 +181,7 @@ interface IEscrow {
     function rotate(uint32 settler, address hot, bool compromised) external;
     /// @notice Stops posts and claims for HALT, by the cold key; again only a THAW after the last halt ended.
     function halt(uint32 settler) external;
-    /// @notice Credits rows (4 bytes payee, 9 bytes total, each) of one account.
+    /// @notice Credits rows (4 bytes payee, 9 bytes total, each) of one account: as many as fit a transaction's gas.
     function post(bytes32 account, bytes calldata rows, bytes32 linesRoot, bytes32 journalHead)
         external
         returns (uint256 credited);
@@ -217,8 +217,7 @@ interface IEscrow {
     function accountId(address payer, bytes32 salt) external view returns (bytes32);
     function viewAccount(bytes32 account) external view returns (AccountView memory);
     function viewLane(bytes32 account, uint32 payee) external view returns (LaneView memory);
-    function viewSettler(uint32 settler) external view returns (address hot, address cold);
-    function viewKeys(uint32 settler) external view returns (SettlerView memory);
+    function viewSettler(uint32 settler) external view returns (SettlerView memory);
     function viewChange(bytes32 account) external view returns (ChangeView memory);
     function viewPayee(uint32 payee)
         external

@@ -35,7 +35,7 @@ abstract contract Cases is Store {
         // The total stays, so that posting it again credits nothing; what is cut counts as withdrawn.
         lane.withdrawn += cut;
         lane.mature = lane.posted;
-        _lanes[account][payee] = lane;
+        _write(_lanes[account][payee], lane);
         _cases[account][payee] = 0;
         _accounts[account].funds.balance += cut;
         emit Resolved(account, payee, cut, disputed - cut);

@@ -30,17 +30,14 @@ abstract contract Payees is Store {
     function collect(uint32 payee, bytes32[] calldata accounts) external nonReentrant returns (uint256 amount) {
         address payTo = _payTo(_payee(payee));
         for (uint256 n; n < accounts.length; ++n) {
-            Lane storage lane = _lanes[accounts[n]][payee];
-            Lane memory read = lane;
-            uint72 mature = _mature(read);
-            amount += mature - read.withdrawn;
-            // What matured is written with what is withdrawn: one store a lane.
-            read.mature = mature;
-            read.withdrawn = mature;
-            _lanes[accounts[n]][payee] = read;
+            uint256 part = _withdrawMature(_lanes[accounts[n]][payee]);
+            unchecked {
+                // No more parts fit into a transaction than would overflow: a part has 72 bits.
+                amount += part;
+            }
         }
         require(amount != 0, NothingToCollect(payee));
-        emit Collected(payee, payTo, amount);
+        emit Collected(payee, amount);
         TOKEN.safeTransfer(payTo, amount);
     }
 
@@ -55,7 +52,7 @@ abstract contract Payees is Store {
         lane.withdrawn += amount;
         lane.mature = _mature(lane);
         if (lane.mature < lane.withdrawn) lane.mature = lane.withdrawn;
-        _lanes[account][payee] = lane;
+        _write(_lanes[account][payee], lane);
         _accounts[account].funds.balance += amount;
         emit Refunded(account, payee, amount);
     }

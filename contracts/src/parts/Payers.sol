@@ -10,15 +10,19 @@ import {Store} from "./Store.sol";
 abstract contract Payers is Store {
     using SafeERC20 for IERC20;
 
-    function open(bytes32 salt, Limits calldata limits) external returns (bytes32 account) {
-        return _open(salt, limits);
-    }
-
-    function openFor(bytes32 salt, bytes32 tenant, address guardian, Limits calldata limits)
+    function open(bytes32 salt, bytes32 tenant, address guardian, Limits calldata limits)
         external
         returns (bytes32 account)
     {
-        account = _open(salt, limits);
+        account = accountId(msg.sender, salt);
+        Account storage record = _accounts[account];
+        require(record.payer == address(0), AlreadyOpen(account));
+        require(limits.settler != 0 && limits.settler <= _lastSettler, UnknownSettler(limits.settler));
+        record.payer = msg.sender;
+        record.funds = Funds(0, limits.allowance, limits.burst, uint40(block.timestamp), limits.settler);
+        (record.bounds.burst, record.bounds.rate) = (limits.burst, limits.rate);
+        emit Opened(account, msg.sender, salt);
+        emit LimitsRaised(account, limits.allowance, limits.burst, limits.rate);
         if (tenant != 0) bind(account, tenant);
         if (guardian != address(0)) appoint(account, guardian);
     }
@@ -69,12 +73,15 @@ abstract contract Payers is Store {
 
     function raise(bytes32 account, uint72 allowance, uint40 burst, uint40 rate) external {
         Account storage record = _onlyPayer(account);
-        Bucket memory bucket = _filled(record.bucket);
-        require(allowance >= bucket.allowance, OnlyRaises(bucket.allowance, allowance));
-        require(burst >= bucket.burst, OnlyRaises(bucket.burst, burst));
-        require(rate >= bucket.rate, OnlyRaises(bucket.rate, rate));
-        (bucket.allowance, bucket.burst, bucket.rate) = (allowance, burst, rate);
-        record.bucket = bucket;
+        (Funds memory funds, Bounds storage bounds) = (record.funds, record.bounds);
+        require(allowance >= funds.allowance, OnlyRaises(funds.allowance, allowance));
+        require(burst >= bounds.burst, OnlyRaises(bounds.burst, burst));
+        require(rate >= bounds.rate, OnlyRaises(bounds.rate, rate));
+        // Until now it fills by the old rate.
+        _fill(funds, bounds);
+        funds.allowance = allowance;
+        _write(record.funds, funds);
+        (bounds.burst, bounds.rate) = (burst, rate);
         emit LimitsRaised(account, allowance, burst, rate);
     }
 
@@ -91,16 +98,17 @@ abstract contract Payers is Store {
         Change memory change = record.change;
         require(change.applyAt != 0, NothingScheduled(account));
         require(block.timestamp >= change.applyAt, TooEarly(change.applyAt));
-        Bucket memory bucket = _filled(record.bucket);
+        (Funds memory funds, Bounds storage bounds) = (record.funds, record.bounds);
+        _fill(funds, bounds);
         // What was spent since is spent: the lower of what is left and what was scheduled.
-        if (change.allowance < bucket.allowance) bucket.allowance = change.allowance;
-        if (change.burst < bucket.burst) bucket.burst = change.burst;
-        if (change.rate < bucket.rate) bucket.rate = change.rate;
-        if (bucket.level > bucket.burst) bucket.level = bucket.burst;
-        record.bucket = bucket;
-        record.funds.settler = change.settler;
+        if (change.allowance < funds.allowance) funds.allowance = change.allowance;
+        if (change.burst < bounds.burst) bounds.burst = change.burst;
+        if (change.rate < bounds.rate) bounds.rate = change.rate;
+        if (funds.level > bounds.burst) funds.level = bounds.burst;
+        funds.settler = change.settler;
+        _write(record.funds, funds);
         delete record.change;
-        emit ChangeApplied(account, bucket.allowance, bucket.burst, bucket.rate, change.settler);
+        emit ChangeApplied(account, funds.allowance, bounds.burst, bounds.rate, change.settler);
     }
 
     function thaw(bytes32 account, uint72 amount) external {
@@ -110,64 +118,54 @@ abstract contract Payers is Store {
         require(amount <= balance, BalanceTooLow(account, amount, balance));
         // A new call replaces the old one and starts its time again: two calls never add up to a shorter way out.
         uint40 thawEnd = _afterThaw(record);
-        record.funds.thawing = amount;
-        record.funds.thawEnd = thawEnd;
+        (record.bounds.thawing, record.bounds.thawEnd) = (amount, thawEnd);
         emit Thawing(account, amount, thawEnd);
     }
 
     function withdraw(bytes32 account) external nonReentrant {
-        Funds storage funds = _onlyPayer(account).funds;
-        (uint72 thawing, uint72 balance) = (funds.thawing, funds.balance);
+        Account storage record = _onlyPayer(account);
+        (uint72 thawing, uint40 thawEnd) = (record.bounds.thawing, record.bounds.thawEnd);
+        uint72 balance = record.funds.balance;
         require(thawing != 0, NothingThaws(account));
-        require(block.timestamp >= funds.thawEnd, StillThawing(account, funds.thawEnd));
+        require(block.timestamp >= thawEnd, StillThawing(account, thawEnd));
         uint72 amount = thawing < balance ? thawing : balance;
-        funds.balance = balance - amount;
-        funds.thawing = 0;
+        record.funds.balance = balance - amount;
+        record.bounds.thawing = 0;
         emit Withdrawn(account, amount, balance - amount);
         TOKEN.safeTransfer(msg.sender, amount);
     }
 
     function release(bytes32 account, bytes calldata signature) external {
         (uint32 number, Settler storage settler) = _settlerNow(account);
-        Funds storage funds = _accounts[account].funds;
-        require(funds.thawing != 0, NothingThaws(account));
-        _requireSigned(number, settler, releaseDigest(account, funds.thawing, funds.thawEnd), signature);
+        Bounds storage bounds = _accounts[account].bounds;
+        (uint72 thawing, uint40 thawEnd) = (bounds.thawing, bounds.thawEnd);
+        require(thawing != 0, NothingThaws(account));
+        _requireSigned(number, settler, releaseDigest(account, thawing, thawEnd), signature);
         uint40 released = uint40(block.timestamp) + RELEASED_THAW;
-        if (released < funds.thawEnd) funds.thawEnd = released;
-        emit Released(account, funds.thawEnd);
+        if (released < thawEnd) thawEnd = released;
+        bounds.thawEnd = thawEnd;
+        emit Released(account, thawEnd);
     }
 
     function freeze(bytes32 account) external {
         Account storage record = _onlyPayerOrGuardian(account);
-        uint40 frozenUntil = record.funds.frozenUntil;
+        uint40 frozenUntil = record.bounds.frozenUntil;
         if (frozenUntil != 0) {
             // A day more than a thaw, so that a thaw begun in the freeze can be withdrawn before the next one.
             uint256 next = uint256(frozenUntil) + THAW + 1 days;
             require(block.timestamp >= next, TooEarly(next));
         }
         frozenUntil = uint40(block.timestamp) + FREEZE;
-        record.funds.frozenUntil = frozenUntil;
+        record.bounds.frozenUntil = frozenUntil;
         // Whoever leaves or lowers does so in time in which the settler can post: a freeze starts that anew.
-        record.funds.thawing = 0;
+        record.bounds.thawing = 0;
         delete record.change;
         emit Frozen(account, msg.sender, frozenUntil);
     }
 
-    function _open(bytes32 salt, Limits calldata limits) private returns (bytes32 account) {
-        account = accountId(msg.sender, salt);
-        Account storage record = _accounts[account];
-        require(record.payer == address(0), AlreadyOpen(account));
-        require(limits.settler != 0 && limits.settler <= _lastSettler, UnknownSettler(limits.settler));
-        record.payer = msg.sender;
-        record.funds.settler = limits.settler;
-        record.bucket = Bucket(limits.allowance, limits.burst, uint40(block.timestamp), limits.burst, limits.rate);
-        emit Opened(account, msg.sender, salt);
-        emit LimitsRaised(account, limits.allowance, limits.burst, limits.rate);
-    }
-
     /// A whole THAW in which the account isn't frozen.
     function _afterThaw(Account storage record) private view returns (uint40) {
-        uint40 frozenUntil = record.funds.frozenUntil;
+        uint40 frozenUntil = record.bounds.frozenUntil;
         return (block.timestamp < frozenUntil ? frozenUntil : uint40(block.timestamp)) + THAW;
     }
 }

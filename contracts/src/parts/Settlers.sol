@@ -45,12 +45,14 @@ abstract contract Settlers is Store {
         require(msg.sender == settler.hot, NotSettler(number, msg.sender));
         uint256 count = _countRows(rows);
         mapping(uint32 => Lane) storage lanes = _lanes[account];
-        uint256 skipped;
+        bytes memory skipped;
         for (uint256 n; n < count; ++n) {
             (uint32 payee, uint72 total) = _rowAt(rows, n);
-            (bool held, uint72 credit) = _credit(lanes, payee, total);
-            if (held) skipped |= 1 << n;
-            credited += credit;
+            (bool held, uint256 credit) = _credit(lanes, payee, total);
+            if (held) skipped = _marked(skipped, n, count);
+            unchecked {
+                credited += credit;
+            }
         }
         _spend(account, credited);
         emit Posted(account, number, credited, skipped, linesRoot, journalHead);
@@ -63,7 +65,7 @@ abstract contract Settlers is Store {
         (uint32 number, Settler storage settler) = _settlerNow(account);
         _requireSigned(number, settler, rowDigest(account, payee, total), signature);
         mapping(uint32 => Lane) storage lanes = _lanes[account];
-        (bool held, uint72 credit) = _credit(lanes, payee, total);
+        (bool held, uint256 credit) = _credit(lanes, payee, total);
         require(!held, WindowOpen(account, payee, lanes[payee].since + WINDOW));
         credited = credit;
         _spend(account, credited);
@@ -78,13 +80,15 @@ abstract contract Settlers is Store {
         uint256 count = _countRows(rows);
         require(signatures.length == count * 65, MalformedSignatures(signatures.length, count * 65));
         mapping(uint32 => Lane) storage lanes = _lanes[account];
-        uint256 skipped;
+        bytes memory skipped;
         for (uint256 n; n < count; ++n) {
             (uint32 payee, uint72 total) = _rowAt(rows, n);
             _requireSigned(number, settler, rowDigest(account, payee, total), signatures[n * 65:(n + 1) * 65]);
-            (bool held, uint72 credit) = _credit(lanes, payee, total);
-            if (held) skipped |= 1 << n;
-            credited += credit;
+            (bool held, uint256 credit) = _credit(lanes, payee, total);
+            if (held) skipped = _marked(skipped, n, count);
+            unchecked {
+                credited += credit;
+            }
         }
         _spend(account, credited);
         emit ClaimedMany(account, credited, skipped);

@@ -35,31 +35,32 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
     /// Seconds until another address is paid to: the owner's time to see that its key was stolen.
     uint40 public constant PAY_TO_DELAY = 7 days;
     /// What EIP-712 calls a row.
-    bytes32 public constant ROW_TYPEHASH = keccak256("Row(bytes32 account,uint32 payee,uint72 total)");
+    bytes32 internal constant ROW_TYPEHASH = keccak256("Row(bytes32 account,uint32 payee,uint72 total)");
     /// What EIP-712 calls a release.
-    bytes32 public constant RELEASE_TYPEHASH = keccak256("Release(bytes32 account,uint72 amount,uint40 thawEnd)");
+    bytes32 internal constant RELEASE_TYPEHASH = keccak256("Release(bytes32 account,uint72 amount,uint40 thawEnd)");
     bytes32 private constant ACCOUNT_TAG = keccak256("supercargo.account.v1");
 
     uint256 internal constant ROW_BYTES = 13;
-    /// One bit of `Posted.skipped` each.
-    uint256 internal constant MAX_ROWS = 256;
+    uint256 private constant POSTED_FIELD = type(uint72).max;
+    uint256 private constant WITHDRAWN_FIELD = uint256(type(uint72).max) << 144;
+    uint256 private constant SINCE_FIELD = uint256(type(uint40).max) << 216;
 
-    // One slot.
+    // One slot: all that crediting writes. `level` is of a bucket that fills by `rate` a second up to `burst`.
     struct Funds {
         uint72 balance;
-        uint72 thawing;
-        uint40 thawEnd;
-        uint32 settler;
-        uint40 frozenUntil;
-    }
-
-    // One slot: the allowance, and a bucket that fills by `rate` a second up to `burst`.
-    struct Bucket {
         uint72 allowance;
         uint40 level;
         uint40 levelAt;
+        uint32 settler;
+    }
+
+    // One slot: what crediting only reads.
+    struct Bounds {
         uint40 burst;
         uint40 rate;
+        uint40 frozenUntil;
+        uint40 thawEnd;
+        uint72 thawing;
     }
 
     // One slot.
@@ -74,7 +75,7 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
     // The first two slots are all that crediting touches.
     struct Account {
         Funds funds;
-        Bucket bucket;
+        Bounds bounds;
         address payer;
         bytes32 tenant;
         Change change;
@@ -101,10 +102,11 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
         address cold;
     }
 
+    // All that collecting asks is in the first slot, unless another address is scheduled.
     struct Payee {
-        address owner;
         address payTo;
         uint40 changeAt;
+        address owner;
         address next;
     }
 
@@ -132,44 +134,74 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
 
     /// Raises a lane to `total`. A lower or equal total credits nothing: it was credited before. While the lane's last
     /// credit is in its window or in a case, a higher one has to wait, so that there is one thing at a time to look into.
-    function _credit(mapping(uint32 => Lane) storage lanes, uint32 payee, uint72 total)
+    function _credit(mapping(uint32 => Lane) storage lanes, uint32 payee, uint256 total)
         internal
-        returns (bool held, uint72 credit)
+        returns (bool held, uint256 credit)
     {
-        Lane memory lane = lanes[payee];
+        // Every row of a post comes through here, so it works on the slot's word: `posted` is the lowest field, `since` the
+        // highest.
+        Lane storage lane = lanes[payee];
+        uint256 word = _word(lane);
+        uint256 posted = uint72(word);
         // A lane that was credited before belongs to a payee that is known.
-        if (lane.posted == 0) require(payee != 0 && payee <= _lastPayee, UnknownPayee(payee));
-        if (total <= lane.posted) return (false, 0);
-        uint72 mature = _mature(lane);
-        if (mature < lane.posted) return (true, 0);
-        credit = total - lane.posted;
-        lanes[payee] = Lane(total, mature, lane.withdrawn, uint40(block.timestamp));
+        if (posted == 0) require(payee != 0 && payee <= _lastPayee, UnknownPayee(payee));
+        if (total <= posted) return (false, 0);
+        unchecked {
+            // No sum of 40 bits overflows, and the total is greater.
+            if (uint72(word >> 72) < posted && block.timestamp < (word >> 216) + WINDOW) return (true, 0);
+            credit = total - posted;
+        }
+        // All that was posted has matured.
+        word = total | posted << 72 | (word & WITHDRAWN_FIELD) | block.timestamp << 216;
+        assembly ("memory-safe") {
+            sstore(lane.slot, word)
+        }
+    }
+
+    /// Counts all that has matured in a lane as withdrawn, and says how much of it was not before.
+    function _withdrawMature(Lane storage lane) internal returns (uint256 part) {
+        uint256 word = _word(lane);
+        uint256 mature;
+        unchecked {
+            mature = block.timestamp >= (word >> 216) + WINDOW ? uint72(word) : uint72(word >> 72);
+            // Nothing is withdrawn that is not mature.
+            part = mature - uint72(word >> 144);
+        }
+        // What matured is written with what is withdrawn: one store a lane.
+        word = (word & (POSTED_FIELD | SINCE_FIELD)) | mature << 72 | mature << 144;
+        assembly ("memory-safe") {
+            sstore(lane.slot, word)
+        }
     }
 
     /// Takes a credit out of the account, within everything that its payer allows.
     function _spend(bytes32 account, uint256 amount) internal {
         if (amount == 0) return;
         Account storage record = _accounts[account];
-        uint72 balance = record.funds.balance;
-        require(amount <= balance, BalanceTooLow(account, amount, balance));
-        Bucket memory bucket = _filled(record.bucket);
-        require(amount <= bucket.allowance, AllowanceExceeded(account, amount, bucket.allowance));
-        require(amount <= bucket.level, RateExceeded(account, amount, bucket.level));
-        // Both fit: amount is at most the level, of 40 bits.
-        bucket.allowance -= uint72(amount);
-        bucket.level -= uint40(amount);
-        record.bucket = bucket;
-        record.funds.balance = balance - uint72(amount);
+        Funds memory funds = record.funds;
+        require(amount <= funds.balance, BalanceTooLow(account, amount, funds.balance));
+        require(amount <= funds.allowance, AllowanceExceeded(account, amount, funds.allowance));
+        _fill(funds, record.bounds);
+        require(amount <= funds.level, RateExceeded(account, amount, funds.level));
+        unchecked {
+            // Nothing falls below zero, and the amount is at most the level, of 40 bits.
+            funds.balance -= uint72(amount);
+            funds.allowance -= uint72(amount);
+            funds.level -= uint40(amount);
+        }
+        _write(record.funds, funds);
     }
 
     /// The settler that may credit this account now.
     function _settlerNow(bytes32 account) internal view returns (uint32 number, Settler storage settler) {
-        Funds memory funds = _accounts[account].funds;
-        require(funds.settler != 0, UnknownAccount(account));
-        require(block.timestamp >= funds.frozenUntil, AccountFrozen(account, funds.frozenUntil));
-        number = funds.settler;
+        Account storage record = _accounts[account];
+        number = record.funds.settler;
+        require(number != 0, UnknownAccount(account));
+        uint40 frozenUntil = record.bounds.frozenUntil;
+        require(block.timestamp >= frozenUntil, AccountFrozen(account, frozenUntil));
         settler = _settlers[number];
-        require(block.timestamp >= settler.haltedUntil, SettlerHalted(number, settler.haltedUntil));
+        uint40 haltedUntil = settler.haltedUntil;
+        require(block.timestamp >= haltedUntil, SettlerHalted(number, haltedUntil));
     }
 
     function _requireSigned(uint32 number, Settler storage settler, bytes32 digest, bytes calldata signature)
@@ -179,6 +211,30 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
         address signer = ECDSA.recover(digest, signature);
         if (signer == settler.hot) return;
         require(signer == settler.previous && block.timestamp < settler.previousUntil, NotSigned(number, signer));
+    }
+
+    // A slot is written at once: left to itself, the compiler writes one field after the other.
+
+    function _word(Lane storage at) private view returns (uint256 word) {
+        assembly ("memory-safe") {
+            word := sload(at.slot)
+        }
+    }
+
+    function _write(Lane storage at, Lane memory lane) internal {
+        uint256 word = lane.posted | uint256(lane.mature) << 72 | uint256(lane.withdrawn) << 144;
+        word |= uint256(lane.since) << 216;
+        assembly ("memory-safe") {
+            sstore(at.slot, word)
+        }
+    }
+
+    function _write(Funds storage at, Funds memory funds) internal {
+        uint256 word = funds.balance | uint256(funds.allowance) << 72 | uint256(funds.level) << 144;
+        word |= uint256(funds.levelAt) << 184 | uint256(funds.settler) << 224;
+        assembly ("memory-safe") {
+            sstore(at.slot, word)
+        }
     }
 
     /// A row is 13 bytes at the head of a word: 4 of payee, 9 of total.
@@ -193,14 +249,23 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
     function _countRows(bytes calldata rows) internal pure returns (uint256 count) {
         require(rows.length % ROW_BYTES == 0 && rows.length != 0, MalformedRows(rows.length));
         count = rows.length / ROW_BYTES;
-        require(count <= MAX_ROWS, TooManyRows(count));
     }
 
-    function _filled(Bucket memory bucket) internal view returns (Bucket memory) {
-        uint256 level = bucket.level + uint256(bucket.rate) * (block.timestamp - bucket.levelAt);
-        bucket.level = level < bucket.burst ? uint40(level) : bucket.burst;
-        bucket.levelAt = uint40(block.timestamp);
-        return bucket;
+    /// Sets the bit of row `n`; the first one makes room for all `count` of them.
+    function _marked(bytes memory bits, uint256 n, uint256 count) internal pure returns (bytes memory marked) {
+        marked = bits.length == 0 ? new bytes((count + 7) / 8) : bits;
+        marked[n >> 3] |= bytes1(uint8(1 << (n & 7)));
+    }
+
+    /// Brings the level to what it is now.
+    function _fill(Funds memory funds, Bounds storage bounds) internal view {
+        unchecked {
+            // Times and rates have 40 bits.
+            uint256 level = funds.level + uint256(bounds.rate) * (block.timestamp - funds.levelAt);
+            uint40 burst = bounds.burst;
+            funds.level = level < burst ? uint40(level) : burst;
+        }
+        funds.levelAt = uint40(block.timestamp);
     }
 
     function _mature(Lane memory lane) internal view returns (uint72) {
@@ -212,9 +277,9 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
         return changeAt != 0 && block.timestamp >= changeAt ? record.next : record.payTo;
     }
 
-    function _payee(uint32 payee) internal view returns (Payee storage) {
-        require(payee != 0 && payee <= _lastPayee, UnknownPayee(payee));
-        return _payees[payee];
+    function _payee(uint32 payee) internal view returns (Payee storage record) {
+        record = _payees[payee];
+        require(record.payTo != address(0), UnknownPayee(payee));
     }
 
     function _guardian(Account storage record) internal view returns (address) {

@@ -60,7 +60,7 @@ fn suites() -> Result<Vec<Suite>> {
     let suite = |name: &str, command: String| Suite { name: name.to_owned(), command };
     let mut suites = vec![
         suite("unit", format!("{CARGO_TEST} --lib --bins -- --show-output")),
-        suite("contracts", "env -C contracts node_modules/.bin/forge test".to_owned()),
+        suite("contracts", "env -C contracts node_modules/.native/forge test".to_owned()),
     ];
     let mut names: Vec<String> = integration_tests()?.into_iter().collect();
     names.sort_by_key(|name| name == LAST);

@@ -10,6 +10,7 @@ use crate::wait;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::net::UnixStream;
 
 const KUBELET_DISK: &str = "12G";
 
@@ -24,6 +25,10 @@ pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes, 
     for mut spec in [node.containerd(), node.kubelet(), node.proxy()] {
         spec.inside = Some(holder);
         spec.group = node.name.to_owned();
+        if spec.name == node.process("kubelet") {
+            // A kubelet that finds no runtime gives up.
+            node.runtime_answers().await?;
+        }
         started |= processes.ensure(&spec).await?;
     }
     Ok(started)
@@ -42,6 +47,12 @@ impl Node<'_> {
     }
     fn process(&self, part: &str) -> String {
         format!("{}-{part}", self.name)
+    }
+
+    async fn runtime_answers(&self) -> Result<()> {
+        let socket = self.layout.containerd_socket(self.name);
+        let what = format!("{} to answer at {}", self.process("containerd"), socket.display());
+        wait::until(what, Duration::from_secs(60), || async { Ok(UnixStream::connect(&socket).await.is_ok().then_some(())) }).await
     }
 
     /// The process that holds the namespaces. Without it they can't be entered any more: then whatever still runs in
