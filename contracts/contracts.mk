@@ -10,7 +10,7 @@ contracts/node_modules/.stamp: contracts/package.json contracts/package-lock.jso
 	@mkdir -p $(@D)/.native && cd $(@D) && for tool in forge anvil; do ln -sf ../$$(echo @foundry-rs/$$tool-*/bin/$$tool) .native/$$tool; done
 	@touch $@
 
-.PHONY: contracts-deps contracts-build contracts-test contracts-check contracts-nightly bench-contracts
+.PHONY: contracts-deps contracts-build contracts-test contracts-check contracts-nightly contracts-analysis bench-contracts
 contracts-deps: contracts/node_modules/.stamp
 
 contracts-build: contracts-deps ## compile the contracts and write what is committed of them: ABI, bytecode, what calls cost
@@ -32,8 +32,12 @@ contracts-check: contracts-deps ## format, and the committed ABI and costs again
 bench-contracts: contracts-deps ## what rows, tasks, claims and collections cost, by real receipts
 	@cargo test --workspace --locked --quiet --test anvil -- --show-output --test-threads=1 | grep -E '^(figure|skipped)|FAILED|panicked'
 
-contracts-nightly: contracts-deps ## the invariants and fuzz tests in full, and what of the sources no test reaches
+contracts-nightly: contracts-deps ## the invariants and fuzz tests in full, coverage, Slither and Halmos
 	@mkdir -p .state
 	cd contracts && FOUNDRY_PROFILE=nightly $(FORGE) test --no-match-contract Gas | tee ../.state/contracts-nightly.log
 	@echo "figure contracts.invariants $$(grep -c '^\[PASS\] invariant_' .state/contracts-nightly.log) invariants"
 	@node contracts/tools/coverage.js
+	@contracts/tools/analysis.sh
+
+contracts-analysis: contracts-deps ## Slither and Halmos over the contracts (installs both into .state with Python's venv)
+	@contracts/tools/analysis.sh

@@ -3,7 +3,7 @@
 use super::bindings::{Escrow, TestToken};
 use super::client::{Chain, ChainError};
 use super::transaction::Call;
-use alloy::primitives::{Address, Uint};
+use alloy::primitives::{Address, B256, Uint, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolConstructor;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ pub struct Addresses {
     pub chain_id: u64,
     pub token: Address,
     pub escrow: Address,
+    /// The hash of the code that was deployed: another version of the contract is another contract.
+    #[serde(default)]
+    pub version: B256,
 }
 
 /// What is fixed for ever when the contract is deployed.
@@ -46,7 +49,8 @@ pub async fn deploy(
     deploy_with(chain, signer, token, terms, file).await
 }
 
-/// Deploys the escrow contract, and a test token where none is given, unless `file` names ones that are there.
+/// Deploys the escrow contract, and a test token where none is given, unless `file` names ones of this version that are
+/// there.
 pub async fn deploy_with(
     chain: &Chain,
     signer: &PrivateKeySigner,
@@ -54,15 +58,18 @@ pub async fn deploy_with(
     terms: Terms,
     file: &Path,
 ) -> Result<Addresses, ChainError> {
-    let chain_id = chain.chain_id().await?;
-    if let Some(known) = read(file)?
-        && known.chain_id == chain_id
-        && token.is_none_or(|token| token == known.token)
-        && chain.has_code(known.escrow).await?
+    let (chain_id, version) = (chain.chain_id().await?, keccak256(&Escrow::BYTECODE));
+    let mut known = read(file)?.filter(|known| known.chain_id == chain_id && token.is_none_or(|token| token == known.token));
+    if let Some(there) = &known
+        && !chain.has_code(there.escrow).await?
     {
-        return Ok(known);
+        // The chain began anew.
+        known = None;
     }
-    let token = match token {
+    if let Some(known) = known.as_ref().filter(|known| known.version == version) {
+        return Ok(known.clone());
+    }
+    let token = match token.or(known.map(|known| known.token)) {
         Some(token) => token,
         None => create(chain, signer, "deploying the test token", TestToken::BYTECODE.to_vec()).await?,
     };
@@ -78,7 +85,7 @@ pub async fn deploy_with(
     };
     let code = [Escrow::BYTECODE.to_vec(), arguments.abi_encode()].concat();
     let escrow = create(chain, signer, "deploying the escrow contract", code).await?;
-    let addresses = Addresses { chain_id, token, escrow };
+    let addresses = Addresses { chain_id, token, escrow, version };
     write(file, &addresses)?;
     Ok(addresses)
 }

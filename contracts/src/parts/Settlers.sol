@@ -45,6 +45,8 @@ abstract contract Settlers is Store {
         require(msg.sender == settler.hot, NotSettler(number, msg.sender));
         uint256 count = _countRows(rows);
         mapping(uint32 => Lane) storage lanes = _lanes[account];
+        // No bytes until a row waits.
+        // slither-disable-next-line uninitialized-local
         bytes memory skipped;
         for (uint256 n; n < count; ++n) {
             (uint32 payee, uint72 total) = _rowAt(rows, n);
@@ -80,6 +82,8 @@ abstract contract Settlers is Store {
         uint256 count = _countRows(rows);
         require(signatures.length == count * 65, MalformedSignatures(signatures.length, count * 65));
         mapping(uint32 => Lane) storage lanes = _lanes[account];
+        // No bytes until a row waits.
+        // slither-disable-next-line uninitialized-local
         bytes memory skipped;
         for (uint256 n; n < count; ++n) {
             (uint32 payee, uint72 total) = _rowAt(rows, n);
