@@ -1,12 +1,15 @@
-//! How fast and how small placement is: prints each figure as `figure <name> <value> <unit>`.
+//! How fast and how small placement is: prints each figure as `figure <name> <value> <unit>`. Times are this thread's own,
+//! on the processor: what one core needs, whoever else is at work on the machine. The plain market, which looks at one
+//! offer after the other, is measured beside it.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use supercargo_market::money::Price;
-use supercargo_market::placement::{Catalog, Exchange, Offer, Prices, Request, Strategy, Topology, Waiting};
+use supercargo_market::placement::{self, Catalog, Exchange, Offer, Prices, Request, Strategy, Tenant, Topology, Waiting};
 use supercargo_market::work::FundingId;
 
 /// Counts what is allocated, so that memory is measured and not guessed.
@@ -108,6 +111,18 @@ fn request(kind: u64) -> Request {
     }
 }
 
+/// The processor's time that this thread has had.
+fn spent() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or_default())
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let start = spent();
+    let done = work();
+    (spent() - start, done)
+}
+
 fn figure(name: &str, value: f64, unit: &str) {
     println!("figure {name} {value:.3} {unit}");
 }
@@ -122,23 +137,17 @@ fn at(sorted: &mut [Duration], hundredths: usize) -> f64 {
 }
 
 fn main() {
-    let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
-    let mut exchange = Exchange::new();
-    // Everything is taken, so that everybody waits.
-    (0..100_000).for_each(|index| exchange.offer(&offer(index, 0)));
-    (0..10_000).for_each(|index| exchange.wait(waiting(index)));
-    drop(exchange.pass(0));
-    figure("placement.memory", (ALLOCATED_BYTES.load(Ordering::Relaxed) - before) as f64 / 1e6, "MB");
-    drop(exchange);
+    memory();
     decisions();
+    hardest();
+    rate();
     passes();
 }
 
 fn waiting(index: u64) -> Waiting {
-    let request = Arc::new(request(index % 120));
     Waiting {
         id: format!("task-{index:05}"),
-        request,
+        request: Arc::new(request(index % 120)),
         priority: 0,
         created: index.cast_signed(),
         workers: 1,
@@ -147,65 +156,126 @@ fn waiting(index: u64) -> Waiting {
     }
 }
 
+fn memory() {
+    let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
+    let mut exchange = Exchange::new();
+    // Everything is taken, so that everybody waits.
+    (0..100_000).for_each(|index| exchange.offer(&offer(index, 0)));
+    (0..10_000).for_each(|index| exchange.wait(&waiting(index)));
+    drop(exchange.assign(0));
+    let megabytes = |before: usize| (ALLOCATED_BYTES.load(Ordering::Relaxed) - before) as f64 / 1e6;
+    figure("placement.memory", megabytes(before), "MB");
+    drop(exchange);
+    let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
+    let mut catalog = Catalog::new();
+    (0..100_000).for_each(|index| assert!(catalog.update(&unlike(index))));
+    println!("100,000 offers of which no two are on the same terms take {:.1} MB", megabytes(before));
+}
+
 /// One-GPU decisions over 100,000 offers; each is taken before the next, as an update of its offer.
 fn decisions() {
     let mut catalog = Catalog::new();
     let mut offers: Vec<Offer> = (0..100_000).map(|index| offer(index, 8)).collect();
-    offers.iter().for_each(|offer| catalog.update(offer));
+    offers.iter().for_each(|offer| assert!(catalog.update(offer)));
     let requests: Vec<Arc<Request>> = (0..20).map(|kind| Arc::new(request(kind))).collect();
     let (mut decided, mut updated) = (Vec::new(), Vec::new());
     for round in 0..20_000 {
-        let start = Instant::now();
-        let found = catalog.choose(&requests[round % requests.len()]);
-        decided.push(start.elapsed());
+        let (took, found) = timed(|| catalog.choose(&requests[round % requests.len()]));
+        decided.push(took);
         let Ok(found) = found else { continue };
         let index: usize = found.node["node-".len()..].parse().unwrap_or_default();
         offers[index].free_devices -= 1;
-        let start = Instant::now();
-        catalog.update(&offers[index]);
-        updated.push(start.elapsed());
+        updated.push(timed(|| catalog.update(&offers[index])).0);
     }
+    let (plainly, _) = timed(|| placement::choose(&offers, &requests[0]));
     figure("placement.decision_p99", at(&mut decided, 99), "us");
+    println!("the plain market takes {:.0} us for one", micros(plainly));
     figure("placement.update", at(&mut updated, 99), "us");
-    // The hardest: nobody fits, and each of the offers is asked why; or a selector that one node in 100,000 has.
+}
+
+/// An offer on terms that no other has.
+fn unlike(index: u64) -> Offer {
+    let cpu = Price::from_nanos_per_hour(1_000_000_000 + index);
+    Offer { prices: Prices { cpu, ..offer(index, 8).prices }, ..offer(index, 8) }
+}
+
+/// A node that some task is on already.
+fn shared(index: u64) -> Offer {
+    let tenants = vec![Tenant { funding: FundingId::internal("other"), namespace: "other".into(), tenancy: "Shared".into() }];
+    Offer { tenants, ..offer(index, 7) }
+}
+
+/// A request that is hard in its own way: asked for the first time, and again.
+fn hardest() {
     let hostname = |index: u64| BTreeMap::from([("kubernetes.io/hostname".to_owned(), format!("node-{index:06}"))]);
     let hard = [
-        Request { max_price_per_hour: Some("0.01".parse().unwrap_or_default()), ..request(0) },
-        Request { cpu_millis: Some(1_000_000), ..request(0) },
-        Request { node_selector: hostname(99_999), ..request(0) },
-        Request { node_selector: hostname(1_000_000), ..request(0) },
-        Request { storage_bytes: 1 << 50, strategy: Strategy::Balanced, ..request(1) },
+        ("a price that nobody asks", Request { max_price_per_hour: Some("0.01".parse().unwrap_or_default()), ..request(0) }),
+        ("cores that no node has", Request { cpu_millis: Some(1_000_000), ..request(0) }),
+        ("a disk that no node has", Request { storage_bytes: 1 << 50, strategy: Strategy::Balanced, ..request(1) }),
+        ("a model that nobody has", Request { models: vec!["B200".into()], ..request(0) }),
+        ("the last node by name", Request { node_selector: hostname(99_999), ..request(0) }),
+        ("a node that is not there", Request { node_selector: hostname(1_000_000), ..request(0) }),
+        (
+            "a volume on a thousand nodes",
+            Request {
+                only_nodes: Some((0..1_000).map(|node| format!("node-{:06}", node * 97)).collect()),
+                storage_bytes: 1 << 50,
+                ..request(0)
+            },
+        ),
+        ("nobody else's tasks beside", Request { tenancy: "Dedicated".into(), ..request(0) }),
+        ("anything at all", Request { strategy: Strategy::Quality, ..request(2) }),
     ];
-    let mut slowest = decided;
-    for request in hard.map(Arc::new) {
-        let start = Instant::now();
-        drop(catalog.choose(&request));
-        slowest.push(start.elapsed());
+    let mut slowest = Duration::ZERO;
+    for (kind, of) in
+        [("alike", offer as fn(u64, u32) -> Offer), ("all unlike", |index, _| unlike(index)), ("all in use", |index, _| shared(index))]
+    {
+        let mut catalog = Catalog::new();
+        (0..100_000).for_each(|index| assert!(catalog.update(&of(index, 8))));
+        for (what, request) in &hard {
+            let request = Arc::new(request.clone());
+            let times = [0; 3].map(|_| timed(|| drop(catalog.choose(&request))).0);
+            println!("offers {kind}, {what}: {:.0} us, then {:.0} and {:.0}", micros(times[0]), micros(times[1]), micros(times[2]));
+            slowest = times.into_iter().fold(slowest, Duration::max);
+        }
     }
-    figure("placement.decision_max", at(&mut slowest, 100), "us");
-    rate();
+    figure("placement.decision_max", micros(slowest), "us");
 }
 
 /// Decided and taken, in one pass.
 fn rate() {
     let mut exchange = Exchange::new();
     (0..100_000).for_each(|index| exchange.offer(&offer(index, 8)));
-    (0..100_000).for_each(|index| exchange.wait(waiting(index)));
-    let start = Instant::now();
-    let placed = exchange.pass(0).map(|pass| pass.placed.len()).unwrap_or_default();
-    figure("placement.rate", placed as f64 / start.elapsed().as_secs_f64(), "1/s");
+    (0..100_000).for_each(|index| exchange.wait(&waiting(index)));
+    let (took, pass) = timed(|| exchange.assign(0));
+    figure("placement.rate", pass.placed.len() as f64 / took.as_secs_f64(), "1/s");
 }
 
 fn passes() {
-    let mut exchange = Exchange::new();
-    (0..500).for_each(|index| exchange.offer(&offer(index, 8)));
-    (0..10_000).for_each(|index| exchange.wait(waiting(index)));
-    let start = Instant::now();
-    let pass = exchange.pass(0);
-    figure("plan.pass_full", micros(start.elapsed()) / 1e3, "ms");
-    let (placed, waits) = pass.map(|pass| (pass.placed.len(), pass.waiting.len())).unwrap_or_default();
-    println!("of 10,000 on 500 nodes {placed} were placed and {waits} wait");
-    let start = Instant::now();
-    drop(exchange.pass(1));
-    figure("plan.pass_idle", micros(start.elapsed()) / 1e3, "ms");
+    let full = |kind: &str, task: fn(u64) -> Waiting| {
+        let mut exchange = Exchange::new();
+        (0..500).for_each(|index| exchange.offer(&offer(index, 8)));
+        (0..10_000).for_each(|index| exchange.wait(&task(index)));
+        let (took, pass) = timed(|| exchange.assign(0));
+        println!(
+            "of 10,000 {kind} on 500 nodes {} were placed and {} wait: {:.1} ms",
+            pass.placed.len(),
+            pass.waiting.len(),
+            micros(took) / 1e3
+        );
+        (exchange, took)
+    };
+    let (mut exchange, took) = full("tasks", waiting);
+    figure("plan.pass_full", micros(took) / 1e3, "ms");
+    figure("plan.pass_idle", micros(timed(|| exchange.assign(1)).0) / 1e3, "ms");
+    exchange.ended("task-00000");
+    println!("the pass after one task ended takes {:.1} ms", micros(timed(|| exchange.assign(2)).0) / 1e3);
+    full("tasks of which no two ask the same", |index| {
+        let request = Request { storage_bytes: index << 20, ..request(index) };
+        Waiting { request: Arc::new(request), ..waiting(index) }
+    });
+    full("tasks, every tenth a gang of eight,", |index| Waiting {
+        workers: if index.is_multiple_of(10) { 8 } else { 1 },
+        ..waiting(index)
+    });
 }

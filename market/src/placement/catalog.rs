@@ -1,67 +1,55 @@
-//! Every offer, indexed: nodes on the same terms are one class, a class keeps its nodes by what is free, and a request
-//! looks at classes in the order of its own scores. Chooses what `choose` would choose, in microseconds.
+//! Every offer, indexed. A slot holds what is the node's own, a class the terms that many slots share (`terms.rs`), and
+//! one ordered set has all slots by class, then by what is free, then by name (`shelves.rs`). Chooses what `choose`
+//! would choose, in microseconds.
 
-use super::filter;
-use super::slot::{Asked, Need, Neighbour, Slot, Words};
-use super::{Assignment, Closed, Held, Offer, Rank, Refused, Request, Tenant, assignment, held_on, rank};
+use super::journal::Journal;
+use super::need::Need;
+use super::pick::{Pick, Search};
+use super::shapes::Shapes;
+use super::shelves::Shelves;
+use super::slot::{Neighbour, Slot, Tenancy, Who};
+use super::terms::Names;
+use super::wish::held;
+use super::words::Words;
+use super::{Assignment, Offer, Refused, Request, Tenant};
 use crate::money::Amount;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Requests whose ranking of the classes is kept; more begin anew.
-const VIEWS: usize = 256;
-
-/// Where a slot stands in its class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Shelf {
-    Free(u32),
-    Closed(Closed),
+/// What of a slot nobody looks through.
+#[derive(Debug, Clone, Copy)]
+struct Stock {
+    /// What the offer said was free, and what of that was taken here since.
+    offered: Need,
+    taken: Need,
+    /// The next offer of the same node, in a ring.
+    sibling: u32,
 }
 
-/// Offers on the same terms: everything but what is the node's own.
-#[derive(Debug)]
-pub(super) struct Class {
-    pub(super) terms: Offer,
-    pub(super) shelves: BTreeMap<Shelf, BTreeMap<Arc<str>, u32>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Ranked {
-    rank: Rank,
-    price: Amount,
-    class: u32,
-}
-
-/// How one request sees the classes.
-#[derive(Debug)]
-struct View {
-    asked: Asked,
-    ranked: Vec<Ranked>,
-    /// How many of the first classes have no device left for it, and since when that is known.
-    spent: usize,
-    spent_at: u64,
-}
-
-/// One place for one worker.
+/// A resource of a node, by numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pick {
-    pub(super) slot: u32,
-    pub(super) held: Held,
-    pub(super) need: Need,
-    pub(super) price: Amount,
+pub(super) struct At {
+    pub(super) node: u32,
+    pub(super) resource: u32,
 }
 
 #[derive(Debug, Default)]
 pub struct Catalog {
-    pub(super) classes: Vec<Class>,
-    class_of: HashMap<Offer, u32>,
-    pub(super) slots: Vec<Slot>,
+    pub(super) names: Names,
+    pub(super) nodes: Words,
+    pub(super) labels: Words,
+    pub(super) fundings: Words,
+    pub(super) namespaces: Words,
+    pub(super) shelves: Shelves,
+    pub(super) slots: Vec<Option<Slot>>,
+    stock: Vec<Stock>,
     vacant: Vec<u32>,
-    by_node: HashMap<Arc<str>, u32>,
-    pub(super) words: Words,
-    views: HashMap<Arc<Request>, View>,
-    /// Counts how often devices came free or an offer came.
-    grown: u64,
+    /// By the node's number one slot of its ring.
+    by_node: HashMap<u32, u32>,
+    pub(super) shapes: Shapes,
+    pub(super) journal: Journal,
+    /// Counts how often a slot may have become acceptable to somebody whom it was not acceptable to.
+    pub(super) grown: u64,
 }
 
 impl Catalog {
@@ -78,294 +66,224 @@ impl Catalog {
         self.len() == 0
     }
 
-    /// Takes an offer in, or what became of it: one node has one offer of a resource.
-    pub fn update(&mut self, offer: &Offer) {
-        let class = self.class_for(offer);
-        let tenants: Vec<Neighbour> = offer.tenants.iter().map(|tenant| self.neighbour(tenant)).collect();
-        let labels = self.words.labels(&offer.labels);
-        let room = Need {
-            devices: offer.free_devices,
-            cpu_millis: offer.free_cpu_millis,
-            memory_bytes: offer.free_memory_bytes,
-            storage_bytes: offer.free_storage_bytes,
-            pods: offer.free_pods,
-        };
-        if let Some(known) = self.slot_of(&offer.node, &offer.resource_name) {
-            self.unshelve(known);
-            let slot = &mut self.slots[known as usize];
-            let same = slot.class == class && slot.closed == offer.closed && room.devices <= slot.room.devices;
-            self.grown += u64::from(!same);
-            (slot.class, slot.closed, slot.room, slot.labels, slot.neighbours) = (class, offer.closed, room, labels, tenants);
-            self.shelve(known);
-            return;
-        }
-        self.grown += 1;
-        let index = self.vacant.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-        let first = self.by_node.get(offer.node.as_str()).copied();
-        let (node, sibling) = match first {
-            Some(first) => (self.slots[first as usize].node.clone(), self.slots[first as usize].sibling),
-            None => (Arc::from(offer.node.as_str()), index),
-        };
-        let slot = Slot { node: node.clone(), class, sibling, closed: offer.closed, room, labels, neighbours: tenants };
-        match self.slots.get_mut(index as usize) {
-            Some(place) => *place = slot,
-            None => self.slots.push(slot),
-        }
-        match first {
-            Some(first) => self.slots[first as usize].sibling = index,
-            None => drop(self.by_node.insert(node, index)),
-        }
-        self.shelve(index);
-    }
-
-    /// The node sells this no more.
-    pub fn remove(&mut self, node: &str, resource_name: &str) {
-        let Some(index) = self.slot_of(node, resource_name) else { return };
-        self.unshelve(index);
-        let next = self.slots[index as usize].sibling;
-        if next == index {
-            self.by_node.remove(node);
-        } else {
-            let before = self.ring(index).last().unwrap_or(index);
-            self.slots[before as usize].sibling = next;
-            self.by_node.insert(self.slots[next as usize].node.clone(), next);
-        }
-        self.vacant.push(index);
+    /// Takes an offer in, or what became of it: one node has one offer of a resource. False: it is as it was.
+    pub fn update(&mut self, offer: &Offer) -> bool {
+        self.put(offer, Need::default(), &[])
     }
 
     /// The best offer for one worker, or everything that speaks against each.
     pub fn choose(&mut self, request: &Arc<Request>) -> Result<Assignment, Vec<Refused>> {
-        match self.pick(request, 1, |_, _| true) {
+        let shape = self.enter(request);
+        let found = match self.pick(&Search::of(shape)) {
             Some(pick) => Ok(self.assignment(request, &pick)),
-            None => Err(self.refusals(request).into_values().collect()),
-        }
+            None => Err(self.refusals(shape)),
+        };
+        self.leave(shape);
+        found
     }
 
-    pub(super) fn assignment(&self, request: &Request, pick: &Pick) -> Assignment {
-        let slot = &self.slots[pick.slot as usize];
-        let chosen = assignment(&self.classes[slot.class as usize].terms, request, pick.held, pick.price);
-        Assignment { node: slot.node.to_string(), ..chosen }
+    /// An offer, less what was taken of it, with those who took that as neighbours.
+    pub(super) fn put(&mut self, offer: &Offer, taken: Need, neighbours: &[Neighbour]) -> bool {
+        let terms = self.names.pack(offer);
+        let class = self.class_for(&terms);
+        let offered = Need::free_of(offer);
+        let known = self.slot_of(&offer.node, &offer.resource_name);
+        let index = known.unwrap_or_else(|| self.new_slot(&offer.node));
+        let stock = &mut self.stock[index as usize];
+        (stock.offered, stock.taken) = (offered, taken);
+        let mut there = Vec::new();
+        for tenant in &offer.tenants {
+            let tenant = self.who(tenant);
+            join(&mut there, Neighbour { tenant, tasks: 1 });
+        }
+        neighbours.iter().for_each(|neighbour| join(&mut there, *neighbour));
+        let slot = Slot {
+            node: self.nodes.find(&offer.node).expect("a slot keeps its node's number"),
+            class,
+            closed: offer.closed,
+            room: offered.minus(taken),
+            labels: self.labels.keep_labels(&offer.labels),
+            neighbours: there,
+        };
+        let before = self.slots[index as usize].as_ref();
+        let labels = before.map(|before| before.labels.clone());
+        let same = before == Some(&slot);
+        if !same {
+            let grown = before.is_none_or(|before| !slot.is_less_than(before));
+            self.set(index, Some(slot), grown);
+        }
+        // The new ones are kept by now: those that stayed were never let go.
+        labels.iter().flat_map(|labels| labels.iter()).for_each(|label| self.labels.release(*label));
+        !same
+    }
+
+    /// The node sells this no more. False: it did not before.
+    pub fn remove(&mut self, node: &str, resource_name: &str) -> bool {
+        let Some(index) = self.slot_of(node, resource_name) else { return false };
+        let next = self.stock[index as usize].sibling;
+        let (number, labels) = (self.slot(index).node, self.slot(index).labels.clone());
+        if next == index {
+            self.by_node.remove(&number);
+        } else {
+            let before = self.ring(index).last().unwrap_or(index);
+            self.stock[before as usize].sibling = next;
+            self.by_node.insert(number, next);
+        }
+        self.set(index, None, false);
+        labels.iter().for_each(|label| self.labels.release(*label));
+        self.nodes.release(number);
+        self.vacant.push(index);
+        true
+    }
+
+    /// An empty slot in the ring of its node.
+    fn new_slot(&mut self, node: &str) -> u32 {
+        let index = self.vacant.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        let number = self.nodes.keep(node);
+        let mut stock = Stock { offered: Need::default(), taken: Need::default(), sibling: index };
+        match self.by_node.get(&number) {
+            Some(first) => stock.sibling = std::mem::replace(&mut self.stock[*first as usize].sibling, index),
+            None => drop(self.by_node.insert(number, index)),
+        }
+        if index as usize == self.slots.len() {
+            self.slots.push(None);
+            self.stock.push(stock);
+        } else {
+            self.stock[index as usize] = stock;
+        }
+        index
     }
 
     pub(super) fn slot(&self, index: u32) -> &Slot {
-        &self.slots[index as usize]
+        self.slots[index as usize].as_ref().expect("a slot that is asked for is in use")
     }
 
-    pub(super) fn zone_of(&self, index: u32) -> Option<&str> {
-        self.classes[self.slots[index as usize].class as usize].terms.zone.as_deref()
+    pub(super) fn name(&self, index: u32) -> &Arc<str> {
+        self.nodes.text(self.slot(index).node)
     }
 
-    /// Every zone that is on offer.
-    pub(super) fn zones(&self) -> BTreeSet<String> {
-        self.classes.iter().filter_map(|class| class.terms.zone.clone()).collect()
+    /// What the offer said was free, and what of that was taken here since.
+    pub(super) fn stock(&self, index: u32) -> (Need, Need) {
+        (self.stock[index as usize].offered, self.stock[index as usize].taken)
     }
 
     pub(super) fn slot_of(&self, node: &str, resource_name: &str) -> Option<u32> {
-        let first = *self.by_node.get(node)?;
-        self.ring(first).find(|index| self.classes[self.slots[*index as usize].class as usize].terms.resource_name == resource_name)
+        let resource = self.names.resources.find(resource_name)?;
+        self.slots_of(self.nodes.find(node)?).find(|index| self.at(*index).resource == resource)
+    }
+
+    /// All offers of a node.
+    pub(super) fn slots_of(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        self.by_node.get(&node).into_iter().flat_map(|first| self.ring(*first))
     }
 
     /// All offers of a slot's node, from this one on.
     pub(super) fn ring(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
-        std::iter::successors(Some(first), move |at| Some(self.slots[*at as usize].sibling).filter(|next| *next != first))
+        std::iter::successors(Some(first), move |at| Some(self.stock[*at as usize].sibling).filter(|next| *next != first))
     }
 
-    /// The best place with room for `copies` workers that `allowed` lets pass.
-    pub(super) fn pick(&mut self, request: &Arc<Request>, copies: u32, allowed: impl Fn(&Self, (u32, Need)) -> bool) -> Option<Pick> {
-        self.see(request);
-        let view = self.views.get(request)?;
-        let (mut at, mut spent, mut passing) = (if view.spent_at == self.grown { view.spent } else { 0 }, 0, true);
-        let mut picked = None;
-        while let Some(first) = view.ranked.get(at) {
-            let mut best: Option<(u32, &Arc<str>, Pick)> = None;
-            // Classes of equal score are one: the tightest fit and then the name decide between them.
-            while let Some(ranked) = view.ranked.get(at).filter(|next| (next.rank, next.price) == (first.rank, first.price)) {
-                at += 1;
-                let held = held_on(&self.classes[ranked.class as usize].terms, request);
-                let need = Need::of(&held, request).times(copies);
-                passing = passing && !self.has_devices(ranked.class, held.devices);
-                if passing {
-                    spent = at;
-                }
-                let bound = best.as_ref().map(|(left, name, _)| (*left, *name));
-                let found = self.tightest(ranked.class, request, &view.asked, need, bound, &allowed);
-                if let Some((free, name, slot)) = found {
-                    let pick = Pick { slot, held, need: Need::of(&held, request), price: ranked.price };
-                    best = Some((free - need.devices, name, pick));
-                }
-            }
-            if let Some((.., pick)) = best {
-                picked = Some(pick);
-                break;
-            }
-        }
-        let grown = self.grown;
-        if let Some(view) = self.views.get_mut(request) {
-            let known = if view.spent_at == grown { view.spent } else { 0 };
-            (view.spent, view.spent_at) = (known.max(spent), grown);
-        }
-        picked
-    }
-
-    fn has_devices(&self, class: u32, devices: u32) -> bool {
-        let last = self.classes[class as usize].shelves.range(Shelf::Free(devices)..Shelf::Free(u32::MAX)).next();
-        last.is_some()
-    }
-
-    /// The first node of a class that fits, if it is tighter than `bound`.
-    fn tightest(
-        &self,
-        class: u32,
-        request: &Request,
-        asked: &Asked,
-        need: Need,
-        bound: Option<(u32, &Arc<str>)>,
-        allowed: &impl Fn(&Self, (u32, Need)) -> bool,
-    ) -> Option<(u32, &Arc<str>, u32)> {
-        let class = &self.classes[class as usize];
-        let replicas = class.terms.replicas_per_device;
-        for (shelf, nodes) in class.shelves.range(Shelf::Free(need.devices)..) {
-            let Shelf::Free(free) = *shelf else { return None };
-            for (name, &slot) in nodes {
-                if bound.is_some_and(|bound| bound <= (free - need.devices, name)) {
-                    return None;
-                }
-                let fits = self.slots[slot as usize].refuses(request, asked, need, replicas).is_none();
-                if fits && allowed(self, (slot, need)) {
-                    return Some((free, name, slot));
-                }
-            }
-        }
-        None
-    }
-
-    /// A worker comes to a slot, with its tenant.
-    pub(super) fn take(&mut self, index: u32, need: Need, tenant: &Tenant) {
-        let neighbour = self.neighbour(tenant);
-        self.change(index, |slot, own| {
-            slot.room = slot.room.minus(if own { need } else { Need { devices: 0, ..need } });
-            match slot.neighbours.iter_mut().find(|known| Neighbour { tasks: 1, ..**known } == neighbour) {
-                Some(known) => known.tasks += 1,
-                None => slot.neighbours.push(neighbour),
-            }
-        });
+    /// A worker comes to a node, for one of its resources.
+    pub(super) fn take(&mut self, at: At, need: Need, who: Who) {
+        self.change(
+            at,
+            need,
+            |stock, need| stock.taken = stock.taken.plus(need),
+            |neighbours| {
+                join(neighbours, Neighbour { tenant: who, tasks: 1 });
+            },
+        );
     }
 
     /// It leaves.
-    pub(super) fn give_back(&mut self, index: u32, need: Need, tenant: &Tenant) {
-        let neighbour = self.neighbour(tenant);
-        self.change(index, |slot, own| {
-            slot.room = slot.room.plus(if own { need } else { Need { devices: 0, ..need } });
-            for known in slot.neighbours.iter_mut().filter(|known| Neighbour { tasks: 1, ..**known } == neighbour) {
-                known.tasks -= 1;
-            }
-            slot.neighbours.retain(|known| known.tasks > 0);
-        });
+    pub(super) fn give_back(&mut self, at: At, need: Need, who: Who) {
+        self.change(at, need, |stock, need| stock.taken = stock.taken.minus(need), |neighbours| leave(neighbours, who));
     }
 
-    fn change(&mut self, index: u32, mut change: impl FnMut(&mut Slot, bool)) {
-        let mut at = index;
+    /// Devices are the resource's own; everything else all offers of the node share.
+    fn change(&mut self, at: At, need: Need, book: impl Fn(&mut Stock, Need), meet: impl Fn(&mut Vec<Neighbour>)) {
+        let Some(&first) = self.by_node.get(&at.node) else { return };
+        let mut index = first;
         loop {
-            let before = self.slots[at as usize].room.devices;
-            if at == index {
-                self.unshelve(at);
-            }
-            change(&mut self.slots[at as usize], at == index);
-            self.grown += u64::from(self.slots[at as usize].room.devices > before);
-            debug_assert!(at == index || self.slots[at as usize].room.devices == before, "siblings share no devices");
-            if at == index {
-                self.shelve(at);
-            }
-            at = self.slots[at as usize].sibling;
-            if at == index {
+            let mut slot = self.slot(index).clone();
+            let own = self.shelves.classes[slot.class as usize].terms.resource == at.resource;
+            let stock = &mut self.stock[index as usize];
+            book(stock, if own { need } else { need.beside() });
+            let sibling = stock.sibling;
+            slot.room = stock.offered.minus(stock.taken);
+            meet(&mut slot.neighbours);
+            let grown = !slot.is_less_than(self.slot(index));
+            self.set(index, Some(slot), grown);
+            index = sibling;
+            if index == first {
                 return;
             }
         }
     }
 
-    fn neighbour(&mut self, tenant: &Tenant) -> Neighbour {
-        Neighbour {
-            funding: self.words.number(tenant.funding.as_str()),
-            namespace: self.words.number(&tenant.namespace),
-            tenancy: super::slot::Tenancy::named(&tenant.tenancy),
-            tasks: 1,
+    pub(super) fn at(&self, index: u32) -> At {
+        let slot = self.slot(index);
+        At { node: slot.node, resource: self.shelves.classes[slot.class as usize].terms.resource }
+    }
+
+    pub(super) fn who(&mut self, tenant: &Tenant) -> Who {
+        Who {
+            funding: self.fundings.number(tenant.funding.as_str()),
+            namespace: self.namespaces.number(&tenant.namespace),
+            tenancy: Tenancy::named(&tenant.tenancy),
         }
     }
 
-    fn shelf(slot: &Slot) -> Shelf {
-        slot.closed.map_or(Shelf::Free(slot.room.devices), Shelf::Closed)
-    }
-
-    fn shelve(&mut self, index: u32) {
-        let slot = &self.slots[index as usize];
-        let shelves = &mut self.classes[slot.class as usize].shelves;
-        shelves.entry(Self::shelf(slot)).or_default().insert(slot.node.clone(), index);
-    }
-
-    fn unshelve(&mut self, index: u32) {
-        let slot = &self.slots[index as usize];
-        let shelves = &mut self.classes[slot.class as usize].shelves;
-        let shelf = Self::shelf(slot);
-        if let Some(nodes) = shelves.get_mut(&shelf) {
-            nodes.remove(&slot.node);
-            if nodes.is_empty() {
-                shelves.remove(&shelf);
-            }
+    pub(super) fn assignment(&self, request: &Request, pick: &Pick) -> Assignment {
+        let slot = self.slot(pick.slot);
+        let terms = &self.shelves.classes[slot.class as usize].terms;
+        let price = Amount::from_units(pick.price_units);
+        let because = super::because(request.strategy, price, self.names.models.text(terms.model), terms.reputation);
+        Assignment {
+            node: self.nodes.text(slot.node).to_string(),
+            pool: self.names.pools.text(terms.pool).to_string(),
+            held: held(pick.need, &terms.prices),
+            price_per_hour: price,
+            because,
         }
     }
 
-    fn class_for(&mut self, offer: &Offer) -> u32 {
-        let terms = terms_of(offer);
-        if let Some(known) = self.class_of.get(&terms) {
-            return *known;
+    /// An offer as it stands; of its labels those that the request asks for.
+    pub(super) fn offer_at(&self, index: u32, request: &Request) -> Offer {
+        let slot = self.slot(index);
+        let has = |key: &str, value: &str| {
+            self.labels.find(&super::words::label(key, value)).is_some_and(|label| slot.labels.binary_search(&label).is_ok())
+        };
+        let labels = request.node_selector.iter().filter(|(key, value)| has(key, value));
+        let tenant = |neighbour: &Neighbour| Tenant {
+            funding: crate::work::FundingId::from_stored(&**self.fundings.text(neighbour.tenant.funding)),
+            namespace: self.namespaces.text(neighbour.tenant.namespace).to_string(),
+            tenancy: neighbour.tenant.tenancy.name().to_owned(),
+        };
+        Offer {
+            node: self.nodes.text(slot.node).to_string(),
+            closed: slot.closed,
+            free_devices: slot.room.devices,
+            free_cpu_millis: slot.room.cpu_millis,
+            free_memory_bytes: slot.room.memory_bytes,
+            free_storage_bytes: slot.room.storage_bytes,
+            free_pods: slot.room.pods,
+            labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            tenants: slot.neighbours.iter().map(tenant).collect(),
+            ..self.names.unpack(&self.shelves.classes[slot.class as usize].terms)
         }
-        let index = u32::try_from(self.classes.len()).unwrap_or(u32::MAX);
-        for (request, view) in &mut self.views {
-            if let Some(entry) = ranked(&terms, request, index) {
-                let place = view.ranked.partition_point(|known| *known < entry);
-                view.ranked.insert(place, entry);
-                view.spent = 0;
-            }
-        }
-        self.classes.push(Class { terms: terms.clone(), shelves: BTreeMap::new() });
-        self.class_of.insert(terms, index);
-        index
-    }
-
-    /// Makes sure that the request's ranking of the classes is there.
-    fn see(&mut self, request: &Arc<Request>) {
-        if self.views.contains_key(request) {
-            return;
-        }
-        if self.views.len() >= VIEWS {
-            self.views.clear();
-        }
-        let all = self.classes.iter().zip(0..);
-        let mut all: Vec<_> = all.filter_map(|(class, index)| ranked(&class.terms, request, index)).collect();
-        all.sort_unstable();
-        let asked = Asked::new(request, &mut self.words);
-        self.views.insert(request.clone(), View { asked, ranked: all, spent: 0, spent_at: self.grown });
     }
 }
 
-fn ranked(terms: &Offer, request: &Request, class: u32) -> Option<Ranked> {
-    filter::sold(terms, request).ok()?;
-    let (_, price) = filter::agreed(terms, request).ok()?;
-    Some(Ranked { rank: rank(terms, request, price), price, class })
+/// A tenant is on a node once, with as many tasks as it has there.
+pub(super) fn join(neighbours: &mut Vec<Neighbour>, comes: Neighbour) {
+    match neighbours.iter_mut().find(|known| known.tenant == comes.tenant) {
+        Some(known) => known.tasks = known.tasks.saturating_add(comes.tasks),
+        None => neighbours.push(comes),
+    }
 }
 
-/// An offer without what is the node's own.
-fn terms_of(offer: &Offer) -> Offer {
-    Offer {
-        node: String::new(),
-        free_devices: 0,
-        free_cpu_millis: 0,
-        free_memory_bytes: 0,
-        free_storage_bytes: 0,
-        free_pods: 0,
-        labels: BTreeMap::new(),
-        tenants: Vec::new(),
-        closed: None,
-        ..offer.clone()
-    }
+/// One of its tasks leaves.
+pub(super) fn leave(neighbours: &mut Vec<Neighbour>, goes: Who) {
+    neighbours.iter_mut().filter(|known| known.tenant == goes).for_each(|known| known.tasks = known.tasks.saturating_sub(1));
+    neighbours.retain(|known| known.tasks > 0);
 }

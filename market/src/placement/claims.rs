@@ -1,91 +1,153 @@
 //! What a large task waits for: the places that it will take, and when. A smaller one passes only where it takes none of
 //! that, or has ended before.
 
-use super::catalog::{Catalog, Pick};
-use super::exchange::{Holding, Waiting, fit, undo};
-use super::slot::Need;
-use std::collections::HashMap;
+use super::catalog::{Catalog, leave};
+use super::exchange::Topology;
+use super::holdings::Holdings;
+use super::need::Need;
+use super::shelves::Level;
+use super::slot::{Slot, Who};
+use super::words::NOTHING;
+use std::collections::{BTreeMap, HashMap};
 
-#[derive(Debug, Clone, Copy, Default)]
+/// A large task looks at so many nodes for its claim.
+const CONSIDERED: usize = 4_096;
+
+/// What of one slot is claimed.
+#[derive(Debug, Clone)]
 struct Claim {
     start: i64,
     need: Need,
     /// What those who run there will have given back by then.
     returning: Need,
+    by: Vec<Who>,
+    /// Its devices are handed out several times: only to one namespace.
+    of_one_namespace: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Claims(HashMap<u32, Claim>);
 
-impl Claims {
-    /// Whether a worker that ends then may come to a slot.
-    pub(super) fn allow(&self, catalog: &Catalog, slot: u32, need: Need, ends: i64) -> bool {
-        self.0
-            .get(&slot)
-            .is_none_or(|claim| ends <= claim.start || need.plus(claim.need).fits_in(catalog.slot(slot).room.plus(claim.returning)))
-    }
+/// What became of a wish for places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claimed {
+    Kept,
+    /// Others claim what it would need.
+    Behind,
+    /// Not even when all who run have ended.
+    Never,
+}
 
+/// All workers of a task, as far as placement cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Gang {
+    pub(super) shape: u32,
+    pub(super) workers: u32,
+    pub(super) topology: Topology,
+}
+
+/// A place for one worker, and when it is free.
+type Opening = (i64, u32, Need);
+
+impl Claims {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Claims the places that will be free the soonest. False: not even an empty market has them.
-    pub(super) fn claim(&mut self, catalog: &mut Catalog, waiting: &Waiting, running: &[&Holding], now: i64) -> bool {
-        let mut by_end = running.to_vec();
-        by_end.sort_by_key(|holding| (holding.ends, holding.slot));
-        let Some((released, picks)) = soonest(catalog, waiting, &by_end) else { return false };
-        let start = by_end[..released].last().map_or(now, |last| last.ends.max(now));
-        for pick in picks {
-            for slot in catalog.ring(pick.slot).collect::<Vec<_>>() {
-                let own = |need: Need| if slot == pick.slot { need } else { Need { devices: 0, ..need } };
-                let claim = self.0.entry(slot).or_insert_with(|| {
-                    let there = by_end[..released].iter().filter(|holding| holding.slot == pick.slot);
-                    let returning = there.fold(Need::default(), |sum, holding| sum.plus(own(holding.need)));
-                    Claim { start, need: Need::default(), returning }
-                });
-                claim.need = claim.need.plus(own(pick.need));
-                claim.start = claim.start.min(start);
+    /// Whether a worker that ends then may come to a slot with so much room.
+    pub(super) fn allow(&self, slot: u32, room: Need, need: Need, ends: i64, who: Who) -> bool {
+        self.0.get(&slot).is_none_or(|claim| {
+            let beside = || claim.by.iter().all(|by| who.may_join(*by, claim.of_one_namespace));
+            ends <= claim.start || (need.plus(claim.need).fits_in(room.plus(claim.returning)) && beside())
+        })
+    }
+
+    /// Claims the places that will be free the soonest.
+    pub(super) fn claim(&mut self, catalog: &Catalog, holdings: &Holdings, gang: Gang, now: i64) -> Claimed {
+        let slots = candidates(catalog, gang.shape);
+        let mut by_zone: BTreeMap<u32, Vec<Opening>> = BTreeMap::new();
+        for (slot, need) in slots.iter().copied() {
+            let openings = self.openings(catalog, holdings, gang, (slot, need), now);
+            let group = match gang.topology {
+                Topology::Any => 0,
+                Topology::Node => slot,
+                Topology::Zone => catalog.class(catalog.slot(slot).class).terms.zone,
+            };
+            if gang.topology != Topology::Zone || gang.workers == 1 || group != NOTHING {
+                by_zone.entry(group).or_default().extend(openings.into_iter().map(|time| (time, slot, need)));
             }
         }
-        true
+        let workers = gang.workers as usize;
+        let groups = by_zone.into_values().filter(|openings| openings.len() >= workers).map(|mut openings| {
+            openings.sort_unstable_by_key(|(time, slot, _)| (*time, *slot));
+            openings.truncate(workers);
+            openings
+        });
+        let Some(best) = groups.min_by_key(|openings| openings.last().map(|(time, ..)| *time)) else {
+            return if self.is_empty() && slots.len() < CONSIDERED { Claimed::Never } else { Claimed::Behind };
+        };
+        let start = best.last().map_or(now, |(time, ..)| *time);
+        best.into_iter().for_each(|(_, slot, need)| self.add(catalog, holdings, gang.shape, (slot, need), start));
+        Claimed::Kept
+    }
+
+    /// When a slot has room for a worker, for another one, and so on.
+    fn openings(&self, catalog: &Catalog, holdings: &Holdings, gang: Gang, place: (u32, Need), now: i64) -> Vec<i64> {
+        let (index, need) = place;
+        let slot = catalog.slot(index);
+        let terms = &catalog.class(slot.class).terms;
+        let asker = &catalog.shapes.shape(gang.shape).asker;
+        let claimed = self.0.get(&index);
+        let (offered, mut taken) = catalog.stock(index);
+        let mut there = Slot { room: Need::default(), ..slot.clone() };
+        let mut leaving: Vec<_> = holdings.on(slot.node).iter().collect();
+        leaving.sort_by_key(|holding| holding.ends);
+        let mut openings = Vec::new();
+        for (time, holding) in std::iter::once((now, None)).chain(leaving.iter().map(|one| (one.ends.max(now), Some(*one)))) {
+            if let Some(holding) = holding {
+                taken = taken.minus(holding.need_of(terms.resource));
+                leave(&mut there.neighbours, holding.who);
+            }
+            there.room = offered.minus(taken).minus(claimed.map(|claim| claim.need).unwrap_or_default());
+            let beside = claimed.is_none_or(|claim| claim.by.iter().all(|by| asker.who.may_join(*by, claim.of_one_namespace)));
+            if beside && asker.refuses(&there, need, terms.replicas_per_device).is_none() {
+                let copies = need.copies_in(there.room, gang.workers) as usize;
+                openings.resize(copies.max(openings.len()), time);
+            }
+        }
+        openings
+    }
+
+    fn add(&mut self, catalog: &Catalog, holdings: &Holdings, shape: u32, place: (u32, Need), start: i64) {
+        let (index, need) = place;
+        let asker = &catalog.shapes.shape(shape).asker;
+        let node = catalog.slot(index).node;
+        for slot in catalog.ring(index) {
+            let terms = &catalog.class(catalog.slot(slot).class).terms;
+            let none = Claim { start, need: Need::default(), returning: Need::default(), by: Vec::new(), of_one_namespace: false };
+            let claim = self.0.entry(slot).or_insert(none);
+            claim.start = claim.start.min(start);
+            claim.need = claim.need.plus(if slot == index { need } else { need.beside() });
+            let back = holdings.on(node).iter().filter(|holding| holding.ends <= claim.start);
+            claim.returning = back.fold(Need::default(), |sum, holding| sum.plus(holding.need_of(terms.resource)));
+            claim.of_one_namespace |= asker.has_devices && terms.replicas_per_device > 1;
+            if !claim.by.contains(&asker.who) {
+                claim.by.push(asker.who);
+            }
+        }
     }
 }
 
-/// How many of those who run must have ended, in their order, and where it goes then.
-fn soonest(catalog: &mut Catalog, waiting: &Waiting, by_end: &[&Holding]) -> Option<(usize, Vec<Pick>)> {
-    let mut released = 0;
-    let mut attempt = |catalog: &mut Catalog, target: usize| {
-        while released < target {
-            let holding = by_end[released];
-            catalog.give_back(holding.slot, holding.need, &holding.tenant);
-            released += 1;
-        }
-        while released > target {
-            released -= 1;
-            let holding = by_end[released];
-            catalog.take(holding.slot, holding.need, &holding.tenant);
-        }
-        let picks = fit(catalog, waiting, &Claims::default(), i64::MAX).ok()?;
-        undo(catalog, waiting, &picks);
-        Some(picks)
-    };
-    let (mut low, mut high) = (0, 1);
-    let mut found = loop {
-        high = high.min(by_end.len());
-        match attempt(catalog, high) {
-            Some(picks) => break Some(picks),
-            None if high == by_end.len() => break None,
-            None => (low, high) = (high, high * 2),
-        }
-    };
-    while found.is_some() && low + 1 < high {
-        let middle = low.midpoint(high);
-        match attempt(catalog, middle) {
-            Some(picks) => (found, high) = (Some(picks), middle),
-            None => low = middle,
-        }
-    }
-    // Those who run go back to where they are.
-    attempt(catalog, 0);
-    found.map(|picks| (high, picks))
+/// Open nodes that would hold a worker if nobody else were there, with what it takes.
+fn candidates(catalog: &Catalog, shape: u32) -> Vec<(u32, Need)> {
+    let shape = catalog.shapes.shape(shape);
+    let wish = &catalog.shapes.wished(shape.wish).wish;
+    let classes = catalog.shelves.classes.iter().zip(0..).filter(|(class, _)| !class.shelves.is_empty());
+    let agreed = classes.filter_map(|(class, number)| wish.agrees(&class.terms).ok().map(|agreed| (class, number, agreed.need)));
+    let slots = agreed.flat_map(|(class, number, need)| {
+        let open = class.shelves.iter().map(|shelf| shelf.level).filter(|level| matches!(level, Level::Free(_)));
+        open.flat_map(move |level| catalog.shelves.on(number, level)).map(move |place| (place.slot, need))
+    });
+    let would = slots.filter(|(slot, need)| need.fits_in(catalog.stock(*slot).0) && shape.asker.unwanted(catalog.slot(*slot)).is_none());
+    would.take(CONSIDERED).collect()
 }

@@ -1,20 +1,24 @@
 //! Everyone who waits, everyone who runs and everything on offer; and the pass that brings them together: fair between
-//! escrows by what they hold, then by priority, then by age.
+//! escrows by what they hold, then by priority, then by age. It is told what changes and says what changed.
 
-use super::catalog::{Catalog, Pick};
-use super::claims::Claims;
+use super::catalog::{At, Catalog};
+use super::claims::{Claimed, Claims, Gang};
 use super::filter::Reason;
-use super::slot::Need;
-use super::{Assignment, EXCLUSIVE, Offer, Refused, Request, Tenant};
-use crate::money::Amount;
+use super::fit::{fit, price_units};
+use super::holdings::{Holding, Holdings};
+use super::need::Need;
+use super::pick::Pick;
+use super::{Assignment, DEDICATED, EXCLUSIVE, Offer, Refused, Request, Tenant, price};
+use crate::rating::Held;
 use crate::work::FundingId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
-/// Large tasks that places are kept for at a time, oldest first; and how many are looked at to find them.
+/// Large tasks that places are kept for at a time.
 const CLAIMS: usize = 4;
-const CLAIMS_TRIED: usize = 8;
+/// Large tasks that have the first turns of a pass: the oldest of each escrow, up to so many escrows.
+const FIRST_TURNS: usize = 8;
 
 /// How near to each other the workers of a gang must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -29,7 +33,7 @@ pub enum Topology {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     pub id: String,
-    /// What each worker asks. Tasks that ask the same share it.
+    /// What each worker asks.
     pub request: Arc<Request>,
     pub priority: i32,
     /// Seconds; of two of one priority the older goes first.
@@ -40,37 +44,66 @@ pub struct Waiting {
     pub seconds: i64,
 }
 
-/// What one worker of a running task holds.
-#[derive(Debug, Clone)]
-pub struct Holding {
-    pub(super) slot: u32,
-    pub(super) need: Need,
-    pub(super) tenant: Tenant,
-    pub(super) ends: i64,
-    price: Amount,
+/// A task that has its places from before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    pub id: String,
+    pub tenant: Tenant,
+    /// When it will have ended at the latest.
+    pub ends: i64,
+    pub workers: Vec<Worker>,
 }
 
-/// What a pass decided. Who waits has the same reasons for as long as nothing changes.
+/// What one worker holds, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    pub node: String,
+    pub resource_name: String,
+    pub held: Held,
+    pub storage_bytes: u64,
+}
+
+/// What a pass decided, and what it has to say that it did not say before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pass {
     pub placed: Vec<(String, Vec<Assignment>)>,
+    /// Why tasks wait: those that are new, and those whose reasons are not what they were.
     pub waiting: Vec<(String, Arc<Vec<Refused>>)>,
 }
 
-type Turn = (Reverse<i32>, i64, String);
+/// The order within an escrow.
+type Turn = (Reverse<i32>, i64, Arc<str>);
 /// Tasks that are refused alike: the same request, as often, as near and as long.
-type Kind = (*const Request, u32, Topology, i64);
+type Kind = (Gang, i64);
+
+/// A task in its lane.
+#[derive(Debug)]
+struct Waiter {
+    gang: Gang,
+    seconds: i64,
+    /// What it was last told.
+    told: Option<Arc<Vec<Refused>>>,
+}
+
+/// What waits on one escrow, and what the escrow holds already, in money an hour.
+#[derive(Debug, Default)]
+struct Lane {
+    price_units: u64,
+    waiters: BTreeMap<Turn, Waiter>,
+}
 
 #[derive(Debug, Default)]
 pub struct Exchange {
     catalog: Catalog,
-    requests: HashSet<Arc<Request>>,
-    waiting: BTreeMap<FundingId, BTreeMap<Turn, Arc<Waiting>>>,
-    turns: HashMap<String, (FundingId, Turn)>,
-    running: HashMap<String, Vec<Holding>>,
-    held: HashMap<FundingId, u64>,
+    lanes: BTreeMap<FundingId, Lane>,
+    turns: HashMap<Arc<str>, (FundingId, Turn)>,
+    holdings: Holdings,
     /// Large tasks that did not fit, oldest first: the next pass begins with them.
-    stuck: BTreeSet<(i64, String)>,
+    stuck: BTreeSet<(i64, Arc<str>)>,
+    /// What no offer will ever hold, until offers change.
+    hopeless: HashSet<Gang>,
+    /// What each kind was last told: it is told again only when that changed.
+    told: HashMap<Kind, Arc<Vec<Refused>>>,
     changed: bool,
 }
 
@@ -79,165 +112,219 @@ impl Exchange {
         Self::default()
     }
 
-    /// An offer as it stands now, with everything that runs there already taken off.
+    /// An offer, with everything taken off that the exchange does not know of: what its own tasks hold it takes off itself.
     pub fn offer(&mut self, offer: &Offer) {
-        self.changed = true;
-        self.catalog.update(offer);
-    }
-
-    pub fn withdraw(&mut self, node: &str, resource_name: &str) {
-        let Some(gone) = self.catalog.slot_of(node, resource_name) else { return };
-        self.changed = true;
-        // What is held there has nothing to give back to any more.
-        for holding in self.running.values_mut().flat_map(|holdings| holdings.extract_if(.., |holding| holding.slot == gone)) {
-            if let Some(held) = self.held.get_mut(&holding.tenant.funding) {
-                *held = held.saturating_sub(holding.price.units());
-            }
+        let node = self.catalog.nodes.find(&offer.node);
+        let resource = self.catalog.names.resources.number(&offer.resource_name);
+        let (taken, neighbours) = node.map(|node| self.holdings.taken(At { node, resource })).unwrap_or_default();
+        if self.catalog.put(offer, taken, &neighbours) {
+            self.changed = true;
+            self.hopeless.clear();
         }
-        self.catalog.remove(node, resource_name);
     }
 
-    /// A task waits, or asks for something else than before.
-    pub fn wait(&mut self, mut waiting: Waiting) {
+    /// The node sells this no more. Who runs there holds it all the same, until they have ended.
+    pub fn withdraw(&mut self, node: &str, resource_name: &str) {
+        self.changed |= self.catalog.remove(node, resource_name);
+    }
+
+    /// A task waits, or asks for something else than before. Saying the same twice changes nothing.
+    pub fn wait(&mut self, waiting: &Waiting) {
+        let shape = self.catalog.enter(&waiting.request);
+        let gang = Gang { shape, workers: waiting.workers, topology: waiting.topology };
+        let turn: Turn = (Reverse(waiting.priority), waiting.created, waiting.id.as_str().into());
+        let known = self.turns.get(waiting.id.as_str()).filter(|(_, known)| *known == turn);
+        let known = known.and_then(|(funding, turn)| self.lanes.get(funding)?.waiters.get(turn));
+        if known.is_some_and(|known| known.gang == gang && known.seconds == waiting.seconds) {
+            return self.catalog.leave(shape);
+        }
         self.forget(&waiting.id);
         self.changed = true;
-        match self.requests.get(&waiting.request) {
-            Some(known) => waiting.request = known.clone(),
-            None => drop(self.requests.insert(waiting.request.clone())),
-        }
         let funding = waiting.request.funding.clone();
-        let turn = (Reverse(waiting.priority), waiting.created, waiting.id.clone());
-        self.turns.insert(waiting.id.clone(), (funding.clone(), turn.clone()));
-        self.waiting.entry(funding).or_default().insert(turn, Arc::new(waiting));
+        self.turns.insert(turn.2.clone(), (funding.clone(), turn.clone()));
+        let waiter = Waiter { gang, seconds: waiting.seconds, told: None };
+        self.lanes.entry(funding).or_default().waiters.insert(turn, waiter);
     }
 
     /// A task waits no more.
     pub fn forget(&mut self, id: &str) {
         let Some((funding, turn)) = self.turns.remove(id) else { return };
-        self.changed = true;
-        if let Some(turns) = self.waiting.get_mut(&funding)
-            && let Some(gone) = turns.remove(&turn)
-        {
-            self.stuck.remove(&(gone.created, gone.id.clone()));
-            if turns.is_empty() {
-                self.waiting.remove(&funding);
-            }
-            // Two are left when nobody else asks the same: this one and the one that is kept to be shared.
-            if Arc::strong_count(&gone.request) == 2 {
-                self.requests.remove(&gone.request);
-            }
-        }
-    }
-
-    /// A task that ran has left its places.
-    pub fn ended(&mut self, id: &str) {
-        for holding in self.running.remove(id).unwrap_or_default() {
+        self.stuck.remove(&(turn.1, turn.2.clone()));
+        let Some(lane) = self.lanes.get_mut(&funding) else { return };
+        if let Some(gone) = lane.waiters.remove(&turn) {
             self.changed = true;
-            self.catalog.give_back(holding.slot, holding.need, &holding.tenant);
-            if let Some(held) = self.held.get_mut(&holding.tenant.funding) {
-                *held = held.saturating_sub(holding.price.units());
-            }
+            self.catalog.leave(gone.gang.shape);
+        }
+        self.end_lane(&funding);
+    }
+
+    /// A task runs, from before this exchange was made or placed by somebody else. Saying the same twice changes nothing.
+    pub fn run(&mut self, running: &Running) {
+        let task: Arc<str> = running.id.as_str().into();
+        let who = self.catalog.who(&running.tenant);
+        let mut workers = Vec::new();
+        for worker in &running.workers {
+            let resource = self.catalog.names.resources.number(&worker.resource_name);
+            let at = At { node: self.catalog.nodes.keep(&worker.node), resource };
+            let need = Need::of(&worker.held, worker.storage_bytes);
+            workers.push(Holding { task: task.clone(), at, need, who, ends: running.ends });
+        }
+        let nodes: Vec<u32> = workers.iter().map(|worker| worker.at.node).collect();
+        if !self.holdings.is(&running.id, &workers) {
+            self.ended(&running.id);
+            workers.iter().for_each(|worker| self.catalog.take(worker.at, worker.need, who));
+            let prices = running.workers.iter().filter_map(|worker| price(&worker.held));
+            let sum = prices.fold(0_u64, |sum, price| sum.saturating_add(price.units()));
+            self.hold(running.tenant.funding.clone(), sum, workers);
+            self.changed = true;
+        }
+        nodes.into_iter().for_each(|node| self.catalog.nodes.release(node));
+    }
+
+    /// A task has left its places, or could not take them after all.
+    pub fn ended(&mut self, id: &str) {
+        let Some((funding, price_units)) = self.holdings.end(&mut self.catalog, id) else { return };
+        self.changed = true;
+        if let Some(lane) = self.lanes.get_mut(&funding) {
+            lane.price_units = lane.price_units.saturating_sub(price_units);
+        }
+        self.end_lane(&funding);
+    }
+
+    fn hold(&mut self, funding: FundingId, price_units: u64, workers: Vec<Holding>) {
+        let lane = self.lanes.entry(funding.clone()).or_default();
+        lane.price_units = lane.price_units.saturating_add(price_units);
+        self.holdings.add(&mut self.catalog, funding, price_units, workers);
+    }
+
+    fn end_lane(&mut self, funding: &FundingId) {
+        if self.lanes.get(funding).is_some_and(|lane| lane.waiters.is_empty() && lane.price_units == 0) {
+            self.lanes.remove(funding);
         }
     }
 
-    /// Places whom it can and says why the others wait. `None`: nothing changed since the last pass.
-    pub fn pass(&mut self, now: i64) -> Option<Pass> {
-        if !std::mem::take(&mut self.changed) {
-            return None;
+    /// Places whom it can, and says why the others wait. Nothing when nothing changed.
+    pub fn assign(&mut self, now: i64) -> Pass {
+        if !self.changed {
+            return Pass::default();
         }
-        let mut round = Round { now, claims: Claims::default(), tried: 0, claimed: 0, placed: Vec::new(), refused: HashMap::new() };
-        let oldest: Vec<Arc<Waiting>> = self.stuck.iter().filter_map(|(_, id)| self.find(id)).take(CLAIMS_TRIED).collect();
-        for waiting in &oldest {
-            self.attempt(waiting, &mut round);
-        }
-        let lanes: Vec<(FundingId, Vec<Arc<Waiting>>)> =
-            self.waiting.iter().map(|(funding, turns)| (funding.clone(), turns.values().rev().cloned().collect())).collect();
-        self.fairly(lanes, &mut round);
+        let mut round = Round { now, claims: Claims::default(), claimed: 0, placed: Vec::new(), refused: HashMap::new() };
+        let mut lanes = std::mem::take(&mut self.lanes);
+        self.first_turns(&mut lanes, &mut round);
+        self.fairly(&mut lanes, &mut round);
+        self.lanes = lanes;
         for (id, _) in &round.placed {
             self.forget(id);
         }
+        let waiting = self.reasons(&round);
         self.changed = false;
-        Some(Pass { waiting: self.reasons(&round), placed: round.placed })
+        Pass { placed: round.placed, waiting }
     }
 
-    fn find(&self, id: &str) -> Option<Arc<Waiting>> {
-        let (funding, turn) = self.turns.get(id)?;
-        self.waiting.get(funding)?.get(turn).cloned()
+    /// Of each escrow the oldest large task that did not fit before: what it waits for must not go to others.
+    fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
+        let mut oldest: Vec<(FundingId, Turn)> = Vec::new();
+        for (_, id) in &self.stuck {
+            if let Some((funding, turn)) = self.turns.get(id)
+                && oldest.iter().all(|(known, _)| known != funding)
+            {
+                oldest.push((funding.clone(), turn.clone()));
+            }
+            if oldest.len() == FIRST_TURNS {
+                break;
+            }
+        }
+        for (funding, turn) in oldest {
+            let Some(lane) = lanes.get_mut(&funding) else { continue };
+            let Some(waiter) = lane.waiters.get(&turn) else { continue };
+            lane.price_units = lane.price_units.saturating_add(self.attempt(&funding, &turn, waiter, round).unwrap_or_default());
+        }
     }
 
-    /// The escrow that holds the least has the next turn.
-    fn fairly(&mut self, mut lanes: Vec<(FundingId, Vec<Arc<Waiting>>)>, round: &mut Round) {
-        let held = |exchange: &Self, funding: &FundingId| exchange.held.get(funding).copied().unwrap_or_default();
+    /// The escrow that holds the least has the next turn; who does not fit leaves it to the next of the same escrow.
+    fn fairly(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
+        let mut queues: Vec<_> = lanes.iter_mut().map(|(funding, lane)| (funding, &mut lane.price_units, lane.waiters.iter())).collect();
         let mut turns: BinaryHeap<Reverse<(u64, usize)>> =
-            lanes.iter().enumerate().map(|(lane, (funding, _))| Reverse((held(self, funding), lane))).collect();
-        while let Some(Reverse((_, lane))) = turns.pop() {
-            let Some(waiting) = lanes[lane].1.pop() else { continue };
-            self.attempt(&waiting, round);
-            turns.push(Reverse((held(self, &lanes[lane].0), lane)));
+            queues.iter().enumerate().map(|(number, (_, price_units, _))| Reverse((**price_units, number))).collect();
+        while let Some(Reverse((_, number))) = turns.pop() {
+            let (funding, held, queue) = &mut queues[number];
+            for (turn, waiter) in queue.by_ref() {
+                if let Some(price_units) = self.attempt(funding, turn, waiter, round) {
+                    **held = held.saturating_add(price_units);
+                    turns.push(Reverse((**held, number)));
+                    break;
+                }
+            }
         }
     }
 
-    fn attempt(&mut self, waiting: &Arc<Waiting>, round: &mut Round) {
-        let kind = kind(waiting);
+    /// Places a task. What it costs an hour; `None`: it waits on.
+    fn attempt(&mut self, funding: &FundingId, turn: &Turn, waiter: &Waiter, round: &mut Round) -> Option<u64> {
+        let kind = (waiter.gang, waiter.seconds);
         // Room only becomes less in a pass: whoever is like one that did not fit does not fit either.
-        if self.running.contains_key(&waiting.id) || round.refused.contains_key(&kind) {
-            return;
+        if round.refused.contains_key(&kind) || self.holdings.has(&turn.2) {
+            return None;
         }
-        let ends = round.now.saturating_add(waiting.seconds);
-        let picks = match fit(&mut self.catalog, waiting, &round.claims, ends) {
+        let ends = round.now.saturating_add(waiter.seconds);
+        let picks = match fit(&mut self.catalog, waiter.gang, &round.claims, ends) {
             Ok(picks) => picks,
             Err(fitting) => {
                 round.refused.insert(kind, fitting);
-                return self.keep_places(waiting, round);
+                self.keep_places(turn, waiter.gang, round);
+                return None;
             }
         };
-        let tenant = tenant(&waiting.request);
-        let assignments = picks.iter().map(|pick| self.catalog.assignment(&waiting.request, pick)).collect();
-        let sum = picks.iter().fold(0_u64, |sum, pick| sum.saturating_add(pick.price.units()));
-        let held = self.held.entry(waiting.request.funding.clone()).or_default();
-        *held = held.saturating_add(sum);
-        let holding = |pick: &Pick| Holding { slot: pick.slot, need: pick.need, tenant: tenant.clone(), ends, price: pick.price };
-        self.running.insert(waiting.id.clone(), picks.iter().map(holding).collect());
-        round.placed.push((waiting.id.clone(), assignments));
+        let shape = self.catalog.shapes.shape(waiter.gang.shape);
+        let (request, who) = (shape.request.clone(), shape.asker.who);
+        let assignments = picks.iter().map(|pick| self.catalog.assignment(&request, pick)).collect();
+        let holding = |pick: &Pick| Holding { task: turn.2.clone(), at: self.catalog.at(pick.slot), need: pick.need, who, ends };
+        let workers = picks.iter().map(holding).collect();
+        let sum = price_units(&picks);
+        self.holdings.add(&mut self.catalog, funding.clone(), sum, workers);
+        round.placed.push((turn.2.to_string(), assignments));
+        Some(sum)
     }
 
     /// A large task that does not fit keeps what it waits for, so that small ones can't pass it for ever.
-    fn keep_places(&mut self, waiting: &Waiting, round: &mut Round) {
-        let large = waiting.workers > 1 || waiting.request.devices > 1 || waiting.request.tenancy == EXCLUSIVE;
-        if !large {
+    fn keep_places(&mut self, turn: &Turn, gang: Gang, round: &mut Round) {
+        let request = &self.catalog.shapes.shape(gang.shape).request;
+        let alone = request.tenancy == EXCLUSIVE || request.tenancy == DEDICATED;
+        if gang.workers <= 1 && request.devices <= 1 && !alone {
             return;
         }
-        self.stuck.insert((waiting.created, waiting.id.clone()));
-        if round.claimed < CLAIMS && round.tried < CLAIMS_TRIED {
-            round.tried += 1;
-            let running: Vec<&Holding> = self.running.values().flatten().collect();
-            round.claimed += usize::from(round.claims.claim(&mut self.catalog, waiting, &running, round.now));
+        self.stuck.insert((turn.1, turn.2.clone()));
+        if round.claimed == CLAIMS || self.hopeless.contains(&gang) {
+            return;
+        }
+        match round.claims.claim(&self.catalog, &self.holdings, gang, round.now) {
+            Claimed::Kept => round.claimed += 1,
+            Claimed::Never => drop(self.hopeless.insert(gang)),
+            Claimed::Behind => {}
         }
     }
 
-    /// Why each waits, as things stand after the pass; worked out once for all that ask the same.
+    /// Why each waits, as things stand after the pass: worked out once for all that ask the same, told to whom it is new.
     fn reasons(&mut self, round: &Round) -> Vec<(String, Arc<Vec<Refused>>)> {
         let mut known: HashMap<Kind, Arc<Vec<Refused>>> = HashMap::new();
-        let mut all = Vec::new();
-        for waiting in self.waiting.values().flat_map(BTreeMap::values) {
-            let kind = kind(waiting);
+        let mut news = Vec::new();
+        for (turn, waiter) in self.lanes.values_mut().flat_map(|lane| &mut lane.waiters) {
+            if self.holdings.has(&turn.2) {
+                continue;
+            }
+            let kind = (waiter.gang, waiter.seconds);
             let reasons = known.entry(kind).or_insert_with(|| {
-                let mut refused: Vec<Refused> = self.catalog.refusals(&waiting.request).into_values().collect();
-                let counted: usize = refused.iter().map(|refused| refused.nodes as usize).sum();
-                let fitting = round.refused.get(&kind).copied().unwrap_or_default();
-                let nodes = u32::try_from(self.catalog.len() - counted).unwrap_or(u32::MAX);
-                if waiting.workers > 1 {
-                    let example = format!("{fitting} of {} workers fit at once", waiting.workers);
-                    refused.push(Refused { reason: Reason::GangIncomplete, nodes, example });
-                } else if nodes > 0 && !round.claims.is_empty() {
-                    let example = "what is free is kept for a larger task that waits longer".to_owned();
-                    refused.push(Refused { reason: Reason::KeptForGang, nodes, example });
-                }
-                Arc::new(refused)
+                let reasons = why(&mut self.catalog, waiter.gang, round.refused.get(&kind), &round.claims);
+                let before = self.told.get(&kind).filter(|before| ***before == reasons);
+                before.cloned().unwrap_or_else(|| Arc::new(reasons))
             });
-            all.push((waiting.id.clone(), reasons.clone()));
+            let same = waiter.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, reasons) || *told == *reasons);
+            if !same {
+                news.push((turn.2.to_string(), reasons.clone()));
+                waiter.told = Some(reasons.clone());
+            }
         }
-        all
+        self.told = known;
+        news
     }
 }
 
@@ -245,75 +332,22 @@ impl Exchange {
 struct Round {
     now: i64,
     claims: Claims,
-    tried: usize,
     claimed: usize,
     placed: Vec<(String, Vec<Assignment>)>,
     /// What did not fit, and how many of its workers did.
     refused: HashMap<Kind, u32>,
 }
 
-fn kind(waiting: &Waiting) -> Kind {
-    (Arc::as_ptr(&waiting.request), waiting.workers, waiting.topology, waiting.seconds)
-}
-
-fn tenant(request: &Request) -> Tenant {
-    Tenant { funding: request.funding.clone(), namespace: request.namespace.clone(), tenancy: request.tenancy.clone() }
-}
-
-/// Places for all workers, taken; or how many would have fitted, and nothing taken.
-pub(super) fn fit(catalog: &mut Catalog, waiting: &Waiting, claims: &Claims, ends: i64) -> Result<Vec<Pick>, u32> {
-    match waiting.topology {
-        // One worker is always together.
-        _ if waiting.workers == 1 => fill(catalog, waiting, claims, ends, None),
-        Topology::Any => fill(catalog, waiting, claims, ends, None),
-        Topology::Node => {
-            let pick = catalog.pick(&waiting.request, waiting.workers, |catalog, (slot, need)| claims.allow(catalog, slot, need, ends));
-            let pick = pick.ok_or(0_u32)?;
-            let tenant = tenant(&waiting.request);
-            (0..waiting.workers).for_each(|_| catalog.take(pick.slot, pick.need, &tenant));
-            Ok(vec![pick; waiting.workers as usize])
-        }
-        Topology::Zone => {
-            let mut best: Option<(u64, String)> = None;
-            let mut most = 0;
-            for zone in catalog.zones() {
-                match fill(catalog, waiting, claims, ends, Some(&zone)) {
-                    Ok(picks) => {
-                        let price = picks.iter().fold(0_u64, |sum, pick| sum.saturating_add(pick.price.units()));
-                        undo(catalog, waiting, &picks);
-                        if best.as_ref().is_none_or(|(known, _)| price < *known) {
-                            best = Some((price, zone));
-                        }
-                    }
-                    Err(fitting) => most = most.max(fitting),
-                }
-            }
-            let (_, zone) = best.ok_or(most)?;
-            fill(catalog, waiting, claims, ends, Some(&zone))
-        }
+/// What every offer says to a task's workers, and what stands against it when some would take one.
+fn why(catalog: &mut Catalog, gang: Gang, fitted: Option<&u32>, claims: &Claims) -> Vec<Refused> {
+    let mut reasons = catalog.refusals(gang.shape);
+    let nodes = catalog.fitting(gang.shape);
+    if gang.workers > 1 {
+        let example = format!("{} of {} workers fit at once", fitted.copied().unwrap_or_default(), gang.workers);
+        reasons.push(Refused { reason: Reason::GangIncomplete, nodes, example });
+    } else if nodes > 0 && !claims.is_empty() {
+        let example = "what is free is kept for a larger task that waits longer".to_owned();
+        reasons.push(Refused { reason: Reason::KeptForGang, nodes, example });
     }
-}
-
-fn fill(catalog: &mut Catalog, waiting: &Waiting, claims: &Claims, ends: i64, zone: Option<&str>) -> Result<Vec<Pick>, u32> {
-    let tenant = tenant(&waiting.request);
-    let mut picks = Vec::new();
-    for fitting in 0..waiting.workers {
-        let pick = catalog.pick(&waiting.request, 1, |catalog, (slot, need)| {
-            zone.is_none_or(|zone| catalog.zone_of(slot) == Some(zone)) && claims.allow(catalog, slot, need, ends)
-        });
-        let Some(pick) = pick else {
-            undo(catalog, waiting, &picks);
-            return Err(fitting);
-        };
-        catalog.take(pick.slot, pick.need, &tenant);
-        picks.push(pick);
-    }
-    Ok(picks)
-}
-
-pub(super) fn undo(catalog: &mut Catalog, waiting: &Waiting, picks: &[Pick]) {
-    let tenant = tenant(&waiting.request);
-    for pick in picks {
-        catalog.give_back(pick.slot, pick.need, &tenant);
-    }
+    reasons
 }

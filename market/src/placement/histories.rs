@@ -109,6 +109,7 @@ proptest! {
             exchange.offer(offer);
         }
         let mut asked = BTreeMap::new();
+        let mut told: BTreeMap<String, Arc<Vec<Refused>>> = BTreeMap::new();
         let mut runs: Vec<(String, Vec<Assignment>)> = Vec::new();
         for (round, (tasks, leaving)) in rounds.into_iter().enumerate() {
             for (index, (request, priority, workers, topology)) in tasks.into_iter().enumerate() {
@@ -118,9 +119,10 @@ proptest! {
                 let (created, seconds) = (i64::try_from(round).expect("few"), 100);
                 let waiting = Waiting { id: id.clone(), request, priority, created, workers, topology, seconds };
                 asked.insert(id, waiting.clone());
-                exchange.wait(waiting);
+                exchange.wait(&waiting);
             }
-            let pass = exchange.pass(i64::try_from(round).expect("few")).expect("something changed");
+            let pass = exchange.assign(i64::try_from(round).expect("few"));
+            told.extend(pass.waiting.iter().cloned());
             for (id, assignments) in &pass.placed {
                 let waiting = &asked[id];
                 prop_assert_eq!(assignments.len(), waiting.workers as usize, "all or none");
@@ -134,8 +136,12 @@ proptest! {
                 prop_assert!(waiting.topology == Topology::Any || zones.len() == 1);
                 runs.push((id.clone(), assignments.clone()));
             }
-            prop_assert!(exchange.pass(0).is_none(), "nothing changed");
-            for (id, reasons) in &pass.waiting {
+            prop_assert_eq!(exchange.assign(0), Pass::default(), "nothing changed");
+            for (id, _) in &pass.placed {
+                told.remove(id);
+            }
+            // What was told before and not told again is true still.
+            for (id, reasons) in &told {
                 prop_assert!(!reasons.is_empty(), "whoever waits knows why");
                 let told: Vec<Refused> = reasons.iter().filter(|one| one.reason < Reason::KeptForGang).cloned().collect();
                 if let Err(plainly) = choose(&plain, &asked[id].request) {
@@ -185,8 +191,8 @@ fn waiting(id: &str, request: Request, created: i64, workers: u32, seconds: i64)
     Waiting { id: id.into(), request: Arc::new(request), priority: 0, created, workers, topology: Topology::Any, seconds }
 }
 
-fn placed(pass: Option<Pass>) -> Vec<String> {
-    pass.map(|pass| pass.placed.into_iter().map(|(id, _)| id).collect()).unwrap_or_default()
+fn placed(pass: Pass) -> Vec<String> {
+    pass.placed.into_iter().map(|(id, _)| id).collect()
 }
 
 #[test]
@@ -194,11 +200,11 @@ fn an_escrow_that_holds_less_goes_first_then_priority_then_age() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));
     let of = |escrow: &str| Request { funding: FundingId::internal(escrow), ..request() };
-    exchange.wait(waiting("a-old", of("a"), 1, 1, 60));
-    exchange.wait(waiting("a-new", of("a"), 2, 1, 60));
-    exchange.wait(Waiting { priority: 9, ..waiting("a-urgent", of("a"), 3, 1, 60) });
-    exchange.wait(waiting("b-late", of("b"), 4, 1, 60));
-    assert_eq!(placed(exchange.pass(0)), ["a-urgent", "b-late", "a-old", "a-new"]);
+    exchange.wait(&waiting("a-old", of("a"), 1, 1, 60));
+    exchange.wait(&waiting("a-new", of("a"), 2, 1, 60));
+    exchange.wait(&Waiting { priority: 9, ..waiting("a-urgent", of("a"), 3, 1, 60) });
+    exchange.wait(&waiting("b-late", of("b"), 4, 1, 60));
+    assert_eq!(placed(exchange.assign(0)), ["a-urgent", "b-late", "a-old", "a-new"]);
 }
 
 #[test]
@@ -206,19 +212,22 @@ fn a_large_gang_is_not_passed_by_small_tasks_that_would_delay_it() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));
     let small = || Request { funding: FundingId::internal("small"), ..request() };
-    exchange.wait(waiting("first", small(), 1, 1, 1_000));
-    assert_eq!(placed(exchange.pass(0)), ["first"]);
-    exchange.wait(waiting("gang", request(), 2, 4, 500));
-    assert!(placed(exchange.pass(1)).is_empty(), "three of four workers fit");
-    exchange.wait(waiting("long", small(), 3, 1, 2_000));
-    exchange.wait(waiting("short", small(), 4, 1, 900));
-    let pass = exchange.pass(10).expect("two came");
+    exchange.wait(&waiting("first", small(), 1, 1, 1_000));
+    assert_eq!(placed(exchange.assign(0)), ["first"]);
+    exchange.wait(&waiting("gang", request(), 2, 4, 500));
+    let before = exchange.assign(1);
+    assert!(before.placed.is_empty(), "three of four workers fit");
+    exchange.wait(&waiting("long", small(), 3, 1, 2_000));
+    exchange.wait(&waiting("short", small(), 4, 1, 900));
+    let pass = exchange.assign(10);
     assert_eq!(pass.placed.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["short"], "it ends before the gang can start");
-    let why = |id: &str| pass.waiting.iter().find(|(known, _)| known == id).expect("it waits").1.last().expect("a reason").reason;
-    assert_eq!((why("gang"), why("long")), (Reason::GangIncomplete, Reason::KeptForGang));
+    let why =
+        |pass: &Pass, id: &str| pass.waiting.iter().find(|(known, _)| known == id).expect("it is told").1.last().map(|one| one.reason);
+    assert_eq!(why(&pass, "long"), Some(Reason::KeptForGang));
+    assert_eq!(why(&before, "gang"), Some(Reason::GangIncomplete));
     exchange.ended("first");
     exchange.ended("short");
-    assert_eq!(placed(exchange.pass(1_000)), ["gang"]);
+    assert_eq!(placed(exchange.assign(1_000)), ["gang"]);
 }
 
 #[test]
@@ -226,11 +235,11 @@ fn two_resources_of_a_node_share_its_cores_and_not_its_devices() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));
     exchange.offer(&Offer { resource_name: "nvidia.com/mig-1g.10gb".into(), ..offer("n", "1") });
-    exchange.wait(waiting("whole", Request { cpu_millis: Some(8_000), ..request() }, 1, 1, 60));
-    assert_eq!(placed(exchange.pass(0)), ["whole"]);
-    exchange.wait(waiting("slice", Request { resource_name: "nvidia.com/mig-1g.10gb".into(), ..request() }, 2, 1, 60));
-    let pass = exchange.pass(1).expect("one came");
+    exchange.wait(&waiting("whole", Request { cpu_millis: Some(8_000), ..request() }, 1, 1, 60));
+    assert_eq!(placed(exchange.assign(0)), ["whole"]);
+    exchange.wait(&waiting("slice", Request { resource_name: "nvidia.com/mig-1g.10gb".into(), ..request() }, 2, 1, 60));
+    let pass = exchange.assign(1);
     assert_eq!(pass.waiting[0].1.iter().map(|refused| refused.reason).collect::<Vec<_>>(), [Reason::ResourceNotSold, Reason::CpuInUse]);
     exchange.ended("whole");
-    assert_eq!(placed(exchange.pass(2)), ["slice"]);
+    assert_eq!(placed(exchange.assign(2)), ["slice"]);
 }

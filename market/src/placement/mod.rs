@@ -4,11 +4,21 @@ mod catalog;
 mod claims;
 mod exchange;
 mod filter;
-mod refusals;
+mod fit;
+mod holdings;
+mod journal;
+mod need;
+mod pick;
+mod shapes;
+mod shelves;
 mod slot;
+mod survey;
+mod terms;
+mod wish;
+mod words;
 
 pub use catalog::Catalog;
-pub use exchange::{Exchange, Holding, Pass, Topology, Waiting};
+pub use exchange::{Exchange, Pass, Running, Topology, Waiting, Worker};
 pub use filter::Reason;
 
 use crate::money::Amount;
@@ -155,21 +165,21 @@ pub fn choose(offers: &[Offer], request: &Request) -> Result<Assignment, Vec<Ref
                     best = Some((score, offer, held));
                 }
             }
-            Err((reason, example)) => refuse(&mut refused, reason, 1, example),
+            Err((reason, example)) => refuse(&mut refused, reason, example),
         }
     }
     let Some((score, offer, held)) = best else { return Err(refused.into_values().collect()) };
     Ok(assignment(offer, request, held, score.price))
 }
 
-/// Counts offers that one reason refuses. The example is the node that comes first in the
+/// Counts an offer that one reason refuses. The example is the node that comes first in the
 /// alphabet: it does not flicker.
-fn refuse(refused: &mut BTreeMap<Reason, Refused>, reason: Reason, nodes: u32, example: String) {
+fn refuse(refused: &mut BTreeMap<Reason, Refused>, reason: Reason, example: String) {
     match refused.entry(reason) {
-        Entry::Vacant(free) => drop(free.insert(Refused { reason, nodes, example })),
+        Entry::Vacant(free) => drop(free.insert(Refused { reason, nodes: 1, example })),
         Entry::Occupied(mut known) => {
             let known = known.get_mut();
-            known.nodes += nodes;
+            known.nodes += 1;
             let named = |text: &str| text.split(": ").next().unwrap_or_default().to_owned();
             if (named(&example), &example) < (named(&known.example), &known.example) {
                 known.example = example;
@@ -179,13 +189,17 @@ fn refuse(refused: &mut BTreeMap<Reason, Refused>, reason: Reason, nodes: u32, e
 }
 
 fn assignment(offer: &Offer, request: &Request, held: Held, price: Amount) -> Assignment {
-    let because = match request.strategy {
-        Strategy::Cheapest => format!("the cheapest that fits, at {price} an hour"),
-        Strategy::Fastest => format!("the fastest that fits, with {}", offer.model),
-        Strategy::Quality => format!("the best reputation that fits, {} of 100", offer.reputation),
-        Strategy::Balanced => format!("the best balance of price and reputation that fits, at {price} an hour"),
-    };
+    let because = because(request.strategy, price, &offer.model, offer.reputation);
     Assignment { node: offer.node.clone(), pool: offer.pool.clone(), held, price_per_hour: price, because }
+}
+
+fn because(strategy: Strategy, price: Amount, model: &str, reputation: u8) -> String {
+    match strategy {
+        Strategy::Cheapest => format!("the cheapest that fits, at {price} an hour"),
+        Strategy::Fastest => format!("the fastest that fits, with {model}"),
+        Strategy::Quality => format!("the best reputation that fits, {reputation} of 100"),
+        Strategy::Balanced => format!("the best balance of price and reputation that fits, at {price} an hour"),
+    }
 }
 
 /// Less is better: region in the task's order, what the strategy asks, then price, then the tightest fit, then the name.
