@@ -136,12 +136,11 @@ fn at(sorted: &mut [Duration], hundredths: usize) -> f64 {
     micros(sorted[(sorted.len() - 1) * hundredths / 100])
 }
 
+/// All parts, or those that are named.
 fn main() {
-    memory();
-    decisions();
-    hardest();
-    rate();
-    passes();
+    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let parts: [(&str, fn()); 5] = [("memory", memory), ("decisions", decisions), ("hardest", hardest), ("rate", rate), ("passes", passes)];
+    parts.into_iter().filter(|(name, _)| named.is_empty() || named.iter().any(|word| word == name)).for_each(|(_, part)| part());
 }
 
 fn waiting(index: u64) -> Waiting {

@@ -4,26 +4,25 @@
 
 use super::journal::Journal;
 use super::need::Need;
+use super::neighbours::{Neighbour, Neighbours, Tenancy, Who};
+use super::nodes::Nodes;
 use super::pick::{Pick, Search};
 use super::shapes::Shapes;
 use super::shelves::Shelves;
-use super::slot::{Neighbour, Slot, Tenancy, Who};
+use super::slot::{Slot, bits};
 use super::terms::Names;
 use super::wish::held;
 use super::words::Words;
 use super::{Assignment, Offer, Refused, Request, Tenant};
 use crate::money::Amount;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What of a slot nobody looks through.
-#[derive(Debug, Clone, Copy)]
+/// Where a slot's room comes from.
+#[derive(Debug, Clone, Copy, Default)]
 struct Stock {
     /// What the offer said was free, and what of that was taken here since.
     offered: Need,
     taken: Need,
-    /// The next offer of the same node, in a ring.
-    sibling: u32,
 }
 
 /// A resource of a node, by numbers.
@@ -36,16 +35,16 @@ pub(super) struct At {
 #[derive(Debug, Default)]
 pub struct Catalog {
     pub(super) names: Names,
-    pub(super) nodes: Words,
+    pub(super) nodes: Nodes,
     pub(super) labels: Words,
     pub(super) fundings: Words,
     pub(super) namespaces: Words,
     pub(super) shelves: Shelves,
     pub(super) slots: Vec<Option<Slot>>,
     stock: Vec<Stock>,
+    /// By slot the next of the same node, in a ring.
+    siblings: Vec<u32>,
     vacant: Vec<u32>,
-    /// By the node's number one slot of its ring.
-    by_node: HashMap<u32, u32>,
     pub(super) shapes: Shapes,
     pub(super) journal: Journal,
     /// Counts how often a slot may have become acceptable to somebody whom it was not acceptable to.
@@ -68,7 +67,7 @@ impl Catalog {
 
     /// Takes an offer in, or what became of it: one node has one offer of a resource. False: it is as it was.
     pub fn update(&mut self, offer: &Offer) -> bool {
-        self.put(offer, Need::default(), &[])
+        self.put(offer, Need::default(), Neighbours::default())
     }
 
     /// The best offer for one worker, or everything that speaks against each.
@@ -83,7 +82,7 @@ impl Catalog {
     }
 
     /// An offer, less what was taken of it, with those who took that as neighbours.
-    pub(super) fn put(&mut self, offer: &Offer, taken: Need, neighbours: &[Neighbour]) -> bool {
+    pub(super) fn put(&mut self, offer: &Offer, taken: Need, mut neighbours: Neighbours) -> bool {
         let terms = self.names.pack(offer);
         let class = self.class_for(&terms);
         let offered = Need::free_of(offer);
@@ -91,19 +90,19 @@ impl Catalog {
         let index = known.unwrap_or_else(|| self.new_slot(&offer.node));
         let stock = &mut self.stock[index as usize];
         (stock.offered, stock.taken) = (offered, taken);
-        let mut there = Vec::new();
         for tenant in &offer.tenants {
             let tenant = self.who(tenant);
-            join(&mut there, Neighbour { tenant, tasks: 1 });
+            neighbours.join(Neighbour { tenant, tasks: 1 });
         }
-        neighbours.iter().for_each(|neighbour| join(&mut there, *neighbour));
+        let labels = self.labels.keep_labels(&offer.labels);
         let slot = Slot {
             node: self.nodes.find(&offer.node).expect("a slot keeps its node's number"),
             class,
             closed: offer.closed,
             room: offered.minus(taken),
-            labels: self.labels.keep_labels(&offer.labels),
-            neighbours: there,
+            label_bits: bits(&labels),
+            labels,
+            neighbours,
         };
         let before = self.slots[index as usize].as_ref();
         let labels = before.map(|before| before.labels.clone());
@@ -120,14 +119,14 @@ impl Catalog {
     /// The node sells this no more. False: it did not before.
     pub fn remove(&mut self, node: &str, resource_name: &str) -> bool {
         let Some(index) = self.slot_of(node, resource_name) else { return false };
-        let next = self.stock[index as usize].sibling;
+        let next = self.siblings[index as usize];
         let (number, labels) = (self.slot(index).node, self.slot(index).labels.clone());
         if next == index {
-            self.by_node.remove(&number);
+            self.nodes.set_slot(number, None);
         } else {
             let before = self.ring(index).last().unwrap_or(index);
-            self.stock[before as usize].sibling = next;
-            self.by_node.insert(number, next);
+            self.siblings[before as usize] = next;
+            self.nodes.set_slot(number, Some(next));
         }
         self.set(index, None, false);
         labels.iter().for_each(|label| self.labels.release(*label));
@@ -140,17 +139,17 @@ impl Catalog {
     fn new_slot(&mut self, node: &str) -> u32 {
         let index = self.vacant.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
         let number = self.nodes.keep(node);
-        let mut stock = Stock { offered: Need::default(), taken: Need::default(), sibling: index };
-        match self.by_node.get(&number) {
-            Some(first) => stock.sibling = std::mem::replace(&mut self.stock[*first as usize].sibling, index),
-            None => drop(self.by_node.insert(number, index)),
+        let mut sibling = index;
+        match self.nodes.slot(number) {
+            Some(first) => sibling = std::mem::replace(&mut self.siblings[first as usize], index),
+            None => self.nodes.set_slot(number, Some(index)),
         }
         if index as usize == self.slots.len() {
             self.slots.push(None);
-            self.stock.push(stock);
-        } else {
-            self.stock[index as usize] = stock;
+            self.stock.push(Stock::default());
+            self.siblings.push(index);
         }
+        self.siblings[index as usize] = sibling;
         index
     }
 
@@ -159,7 +158,7 @@ impl Catalog {
     }
 
     pub(super) fn name(&self, index: u32) -> &Arc<str> {
-        self.nodes.text(self.slot(index).node)
+        self.nodes.name(self.slot(index).node)
     }
 
     /// What the offer said was free, and what of that was taken here since.
@@ -174,12 +173,12 @@ impl Catalog {
 
     /// All offers of a node.
     pub(super) fn slots_of(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
-        self.by_node.get(&node).into_iter().flat_map(|first| self.ring(*first))
+        self.nodes.slot(node).into_iter().flat_map(|first| self.ring(first))
     }
 
     /// All offers of a slot's node, from this one on.
     pub(super) fn ring(&self, first: u32) -> impl Iterator<Item = u32> + '_ {
-        std::iter::successors(Some(first), move |at| Some(self.stock[*at as usize].sibling).filter(|next| *next != first))
+        std::iter::successors(Some(first), move |at| Some(self.siblings[*at as usize]).filter(|next| *next != first))
     }
 
     /// A worker comes to a node, for one of its resources.
@@ -189,31 +188,30 @@ impl Catalog {
             need,
             |stock, need| stock.taken = stock.taken.plus(need),
             |neighbours| {
-                join(neighbours, Neighbour { tenant: who, tasks: 1 });
+                neighbours.join(Neighbour { tenant: who, tasks: 1 });
             },
         );
     }
 
     /// It leaves.
     pub(super) fn give_back(&mut self, at: At, need: Need, who: Who) {
-        self.change(at, need, |stock, need| stock.taken = stock.taken.minus(need), |neighbours| leave(neighbours, who));
+        self.change(at, need, |stock, need| stock.taken = stock.taken.minus(need), |neighbours| neighbours.leave(who));
     }
 
     /// Devices are the resource's own; everything else all offers of the node share.
-    fn change(&mut self, at: At, need: Need, book: impl Fn(&mut Stock, Need), meet: impl Fn(&mut Vec<Neighbour>)) {
-        let Some(&first) = self.by_node.get(&at.node) else { return };
+    fn change(&mut self, at: At, need: Need, book: impl Fn(&mut Stock, Need), meet: impl Fn(&mut Neighbours)) {
+        let Some(first) = self.nodes.slot(at.node) else { return };
         let mut index = first;
         loop {
             let mut slot = self.slot(index).clone();
-            let own = self.shelves.classes[slot.class as usize].terms.resource == at.resource;
+            let own = self.terms(slot.class).resource == at.resource;
             let stock = &mut self.stock[index as usize];
             book(stock, if own { need } else { need.beside() });
-            let sibling = stock.sibling;
             slot.room = stock.offered.minus(stock.taken);
             meet(&mut slot.neighbours);
             let grown = !slot.is_less_than(self.slot(index));
             self.set(index, Some(slot), grown);
-            index = sibling;
+            index = self.siblings[index as usize];
             if index == first {
                 return;
             }
@@ -222,7 +220,7 @@ impl Catalog {
 
     pub(super) fn at(&self, index: u32) -> At {
         let slot = self.slot(index);
-        At { node: slot.node, resource: self.shelves.classes[slot.class as usize].terms.resource }
+        At { node: slot.node, resource: self.terms(slot.class).resource }
     }
 
     pub(super) fn who(&mut self, tenant: &Tenant) -> Who {
@@ -235,11 +233,11 @@ impl Catalog {
 
     pub(super) fn assignment(&self, request: &Request, pick: &Pick) -> Assignment {
         let slot = self.slot(pick.slot);
-        let terms = &self.shelves.classes[slot.class as usize].terms;
+        let terms = self.terms(slot.class);
         let price = Amount::from_units(pick.price_units);
         let because = super::because(request.strategy, price, self.names.models.text(terms.model), terms.reputation);
         Assignment {
-            node: self.nodes.text(slot.node).to_string(),
+            node: self.nodes.name(slot.node).to_string(),
             pool: self.names.pools.text(terms.pool).to_string(),
             held: held(pick.need, &terms.prices),
             price_per_hour: price,
@@ -260,7 +258,7 @@ impl Catalog {
             tenancy: neighbour.tenant.tenancy.name().to_owned(),
         };
         Offer {
-            node: self.nodes.text(slot.node).to_string(),
+            node: self.nodes.name(slot.node).to_string(),
             closed: slot.closed,
             free_devices: slot.room.devices,
             free_cpu_millis: slot.room.cpu_millis,
@@ -269,21 +267,7 @@ impl Catalog {
             free_pods: slot.room.pods,
             labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
             tenants: slot.neighbours.iter().map(tenant).collect(),
-            ..self.names.unpack(&self.shelves.classes[slot.class as usize].terms)
+            ..self.names.unpack(self.terms(slot.class))
         }
     }
-}
-
-/// A tenant is on a node once, with as many tasks as it has there.
-pub(super) fn join(neighbours: &mut Vec<Neighbour>, comes: Neighbour) {
-    match neighbours.iter_mut().find(|known| known.tenant == comes.tenant) {
-        Some(known) => known.tasks = known.tasks.saturating_add(comes.tasks),
-        None => neighbours.push(comes),
-    }
-}
-
-/// One of its tasks leaves.
-pub(super) fn leave(neighbours: &mut Vec<Neighbour>, goes: Who) {
-    neighbours.iter_mut().filter(|known| known.tenant == goes).for_each(|known| known.tasks = known.tasks.saturating_sub(1));
-    neighbours.retain(|known| known.tasks > 0);
 }

@@ -1,12 +1,13 @@
 //! What a large task waits for: the places that it will take, and when. A smaller one passes only where it takes none of
 //! that, or has ended before.
 
-use super::catalog::{Catalog, leave};
+use super::catalog::Catalog;
 use super::exchange::Topology;
 use super::holdings::Holdings;
 use super::need::Need;
+use super::neighbours::Who;
 use super::shelves::Level;
-use super::slot::{Slot, Who};
+use super::slot::Slot;
 use super::words::NOTHING;
 use std::collections::{BTreeMap, HashMap};
 
@@ -71,7 +72,7 @@ impl Claims {
             let group = match gang.topology {
                 Topology::Any => 0,
                 Topology::Node => slot,
-                Topology::Zone => catalog.class(catalog.slot(slot).class).terms.zone,
+                Topology::Zone => catalog.terms(catalog.slot(slot).class).zone,
             };
             if gang.topology != Topology::Zone || gang.workers == 1 || group != NOTHING {
                 by_zone.entry(group).or_default().extend(openings.into_iter().map(|time| (time, slot, need)));
@@ -95,7 +96,7 @@ impl Claims {
     fn openings(&self, catalog: &Catalog, holdings: &Holdings, gang: Gang, place: (u32, Need), now: i64) -> Vec<i64> {
         let (index, need) = place;
         let slot = catalog.slot(index);
-        let terms = &catalog.class(slot.class).terms;
+        let terms = catalog.terms(slot.class);
         let asker = &catalog.shapes.shape(gang.shape).asker;
         let claimed = self.0.get(&index);
         let (offered, mut taken) = catalog.stock(index);
@@ -106,7 +107,7 @@ impl Claims {
         for (time, holding) in std::iter::once((now, None)).chain(leaving.iter().map(|one| (one.ends.max(now), Some(*one)))) {
             if let Some(holding) = holding {
                 taken = taken.minus(holding.need_of(terms.resource));
-                leave(&mut there.neighbours, holding.who);
+                there.neighbours.leave(holding.who);
             }
             there.room = offered.minus(taken).minus(claimed.map(|claim| claim.need).unwrap_or_default());
             let beside = claimed.is_none_or(|claim| claim.by.iter().all(|by| asker.who.may_join(*by, claim.of_one_namespace)));
@@ -123,7 +124,7 @@ impl Claims {
         let asker = &catalog.shapes.shape(shape).asker;
         let node = catalog.slot(index).node;
         for slot in catalog.ring(index) {
-            let terms = &catalog.class(catalog.slot(slot).class).terms;
+            let terms = catalog.terms(catalog.slot(slot).class);
             let none = Claim { start, need: Need::default(), returning: Need::default(), by: Vec::new(), of_one_namespace: false };
             let claim = self.0.entry(slot).or_insert(none);
             claim.start = claim.start.min(start);
@@ -143,7 +144,7 @@ fn candidates(catalog: &Catalog, shape: u32) -> Vec<(u32, Need)> {
     let shape = catalog.shapes.shape(shape);
     let wish = &catalog.shapes.wished(shape.wish).wish;
     let classes = catalog.shelves.classes.iter().zip(0..).filter(|(class, _)| !class.shelves.is_empty());
-    let agreed = classes.filter_map(|(class, number)| wish.agrees(&class.terms).ok().map(|agreed| (class, number, agreed.need)));
+    let agreed = classes.filter_map(|(class, number)| wish.agrees(catalog.terms(number)).ok().map(|agreed| (class, number, agreed.need)));
     let slots = agreed.flat_map(|(class, number, need)| {
         let open = class.shelves.iter().map(|shelf| shelf.level).filter(|level| matches!(level, Level::Free(_)));
         open.flat_map(move |level| catalog.shelves.on(number, level)).map(move |place| (place.slot, need))

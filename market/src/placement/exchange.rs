@@ -117,7 +117,7 @@ impl Exchange {
         let node = self.catalog.nodes.find(&offer.node);
         let resource = self.catalog.names.resources.number(&offer.resource_name);
         let (taken, neighbours) = node.map(|node| self.holdings.taken(At { node, resource })).unwrap_or_default();
-        if self.catalog.put(offer, taken, &neighbours) {
+        if self.catalog.put(offer, taken, neighbours) {
             self.changed = true;
             self.hopeless.clear();
         }

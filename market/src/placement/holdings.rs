@@ -1,9 +1,9 @@
 //! Who runs where until when. A holding belongs to its node and not to the node's offer: an offer that goes and comes
 //! back finds taken what is taken.
 
-use super::catalog::{At, Catalog, join};
+use super::catalog::{At, Catalog};
 use super::need::Need;
-use super::slot::{Neighbour, Who};
+use super::neighbours::{Neighbour, Neighbours, Who};
 use crate::work::FundingId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -73,11 +73,11 @@ impl Holdings {
     }
 
     /// What of an offer is held, and by whom.
-    pub(super) fn taken(&self, at: At) -> (Need, Vec<Neighbour>) {
-        let (mut taken, mut neighbours) = (Need::default(), Vec::new());
+    pub(super) fn taken(&self, at: At) -> (Need, Neighbours) {
+        let (mut taken, mut neighbours) = (Need::default(), Neighbours::default());
         for holding in self.on(at.node) {
             taken = taken.plus(holding.need_of(at.resource));
-            join(&mut neighbours, Neighbour { tenant: holding.who, tasks: 1 });
+            neighbours.join(Neighbour { tenant: holding.who, tasks: 1 });
         }
         (taken, neighbours)
     }

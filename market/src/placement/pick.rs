@@ -5,14 +5,12 @@
 use super::catalog::Catalog;
 use super::claims::Claims;
 use super::need::Need;
+use super::ranking::{Ranked, Ranking};
 use super::shelves::{Class, Level};
 use super::slot::Slot;
-use super::wish::{Agreed, Rank};
+use super::terms::Terms;
+use super::wish::Rank;
 
-/// A ranking has the best of the classes, up to so many.
-const RANKED: usize = 1_024;
-/// Rankings are all forgotten when they have so many entries together.
-const RANKED_IN_ALL: usize = 200_000;
 /// A walk looks at so many slots and shelves.
 const LOOKS: u32 = 4_096;
 
@@ -42,32 +40,13 @@ impl Search<'_> {
 
     /// Whether this slot, which has room for a worker, will do.
     pub(super) fn allows(&self, catalog: &Catalog, index: u32, slot: &Slot, need: Need) -> bool {
-        let in_zone = self.zone.is_none_or(|zone| catalog.shelves.classes[slot.class as usize].terms.zone == zone);
+        let in_zone = self.zone.is_none_or(|zone| catalog.terms(slot.class).zone == zone);
         in_zone
             && (self.copies == 1 || need.times(self.copies).fits_in(slot.room))
             && self.kept.is_none_or(|(claims, ends)| {
                 claims.allow(index, slot.room, need.times(self.copies), ends, catalog.shapes.shape(self.shape).asker.who)
             })
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Ranked {
-    agreed: Agreed,
-    class: u32,
-}
-
-/// How a wish ranks the classes.
-#[derive(Debug, Default)]
-pub(super) struct View {
-    /// As of which version of the classes; none: never.
-    version: Option<u64>,
-    ranked: Vec<Ranked>,
-    /// There are more classes than these: it is good only until something grows.
-    partial: bool,
-    /// How many of the first classes have no devices left, and since when that is known.
-    spent: usize,
-    grown: u64,
 }
 
 enum Walk {
@@ -88,15 +67,9 @@ impl Catalog {
         if self.shapes.shape(search.shape).asker.only.is_some() {
             return self.pick_among(search);
         }
-        let mut view = std::mem::take(&mut self.shapes.wished_mut(wish).view);
-        let fresh = view.version == Some(self.shelves.version) && !(view.partial && view.grown != self.grown);
-        if !fresh {
-            view = self.rank(wish);
-        } else if view.grown != self.grown {
-            (view.spent, view.grown) = (0, self.grown);
-        }
-        let walk = self.walk(&mut view, search);
-        self.shapes.wished_mut(wish).view = view;
+        let Some(mut ranking) = self.take_ranking(wish) else { return self.survey(search) };
+        let walk = self.walk(&mut ranking, search);
+        self.put_ranking(wish, ranking);
         match walk {
             Walk::Found(pick) => Some(pick),
             Walk::Nothing => None,
@@ -109,9 +82,9 @@ impl Catalog {
         let shape = self.shapes.shape(search.shape);
         let wish = &self.shapes.wished(shape.wish).wish;
         let mut best: Option<(Order<'_>, Pick)> = None;
-        for index in shape.asker.only.iter().flatten().flat_map(|node| self.slots_of(*node)) {
+        for index in shape.asker.only.iter().flat_map(|only| &only.nodes).flat_map(|node| self.slots_of(*node)) {
             let slot = self.slot(index);
-            let terms = &self.shelves.classes[slot.class as usize].terms;
+            let terms = self.terms(slot.class);
             let Some(agreed) = wish.agrees(terms).ok().filter(|_| slot.closed.is_none()) else { continue };
             let fits = shape.asker.refuses(slot, agreed.need, terms.replicas_per_device).is_none();
             if fits && search.allows(self, index, slot, agreed.need) {
@@ -122,44 +95,24 @@ impl Catalog {
         best.map(|(_, pick)| pick)
     }
 
-    /// Ranks the classes anew: all that agree or, where those are many, the best that have room.
-    fn rank(&mut self, wish: u32) -> View {
-        let known: usize = self.shapes.views().map(|view| view.ranked.len()).sum();
-        if known > RANKED_IN_ALL {
-            self.shapes.forget_views();
-        }
-        let wish = &self.shapes.wished(wish).wish;
-        let with_slots = self.shelves.classes.iter().zip(0..).filter(|(class, _)| !class.shelves.is_empty());
-        let agreed = with_slots.filter_map(|(class, number)| wish.agrees(&class.terms).ok().map(|agreed| Ranked { agreed, class: number }));
-        let mut ranked: Vec<Ranked> = agreed.collect();
-        let partial = ranked.len() > RANKED;
-        if partial {
-            ranked.retain(|ranked| self.class(ranked.class).with(ranked.agreed.need).next().is_some());
-        }
-        let order = |ranked: &Ranked| (ranked.agreed.rank, ranked.class);
-        if ranked.len() > RANKED {
-            ranked.select_nth_unstable_by_key(RANKED, order);
-            ranked.truncate(RANKED);
-            ranked.shrink_to_fit();
-        }
-        ranked.sort_unstable_by_key(order);
-        View { version: Some(self.shelves.version), ranked, partial, spent: 0, grown: self.grown }
+    pub(super) fn terms(&self, class: u32) -> &Terms {
+        &self.shelves.terms[class as usize]
     }
 
     pub(super) fn class(&self, class: u32) -> &Class {
         &self.shelves.classes[class as usize]
     }
 
-    fn walk(&mut self, view: &mut View, search: &Search<'_>) -> Walk {
-        let (mut at, mut looks, mut spending) = (view.spent, LOOKS, true);
-        while let Some(first) = view.ranked.get(at) {
+    fn walk(&mut self, ranking: &mut Ranking, search: &Search<'_>) -> Walk {
+        let (mut at, mut looks, mut spending) = (ranking.spent, LOOKS, true);
+        while let Some(first) = ranking.classes.get(at) {
             // Classes of one rank are one: the tightest fit and then the name decide between them.
-            let alike = view.ranked[at..].iter().take_while(|next| next.agreed.rank == first.agreed.rank).count();
-            let band = &view.ranked[at..at + alike];
+            let alike = ranking.classes[at..].iter().take_while(|next| next.agreed.rank == first.agreed.rank).count();
+            let band = &ranking.classes[at..at + alike];
             at += alike;
             spending = spending && !band.iter().any(|ranked| self.class(ranked.class).has_devices(ranked.agreed.need.devices));
             if spending {
-                view.spent = at;
+                ranking.spent = at;
                 continue;
             }
             match self.tightest(band, search, &mut looks) {
@@ -167,9 +120,9 @@ impl Catalog {
                 other => return other,
             }
         }
-        if view.partial {
+        if ranking.partial {
             // All of the best are taken: the next time others are the best.
-            view.version = None;
+            ranking.end();
             return Walk::Unknown;
         }
         Walk::Nothing
@@ -178,7 +131,7 @@ impl Catalog {
     /// The place in a band that leaves the fewest devices free, and of those the first by name.
     fn tightest(&mut self, band: &[Ranked], search: &Search<'_>, looks: &mut u32) -> Walk {
         let mut at_least = 0;
-        let in_zone = |catalog: &Self, class: u32| search.zone.is_none_or(|zone| catalog.class(class).terms.zone == zone);
+        let in_zone = |catalog: &Self, class: u32| search.zone.is_none_or(|zone| catalog.terms(class).zone == zone);
         loop {
             let left = |ranked: &Ranked| {
                 if !in_zone(self, ranked.class) {
@@ -231,7 +184,9 @@ impl Catalog {
         let mut most = Need::default();
         for place in self.shelves.on(ranked.class, level) {
             let slot = self.slot(place.slot);
-            if asker.refuses(slot, need, class.terms.replicas_per_device).is_none() && search.allows(self, place.slot, slot, need) {
+            if asker.refuses(slot, need, self.terms(ranked.class).replicas_per_device).is_none()
+                && search.allows(self, place.slot, slot, need)
+            {
                 return Ok(place.slot);
             }
             most = most.most(slot.room);

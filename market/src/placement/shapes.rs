@@ -4,8 +4,9 @@
 
 use super::Request;
 use super::catalog::Catalog;
-use super::pick::View;
-use super::slot::{Asker, Tenancy, Who};
+use super::neighbours::{Tenancy, Who};
+use super::ranking::Ranking;
+use super::slot::{Asker, Only, bits};
 use super::survey::Tally;
 use super::wish::Wish;
 use super::words::label;
@@ -30,7 +31,7 @@ pub(super) struct Wished {
     pub(super) wish: Wish,
     key: Arc<Request>,
     shapes: u32,
-    pub(super) view: View,
+    pub(super) ranking: Ranking,
 }
 
 #[derive(Debug, Default)]
@@ -70,13 +71,12 @@ impl Shapes {
         self.wishes[wish as usize].as_mut().expect("a wish is kept while a shape has it")
     }
 
-    pub(super) fn views(&self) -> impl Iterator<Item = &View> {
-        self.wishes.iter().flatten().map(|wished| &wished.view)
+    pub(super) fn rankings(&self) -> impl Iterator<Item = &Ranking> {
+        self.wishes.iter().flatten().map(|wished| &wished.ranking)
     }
 
-    /// Forgets all rankings.
-    pub(super) fn forget_views(&mut self) {
-        self.wishes.iter_mut().flatten().for_each(|wished| wished.view = View::default());
+    pub(super) fn forget_rankings(&mut self) {
+        self.wishes.iter_mut().flatten().for_each(|wished| wished.ranking = Ranking::default());
     }
 }
 
@@ -117,7 +117,7 @@ impl Catalog {
         shapes.by_request.remove(&shape.request);
         shapes.vacant_shapes.push(number);
         shape.asker.selector.iter().for_each(|label| self.labels.release(*label));
-        shape.asker.excluded.iter().chain(shape.asker.only.iter().flatten()).for_each(|node| self.nodes.release(*node));
+        shape.asker.excluded.iter().chain(shape.asker.only.iter().flat_map(|only| &only.nodes)).for_each(|node| self.nodes.release(*node));
         let wished = shapes.wished_mut(shape.wish);
         wished.shapes -= 1;
         if wished.shapes == 0 {
@@ -136,7 +136,7 @@ impl Catalog {
             return known;
         }
         let key = Arc::new(key);
-        let wished = Wished { wish: Wish::new(key.clone(), &self.names), key: key.clone(), shapes: 1, view: View::default() };
+        let wished = Wished { wish: Wish::new(key.clone(), &self.names), key: key.clone(), shapes: 1, ranking: Ranking::default() };
         let number = place(&mut shapes.wishes, &mut shapes.vacant_wishes, wished);
         shapes.by_wish.insert(key, number);
         number
@@ -148,7 +148,8 @@ impl Catalog {
             numbers.sort_unstable();
             numbers
         };
-        let (excluded, only) = (sorted(&request.excluded_nodes), request.only_nodes.as_ref().map(sorted));
+        let (excluded, only) = (sorted(&request.excluded_nodes), request.only_nodes.as_ref().map(sorted).map(Only::new));
+        let selector: Vec<u32> = request.node_selector.iter().map(|(key, value)| self.labels.keep(&label(key, value))).collect();
         Asker {
             who: Who {
                 funding: self.fundings.number(request.funding.as_str()),
@@ -156,7 +157,8 @@ impl Catalog {
                 tenancy: Tenancy::named(&request.tenancy),
             },
             has_devices: request.devices > 0,
-            selector: request.node_selector.iter().map(|(key, value)| self.labels.keep(&label(key, value))).collect(),
+            selector_bits: bits(&selector),
+            selector,
             excluded,
             only,
         }

@@ -26,9 +26,8 @@ pub(super) struct Shelf {
     pub(super) most: Need,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Class {
-    pub(super) terms: Terms,
     slots: u32,
     /// By level.
     pub(super) shelves: Vec<Shelf>,
@@ -46,6 +45,8 @@ pub(super) struct Place {
 pub(super) struct Shelves {
     /// Some may be empty: their number is given to the next class.
     pub(super) classes: Vec<Class>,
+    /// The terms of each class.
+    pub(super) terms: Vec<Terms>,
     class_of: HashMap<Terms, u32>,
     vacant: Vec<u32>,
     pub(super) places: BTreeSet<Place>,
@@ -123,11 +124,13 @@ impl Catalog {
         if let Some(known) = shelves.class_of.get(terms) {
             return *known;
         }
-        let class = Class { terms: *terms, slots: 0, shelves: Vec::new() };
         let number = shelves.vacant.pop().unwrap_or_else(|| u32::try_from(shelves.classes.len()).unwrap_or(u32::MAX));
-        match shelves.classes.get_mut(number as usize) {
-            Some(place) => *place = class,
-            None => shelves.classes.push(class),
+        match shelves.terms.get_mut(number as usize) {
+            Some(place) => *place = *terms,
+            None => {
+                shelves.terms.push(*terms);
+                shelves.classes.push(Class::default());
+            }
         }
         shelves.class_of.insert(*terms, number);
         self.reclassed();
@@ -146,7 +149,7 @@ impl Catalog {
         let old = std::mem::replace(&mut self.slots[index as usize], new);
         let new = self.slots[index as usize].as_ref();
         let node = new.or(old.as_ref()).map(|slot| slot.node).unwrap_or_default();
-        let name = self.nodes.text(node);
+        let name = self.nodes.name(node);
         let stays = old.as_ref().zip(new).is_some_and(|(old, new)| old.class == new.class && level(old) == level(new));
         if let (true, Some(new)) = (stays, new) {
             let shelves = &mut self.shelves.classes[new.class as usize].shelves;
@@ -177,8 +180,7 @@ impl Catalog {
         let class = &mut self.shelves.classes[from as usize];
         class.slots -= 1;
         if class.slots == 0 {
-            let terms = class.terms;
-            self.shelves.class_of.remove(&terms);
+            self.shelves.class_of.remove(&self.shelves.terms[from as usize]);
             self.shelves.vacant.push(from);
             self.reclassed();
         }

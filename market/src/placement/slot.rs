@@ -1,9 +1,10 @@
 //! What the catalogue keeps of one offer: the little that is the node's own, packed so that a hundred thousand of them
 //! are small and are looked through in milliseconds. And who asks, as the slots see them.
 
+use super::Closed;
 use super::filter::Reason;
 use super::need::Need;
-use super::{Closed, DEDICATED, EXCLUSIVE};
+use super::neighbours::{Neighbours, Who};
 use std::sync::Arc;
 
 /// One offer. Everything else about it stands in its class.
@@ -15,73 +16,46 @@ pub(super) struct Slot {
     pub(super) closed: Option<Closed>,
     /// What is free.
     pub(super) room: Need,
+    /// Of its labels' numbers: a label whose bit is not here is not among them.
+    pub(super) label_bits: u64,
     /// Numbers of its labels, sorted.
     pub(super) labels: Arc<[u32]>,
-    pub(super) neighbours: Vec<Neighbour>,
+    pub(super) neighbours: Neighbours,
 }
 
 impl Slot {
     /// Whether it is acceptable to nobody to whom the slot before was not.
     pub(super) fn is_less_than(&self, before: &Self) -> bool {
-        let there = |neighbour: &Neighbour| self.neighbours.iter().any(|known| known.tenant == neighbour.tenant);
         self.class == before.class
             && (self.closed.is_some() || before.closed.is_none())
             && self.room.fits_in(before.room)
             && self.labels == before.labels
-            && before.neighbours.iter().all(there)
+            && self.neighbours.include(&before.neighbours)
     }
 }
 
-/// Tasks of one tenant on a node, by numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Neighbour {
-    pub(super) tenant: Who,
-    /// How many tasks: it is gone when the last one is.
-    pub(super) tasks: u32,
+/// One bit of 64 for each number, set together.
+pub(super) fn bits(numbers: &[u32]) -> u64 {
+    numbers.iter().fold(0, |bits, number| bits | 1 << (number.wrapping_mul(0x9E37_79B9) >> 26))
 }
 
-/// A tenant, by numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Who {
-    pub(super) funding: u32,
-    pub(super) namespace: u32,
-    pub(super) tenancy: Tenancy,
+/// The only nodes that will do: a list to go through, and a bit for each number to ask about one.
+#[derive(Debug)]
+pub(super) struct Only {
+    pub(super) nodes: Vec<u32>,
+    bits: Vec<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Tenancy {
-    Shared,
-    Dedicated,
-    Exclusive,
-}
-
-impl Tenancy {
-    pub(super) fn named(name: &str) -> Self {
-        match name {
-            EXCLUSIVE => Self::Exclusive,
-            DEDICATED => Self::Dedicated,
-            _ => Self::Shared,
-        }
+impl Only {
+    pub(super) fn new(nodes: Vec<u32>) -> Self {
+        let words = nodes.iter().max().map_or(0, |most| *most as usize / 64 + 1);
+        let mut bits = vec![0; words];
+        nodes.iter().for_each(|node| bits[*node as usize / 64] |= 1 << (node % 64));
+        Self { nodes, bits }
     }
 
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Exclusive => EXCLUSIVE,
-            Self::Dedicated => DEDICATED,
-            Self::Shared => "Shared",
-        }
-    }
-}
-
-impl Who {
-    /// Whether two may be on one node; `of_one_namespace` when its devices are shared and both have some.
-    pub(super) fn may_join(self, other: Self, of_one_namespace: bool) -> bool {
-        let alone = |who: Self| who.tenancy == Tenancy::Exclusive;
-        let dedicated = self.tenancy == Tenancy::Dedicated || other.tenancy == Tenancy::Dedicated;
-        !alone(self)
-            && !alone(other)
-            && (self.funding == other.funding || !dedicated)
-            && (!of_one_namespace || self.namespace == other.namespace)
+    fn has(&self, node: u32) -> bool {
+        self.bits.get(node as usize / 64).is_some_and(|word| word >> (node % 64) & 1 == 1)
     }
 }
 
@@ -90,19 +64,15 @@ impl Who {
 pub(super) struct Asker {
     pub(super) who: Who,
     pub(super) has_devices: bool,
-    /// Numbers of labels that a node must have.
+    /// Numbers of labels that a node must have, and their bits.
     pub(super) selector: Vec<u32>,
+    pub(super) selector_bits: u64,
     /// Numbers of nodes, sorted.
     pub(super) excluded: Vec<u32>,
-    pub(super) only: Option<Vec<u32>>,
+    pub(super) only: Option<Only>,
 }
 
 impl Asker {
-    /// Whether every node of a class is alike to it but for what is in use there.
-    pub(super) fn names_no_node(&self) -> bool {
-        self.selector.is_empty() && self.excluded.is_empty() && self.only.is_none()
-    }
-
     /// The first thing that speaks against this very node: the same as the filter of whole offers says.
     pub(super) fn refuses(&self, slot: &Slot, need: Need, replicas: u32) -> Option<Reason> {
         if let Some(reason) = self.unwanted(slot) {
@@ -111,7 +81,7 @@ impl Asker {
         if slot.room.devices < need.devices {
             return Some(Reason::DevicesInUse);
         }
-        if !slot.neighbours.is_empty() && !self.may_join(slot, replicas) {
+        if !slot.neighbours.welcome(self.who, self.has_devices && replicas > 1) {
             return Some(Reason::OccupiedByOthers);
         }
         need.shortage_beside_devices(slot.room)
@@ -119,20 +89,16 @@ impl Asker {
 
     /// Why it would not go there even if nobody else did.
     pub(super) fn unwanted(&self, slot: &Slot) -> Option<Reason> {
-        if self.selector.iter().any(|label| slot.labels.binary_search(label).is_err()) {
+        let may_have_all = slot.label_bits & self.selector_bits == self.selector_bits;
+        if !may_have_all || self.selector.iter().any(|label| slot.labels.binary_search(label).is_err()) {
             return Some(Reason::SelectorDoesNotMatch);
         }
         if self.excluded.binary_search(&slot.node).is_ok() {
             return Some(Reason::FailedThereBefore);
         }
-        if self.only.as_ref().is_some_and(|only| only.binary_search(&slot.node).is_err()) {
+        if self.only.as_ref().is_some_and(|only| !only.has(slot.node)) {
             return Some(Reason::VolumeElsewhere);
         }
         None
-    }
-
-    fn may_join(&self, slot: &Slot, replicas: u32) -> bool {
-        let of_one_namespace = self.has_devices && replicas > 1;
-        slot.neighbours.iter().all(|neighbour| self.who.may_join(neighbour.tenant, of_one_namespace))
     }
 }

@@ -4,9 +4,11 @@
 
 use super::catalog::Catalog;
 use super::filter::{self, Reason};
-use super::pick::{Order, Pick, Search, better};
-use super::shelves::Level;
-use super::slot::Slot;
+use super::pick::{Pick, Search};
+use super::ranking::{Best, FEW, Ranked};
+use super::slot::{Asker, Slot};
+use super::terms::Terms;
+use super::wish::{Agreed, Rank};
 use super::{Refused, Request};
 
 /// The reasons that speak against a single offer.
@@ -24,61 +26,54 @@ pub(super) struct Tally {
 }
 
 impl Catalog {
-    /// The best place that will do, found by looking at every slot once. On the way the shape's tally is made.
+    /// The best place that will do, found by looking at every slot once, by name. On the way the shape's tally is made
+    /// and, where classes are many, its wish's ranking.
     pub(super) fn survey(&mut self, search: &Search<'_>) -> Option<Pick> {
-        let shape = self.shapes.shape(search.shape);
-        let (asker, wish) = (&shape.asker, &self.shapes.wished(shape.wish).wish);
-        let whole_shelves = asker.names_no_node();
+        let number = self.shapes.shape(search.shape).wish;
+        let (shape, wish) = (self.shapes.shape(search.shape), &self.shapes.wished(number).wish);
+        let many = self.shelves.classes.len() > FEW;
         let mut tally = Tally { at: self.journal.now(), fitting: 0, refusing: [(0, 0); REASONS] };
-        let mut best: Option<(Order<'_>, Pick)> = None;
-        let (mut standing, mut agreed, mut seen) = (None, Err(Reason::ResourceNotSold), [false; REASONS]);
-        for place in &self.shelves.places {
-            if standing != Some((place.class, place.level)) {
-                if standing.is_none_or(|(class, _)| class != place.class) {
-                    agreed = wish.agrees(&self.class(place.class).terms);
-                }
-                (standing, seen) = (Some((place.class, place.level)), [false; REASONS]);
-            }
-            let refused = match (agreed, place.level) {
-                (Err(Reason::ResourceNotSold), _) => Some(Reason::ResourceNotSold),
-                (_, Level::Closed(closed)) => Some(filter::closed(closed).0),
-                (Err(reason), _) => Some(reason),
-                (Ok(agreed), Level::Free(free)) if whole_shelves && free < agreed.need.devices => Some(Reason::DevicesInUse),
-                (Ok(agreed), _) => asker.refuses(self.slot(place.slot), agreed.need, self.class(place.class).terms.replicas_per_device),
+        let mut best: Option<((Rank, u32), Pick)> = None;
+        let mut ranking = Best::default();
+        // What the terms of a class come to is worked out once, unless most have but one slot.
+        let mut known: Vec<Option<Result<Agreed, Reason>>> = vec![None; if many { 0 } else { self.shelves.classes.len() }];
+        for index in self.nodes.slots().flat_map(|first| self.ring(first)) {
+            let slot = self.slot(index);
+            let terms = self.terms(slot.class);
+            let agreed = match known.get_mut(slot.class as usize) {
+                Some(known) => *known.get_or_insert_with(|| wish.agrees(terms)),
+                None => wish.agrees(terms),
             };
-            if let Some(reason) = refused {
-                // On one shelf names only rise.
-                let first = !std::mem::replace(&mut seen[reason as usize], true);
+            if let (true, Ok(agreed), None) = (many, agreed, slot.closed)
+                && agreed.need.fits_in(slot.room)
+            {
+                ranking.add(Ranked { agreed, class: slot.class });
+            }
+            if let Some(reason) = refuses(&shape.asker, slot, terms, agreed) {
                 let known = &mut tally.refusing[reason as usize];
-                if known.0 == 0 || (first && *place.name < **self.name(known.1)) {
-                    known.1 = place.slot;
-                }
-                known.0 += 1;
+                // Names only rise.
+                *known = if known.0 == 0 { (1, index) } else { (known.0 + 1, known.1) };
                 continue;
             }
             tally.fitting += 1;
-            let Ok(agreed) = agreed else { continue };
-            let slot = self.slot(place.slot);
-            let order = Order { rank: agreed.rank, left: slot.room.devices - agreed.need.devices, name: &place.name };
-            if best.as_ref().is_none_or(|(known, _)| order < *known) && search.allows(self, place.slot, slot, agreed.need) {
-                better(&mut best, order, Pick { slot: place.slot, need: agreed.need, price_units: agreed.rank.price_units });
+            let Ok(Agreed { rank, need }) = agreed else { continue };
+            let order = (rank, slot.room.devices - need.devices);
+            if best.as_ref().is_none_or(|(known, _)| order < *known) && search.allows(self, index, slot, need) {
+                best = Some((order, Pick { slot: index, need, price_units: rank.price_units }));
             }
         }
-        let best = best.map(|(_, pick)| pick);
+        if many {
+            self.put_best(number, ranking);
+        }
         self.shapes.shape_mut(search.shape).tally = Some(tally);
-        best
+        best.map(|(_, pick)| pick)
     }
 
     /// What the shape is told by one slot.
-    fn refuses(&self, number: u32, slot: &Slot) -> Option<Reason> {
+    fn told(&self, number: u32, slot: &Slot) -> Option<Reason> {
         let shape = self.shapes.shape(number);
-        let terms = &self.class(slot.class).terms;
-        match (self.shapes.wished(shape.wish).wish.agrees(terms), slot.closed) {
-            (Err(Reason::ResourceNotSold), _) => Some(Reason::ResourceNotSold),
-            (_, Some(closed)) => Some(filter::closed(closed).0),
-            (Err(reason), _) => Some(reason),
-            (Ok(agreed), None) => shape.asker.refuses(slot, agreed.need, terms.replicas_per_device),
-        }
+        let terms = self.terms(slot.class);
+        refuses(&shape.asker, slot, terms, self.shapes.wished(shape.wish).wish.agrees(terms))
     }
 
     /// Brings a shape's tally up to date. False: there is none, or too much has changed since.
@@ -92,7 +87,7 @@ impl Catalog {
         }
         self.shapes.wished_mut(wish).wish.refresh(&self.names);
         let Some(changes) = self.journal.since(tally.at) else { return false };
-        let told = |slot: &Slot| (slot.node, self.refuses(number, slot));
+        let told = |slot: &Slot| (slot.node, self.told(number, slot));
         let changes = changes.map(|(index, was)| (index, was.map(told), self.slots[index as usize].as_ref().map(told)));
         let changes: Vec<_> = changes.filter(|(_, before, after)| before != after).collect();
         // First all that left: after that every example is still one.
@@ -157,5 +152,15 @@ impl Catalog {
     /// How many slots would take the shape, as of its tally.
     pub(super) fn fitting(&self, number: u32) -> u32 {
         self.shapes.shape(number).tally.as_ref().map_or(0, |tally| tally.fitting)
+    }
+}
+
+/// The first thing that speaks against a slot, with what its terms came to.
+fn refuses(asker: &Asker, slot: &Slot, terms: &Terms, agreed: Result<Agreed, Reason>) -> Option<Reason> {
+    match (agreed, slot.closed) {
+        (Err(Reason::ResourceNotSold), _) => Some(Reason::ResourceNotSold),
+        (_, Some(closed)) => Some(filter::closed(closed).0),
+        (Err(reason), _) => Some(reason),
+        (Ok(agreed), None) => asker.refuses(slot, agreed.need, terms.replicas_per_device),
     }
 }

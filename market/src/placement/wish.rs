@@ -95,15 +95,10 @@ impl Wish {
         }
     }
 
-    /// Whether nothing of this class is what is asked for: it counts before whether a node is open at all.
-    pub(super) fn is_sold(&self, terms: &Terms) -> bool {
-        self.request.devices == 0 || self.resource == terms.resource
-    }
-
     /// What would be held on a class and how it ranks, or the first thing that speaks against its terms.
     pub(super) fn agrees(&self, terms: &Terms) -> Result<Agreed, Reason> {
         let request = &self.request;
-        if !self.is_sold(terms) {
+        if request.devices > 0 && self.resource != terms.resource {
             return Err(Reason::ResourceNotSold);
         }
         if request.devices > 0 {

@@ -1,0 +1,111 @@
+//! How a wish ranks the classes: worked out once, and walked down by everyone who has the wish. Of few classes it has
+//! all. Of many it has the best that had room when everything was looked at, and is good until somewhere there is more.
+
+use super::catalog::Catalog;
+use super::wish::{Agreed, Rank};
+
+/// So many classes are ranked all; of more, so many of the best.
+pub(super) const FEW: usize = 4_096;
+const BEST: usize = 1_024;
+/// Rankings are all forgotten when they have so many entries together.
+const IN_ALL: usize = 200_000;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ranked {
+    pub(super) agreed: Agreed,
+    pub(super) class: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ranking {
+    /// As of which version of the classes; none: it is not known.
+    version: Option<u64>,
+    pub(super) classes: Vec<Ranked>,
+    /// Classes are missing: all with no room, and of the others those that came after the last.
+    pub(super) partial: bool,
+    /// How many of the first classes have no devices left.
+    pub(super) spent: usize,
+    /// What `spent` and `partial` are true of.
+    grown: u64,
+}
+
+impl Ranking {
+    /// All were walked down and it says nothing about the rest.
+    pub(super) fn end(&mut self) {
+        self.version = None;
+    }
+}
+
+impl Ranked {
+    fn order(&self) -> (Rank, u32) {
+        (self.agreed.rank, self.class)
+    }
+}
+
+/// Gathers the best of many, in whatever order they come and however often.
+#[derive(Debug, Default)]
+pub(super) struct Best {
+    classes: Vec<Ranked>,
+    /// The last of the best so far.
+    last: Option<(Rank, u32)>,
+}
+
+impl Best {
+    pub(super) fn add(&mut self, ranked: Ranked) {
+        if self.last.is_none_or(|last| ranked.order() < last) {
+            self.classes.push(ranked);
+            if self.classes.len() == BEST * 2 {
+                self.sort();
+            }
+        }
+    }
+
+    fn sort(&mut self) {
+        self.classes.sort_unstable_by_key(Ranked::order);
+        self.classes.dedup_by_key(|ranked| ranked.class);
+        self.classes.truncate(BEST);
+        self.last = self.classes.get(BEST - 1).map(Ranked::order);
+    }
+}
+
+impl Catalog {
+    /// A wish's ranking, if it is known as things stand; of few classes it is made when it is not.
+    pub(super) fn take_ranking(&mut self, wish: u32) -> Option<Ranking> {
+        let mut ranking = std::mem::take(&mut self.shapes.wished_mut(wish).ranking);
+        let known = ranking.version == Some(self.shelves.version);
+        if ranking.grown != self.grown {
+            (ranking.spent, ranking.grown) = (0, self.grown);
+            if ranking.partial {
+                ranking.end();
+            }
+        }
+        match ranking.version {
+            Some(_) if known => Some(ranking),
+            _ if self.shelves.classes.len() <= FEW => Some(self.rank(wish)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn put_ranking(&mut self, wish: u32, ranking: Ranking) {
+        self.shapes.wished_mut(wish).ranking = ranking;
+    }
+
+    fn rank(&mut self, wish: u32) -> Ranking {
+        if self.shapes.rankings().map(|ranking| ranking.classes.len()).sum::<usize>() > IN_ALL {
+            self.shapes.forget_rankings();
+        }
+        let wish = &self.shapes.wished(wish).wish;
+        let inhabited = self.shelves.classes.iter().zip(0..).filter(|(class, _)| !class.shelves.is_empty());
+        let agreed = inhabited.filter_map(|(_, class)| Some(Ranked { agreed: wish.agrees(self.terms(class)).ok()?, class }));
+        let mut classes: Vec<Ranked> = agreed.collect();
+        classes.sort_unstable_by_key(Ranked::order);
+        Ranking { version: Some(self.shelves.version), classes, partial: false, spent: 0, grown: self.grown }
+    }
+
+    /// What was gathered while everything was looked at becomes the wish's ranking.
+    pub(super) fn put_best(&mut self, wish: u32, mut best: Best) {
+        best.sort();
+        let ranking = Ranking { version: Some(self.shelves.version), classes: best.classes, partial: true, spent: 0, grown: self.grown };
+        self.put_ranking(wish, ranking);
+    }
+}
