@@ -7,6 +7,7 @@ use super::need::Need;
 use super::neighbours::{Neighbour, Neighbours, Tenancy, Who};
 use super::nodes::Nodes;
 use super::pick::{Pick, Search};
+use super::ranking::Limits;
 use super::shapes::Shapes;
 use super::shelves::Shelves;
 use super::slot::{Slot, bits};
@@ -49,6 +50,7 @@ pub struct Catalog {
     pub(super) journal: Journal,
     /// Counts how often a slot may have become acceptable to somebody whom it was not acceptable to.
     pub(super) grown: u64,
+    pub(super) limits: Limits,
 }
 
 impl Catalog {

@@ -94,7 +94,7 @@ struct Lane {
 
 #[derive(Debug, Default)]
 pub struct Exchange {
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     lanes: BTreeMap<FundingId, Lane>,
     turns: HashMap<Arc<str>, (FundingId, Turn)>,
     holdings: Holdings,

@@ -261,6 +261,10 @@ pub(crate) fn price(held: &Held) -> Option<Amount> {
 }
 
 #[cfg(test)]
+mod generators;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turns;

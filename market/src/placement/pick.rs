@@ -11,9 +11,6 @@ use super::slot::Slot;
 use super::terms::Terms;
 use super::wish::Rank;
 
-/// A walk looks at so many slots and shelves.
-const LOOKS: u32 = 4_096;
-
 /// One place for one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pick {
@@ -104,7 +101,7 @@ impl Catalog {
     }
 
     fn walk(&mut self, ranking: &mut Ranking, search: &Search<'_>) -> Walk {
-        let (mut at, mut looks, mut spending) = (ranking.spent, LOOKS, true);
+        let (mut at, mut looks, mut spending) = (ranking.spent, self.limits.looks, true);
         while let Some(first) = ranking.classes.get(at) {
             // Classes of one rank are one: the tightest fit and then the name decide between them.
             let alike = ranking.classes[at..].iter().take_while(|next| next.agreed.rank == first.agreed.rank).count();

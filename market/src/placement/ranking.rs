@@ -4,11 +4,23 @@
 use super::catalog::Catalog;
 use super::wish::{Agreed, Rank};
 
-/// So many classes are ranked all; of more, so many of the best.
-pub(super) const FEW: usize = 4_096;
-const BEST: usize = 1_024;
-/// Rankings are all forgotten when they have so many entries together.
-const IN_ALL: usize = 200_000;
+/// Where one way of finding out gives way to another: what is found is the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// So many classes are ranked all; of more, so many of the best.
+    pub(super) few: usize,
+    pub(super) best: usize,
+    /// Rankings are all forgotten when they have so many entries together.
+    pub(super) in_all: usize,
+    /// A walk down a ranking looks at so many slots, then everything is looked at.
+    pub(super) looks: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { few: 4_096, best: 1_024, in_all: 200_000, looks: 4_096 }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ranked {
@@ -43,18 +55,23 @@ impl Ranked {
 }
 
 /// Gathers the best of many, in whatever order they come and however often.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Best {
+    most: usize,
     classes: Vec<Ranked>,
     /// The last of the best so far.
     last: Option<(Rank, u32)>,
 }
 
 impl Best {
+    pub(super) fn of(most: usize) -> Self {
+        Self { most, classes: Vec::new(), last: None }
+    }
+
     pub(super) fn add(&mut self, ranked: Ranked) {
         if self.last.is_none_or(|last| ranked.order() < last) {
             self.classes.push(ranked);
-            if self.classes.len() == BEST * 2 {
+            if self.classes.len() == self.most * 2 {
                 self.sort();
             }
         }
@@ -63,8 +80,8 @@ impl Best {
     fn sort(&mut self) {
         self.classes.sort_unstable_by_key(Ranked::order);
         self.classes.dedup_by_key(|ranked| ranked.class);
-        self.classes.truncate(BEST);
-        self.last = self.classes.get(BEST - 1).map(Ranked::order);
+        self.classes.truncate(self.most);
+        self.last = self.classes.get(self.most - 1).map(Ranked::order);
     }
 }
 
@@ -81,7 +98,7 @@ impl Catalog {
         }
         match ranking.version {
             Some(_) if known => Some(ranking),
-            _ if self.shelves.classes.len() <= FEW => Some(self.rank(wish)),
+            _ if self.shelves.classes.len() <= self.limits.few => Some(self.rank(wish)),
             _ => None,
         }
     }
@@ -91,7 +108,7 @@ impl Catalog {
     }
 
     fn rank(&mut self, wish: u32) -> Ranking {
-        if self.shapes.rankings().map(|ranking| ranking.classes.len()).sum::<usize>() > IN_ALL {
+        if self.shapes.rankings().map(|ranking| ranking.classes.len()).sum::<usize>() > self.limits.in_all {
             self.shapes.forget_rankings();
         }
         let wish = &self.shapes.wished(wish).wish;

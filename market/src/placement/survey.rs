@@ -5,7 +5,7 @@
 use super::catalog::Catalog;
 use super::filter::{self, Reason};
 use super::pick::{Pick, Search};
-use super::ranking::{Best, FEW, Ranked};
+use super::ranking::{Best, Ranked};
 use super::slot::{Asker, Slot};
 use super::terms::Terms;
 use super::wish::{Agreed, Rank};
@@ -31,10 +31,10 @@ impl Catalog {
     pub(super) fn survey(&mut self, search: &Search<'_>) -> Option<Pick> {
         let number = self.shapes.shape(search.shape).wish;
         let (shape, wish) = (self.shapes.shape(search.shape), &self.shapes.wished(number).wish);
-        let many = self.shelves.classes.len() > FEW;
+        let many = self.shelves.classes.len() > self.limits.few;
         let mut tally = Tally { at: self.journal.now(), fitting: 0, refusing: [(0, 0); REASONS] };
         let mut best: Option<((Rank, u32), Pick)> = None;
-        let mut ranking = Best::default();
+        let mut ranking = Best::of(self.limits.best);
         // What the terms of a class come to is worked out once, unless most have but one slot.
         let mut known: Vec<Option<Result<Agreed, Reason>>> = vec![None; if many { 0 } else { self.shelves.classes.len() }];
         for index in self.nodes.slots().flat_map(|first| self.ring(first)) {
