@@ -5,7 +5,7 @@ use super::catalog::Catalog;
 use super::exchange::Topology;
 use super::holdings::Holdings;
 use super::need::Need;
-use super::neighbours::Who;
+use super::neighbours::{Tenancy, Who};
 use super::shelves::Level;
 use super::slot::Slot;
 use super::words::NOTHING;
@@ -112,7 +112,8 @@ impl Claims {
             there.room = offered.minus(taken).minus(claimed.map(|claim| claim.need).unwrap_or_default());
             let beside = claimed.is_none_or(|claim| claim.by.iter().all(|by| asker.who.may_join(*by, claim.of_one_namespace)));
             if beside && asker.refuses(&there, need, terms.replicas_per_device).is_none() {
-                let copies = need.copies_in(there.room, gang.workers) as usize;
+                let most = if asker.who.tenancy == Tenancy::Exclusive { 1 } else { gang.workers };
+                let copies = need.copies_in(there.room, most) as usize;
                 openings.resize(copies.max(openings.len()), time);
             }
         }

@@ -14,7 +14,7 @@ fn put(offers: &mut Vec<Offer>, offer: &Offer) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_catalogue_chooses_and_refuses_as_the_plain_market_does(
@@ -79,6 +79,7 @@ proptest! {
                 }
                 let zones: BTreeSet<_> = assignments.iter().map(|one| zone(&plain, &one.node)).collect();
                 prop_assert!(waiting.topology == Topology::Any || zones.len() == 1);
+                prop_assert!(waiting.topology != Topology::Node || assignments.iter().all(|one| one.node == assignments[0].node));
                 runs.push((id.clone(), assignments.clone()));
             }
             prop_assert_eq!(exchange.assign(0), Pass::default(), "nothing changed");

@@ -1,4 +1,22 @@
 //! Placement: which offer a task goes to, or why it waits. The same input always gives the same output.
+//!
+//! [`choose`] is the plain market, one look after the other. [`Exchange`] decides the same from what it keeps, and a
+//! planner tells it what changes and asks once a pass (`wiring.rs` is this as a test):
+//!
+//! | when | then |
+//! |---|---|
+//! | the lead begins | `offer` for every node, `run` for every open reservation, `wait` for every task that may be placed |
+//! | a node, its pods or its terms changed | `offer` again, less what pods hold that are of no reservation; `withdraw` what it sells no more |
+//! | a task came or changed, and its payer is good for it | `wait`; saying the same twice changes nothing |
+//! | it is suspended, finished or gone, or its payer is not good for it | `forget` |
+//! | once a pass | `assign`: a reservation for each that is placed, a status for each whose reasons changed |
+//! | the books refuse the reservation | `ended`, and `wait` when it is to be tried again |
+//! | the books hold the reservation | nothing, or `run` where that says more than the pass did |
+//! | the attempt is charged and its pod is over | `ended` |
+//!
+//! A task that is placed holds its places from then on, whatever its node's offers say meanwhile: nothing is given away
+//! twice between a decision and its reservation. Where the reasons have `FailedThereBefore`, the same task may `wait`
+//! with no node excluded: elsewhere first, but the same node before none.
 
 mod catalog;
 mod claims;
@@ -12,6 +30,7 @@ mod neighbours;
 mod nodes;
 mod pick;
 mod ranking;
+mod reputation;
 mod shapes;
 mod shelves;
 mod slot;
@@ -23,6 +42,7 @@ mod words;
 pub use catalog::Catalog;
 pub use exchange::{Exchange, Pass, Running, Topology, Waiting, Worker};
 pub use filter::Reason;
+pub use reputation::Record;
 
 use crate::money::Amount;
 use crate::rating::{self, Held};
@@ -268,3 +288,5 @@ mod histories;
 mod tests;
 #[cfg(test)]
 mod turns;
+#[cfg(test)]
+mod wiring;

@@ -5,6 +5,7 @@
 use super::catalog::Catalog;
 use super::claims::Claims;
 use super::need::Need;
+use super::neighbours::Tenancy;
 use super::ranking::{Ranked, Ranking};
 use super::shelves::{Class, Level};
 use super::slot::Slot;
@@ -37,12 +38,11 @@ impl Search<'_> {
 
     /// Whether this slot, which has room for a worker, will do.
     pub(super) fn allows(&self, catalog: &Catalog, index: u32, slot: &Slot, need: Need) -> bool {
-        let in_zone = self.zone.is_none_or(|zone| catalog.terms(slot.class).zone == zone);
-        in_zone
-            && (self.copies == 1 || need.times(self.copies).fits_in(slot.room))
-            && self.kept.is_none_or(|(claims, ends)| {
-                claims.allow(index, slot.room, need.times(self.copies), ends, catalog.shapes.shape(self.shape).asker.who)
-            })
+        let who = catalog.shapes.shape(self.shape).asker.who;
+        let all = need.times(self.copies);
+        self.zone.is_none_or(|zone| catalog.terms(slot.class).zone == zone)
+            && (self.copies == 1 || (who.tenancy != Tenancy::Exclusive && all.fits_in(slot.room)))
+            && self.kept.is_none_or(|(claims, ends)| claims.allow(index, slot.room, all, ends, who))
     }
 }
 

@@ -54,24 +54,26 @@ impl Ranked {
     }
 }
 
-/// Gathers the best of many, in whatever order they come and however often.
+/// Gathers the best of many, in whatever order they come and however often. Those of one rank stay together: between
+/// them the ranking does not decide.
 #[derive(Debug)]
 pub(super) struct Best {
     most: usize,
     classes: Vec<Ranked>,
-    /// The last of the best so far.
-    last: Option<(Rank, u32)>,
+    sort_at: usize,
+    /// The rank of the last of the best so far.
+    last: Option<Rank>,
 }
 
 impl Best {
     pub(super) fn of(most: usize) -> Self {
-        Self { most, classes: Vec::new(), last: None }
+        Self { most, classes: Vec::new(), sort_at: most * 2, last: None }
     }
 
     pub(super) fn add(&mut self, ranked: Ranked) {
-        if self.last.is_none_or(|last| ranked.order() < last) {
+        if self.last.is_none_or(|last| ranked.agreed.rank <= last) {
             self.classes.push(ranked);
-            if self.classes.len() == self.most * 2 {
+            if self.classes.len() >= self.sort_at {
                 self.sort();
             }
         }
@@ -80,8 +82,11 @@ impl Best {
     fn sort(&mut self) {
         self.classes.sort_unstable_by_key(Ranked::order);
         self.classes.dedup_by_key(|ranked| ranked.class);
-        self.classes.truncate(self.most);
-        self.last = self.classes.get(self.most - 1).map(Ranked::order);
+        if let Some(last) = self.classes.get(self.most - 1).map(|last| last.agreed.rank) {
+            self.classes.truncate(self.classes.partition_point(|ranked| ranked.agreed.rank <= last));
+            self.last = Some(last);
+        }
+        self.sort_at = self.classes.len().max(self.most) * 2;
     }
 }
 

@@ -60,3 +60,145 @@ fn two_resources_of_a_node_share_its_cores_and_not_its_devices() {
     exchange.ended("whole");
     assert_eq!(placed(exchange.assign(2)), ["slice"]);
 }
+
+fn held_by(escrow: &str) -> Request {
+    Request { funding: FundingId::internal(escrow), ..request() }
+}
+
+fn reasons(pass: &Pass, id: &str) -> Vec<Reason> {
+    let told = pass.waiting.iter().find(|(known, _)| known == id);
+    told.into_iter().flat_map(|(_, reasons)| reasons.iter().map(|refused| refused.reason)).collect()
+}
+
+#[test]
+fn a_task_that_fits_nowhere_holds_up_nobody() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&Waiting { priority: 1_000, ..waiting("too-large", Request { devices: 9, ..request() }, 0, 1, 60) });
+    exchange.wait(&waiting("gang", Request { devices: 4, ..request() }, 1, 3, 60));
+    exchange.wait(&waiting("small", request(), 2, 1, 60));
+    assert_eq!(placed(exchange.assign(0)), ["small"]);
+}
+
+#[test]
+fn a_gang_starts_in_the_end_however_many_small_tasks_keep_coming() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    let mut ends: Vec<(i64, String)> = Vec::new();
+    for second in 0..1_000_i64 {
+        for (_, id) in ends.extract_if(.., |(end, _)| *end <= second) {
+            exchange.ended(&id);
+        }
+        if second == 50 {
+            exchange.wait(&waiting("gang", held_by("gang"), second, 4, 100));
+        }
+        let (id, seconds) = (format!("small-{second}"), 30 + second % 70);
+        exchange.wait(&waiting(&id, held_by("small"), second, 1, seconds));
+        let placed = placed(exchange.assign(second));
+        if placed.contains(&"gang".to_owned()) {
+            assert!(second <= 50 + 100, "as soon as those who ran when it came have ended, and not at {second}");
+            return;
+        }
+        let seconds = |id: &str| id["small-".len()..].parse::<i64>().map(|created| 30 + created % 70).expect("a number");
+        ends.extend(placed.into_iter().map(|id| (second + seconds(&id), id)));
+    }
+    panic!("it starved");
+}
+
+#[test]
+fn who_wants_no_others_beside_it_is_not_kept_out_by_one_after_the_other() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&Offer { tenancies: vec!["Shared".into(), "Dedicated".into()], ..offer("n", "1") });
+    exchange.wait(&waiting("first", held_by("small"), 0, 1, 100));
+    assert_eq!(placed(exchange.assign(0)), ["first"]);
+    let alone = Request { tenancy: "Dedicated".into(), ..held_by("large") };
+    exchange.wait(&waiting("dedicated", alone, 1, 1, 100));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.wait(&waiting("longer", held_by("small"), 2, 1, 200));
+    exchange.wait(&waiting("shorter", held_by("small"), 3, 1, 50));
+    let pass = exchange.assign(10);
+    assert_eq!(reasons(&pass, "longer"), [Reason::KeptForGang]);
+    assert_eq!(placed(pass), ["shorter"]);
+    exchange.ended("first");
+    exchange.ended("shorter");
+    assert_eq!(placed(exchange.assign(100)), ["dedicated"]);
+}
+
+#[test]
+fn what_no_node_could_ever_hold_keeps_no_places() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("first", held_by("small"), 0, 2, 100));
+    assert_eq!(placed(exchange.assign(0)), ["first"]);
+    for number in 0..9 {
+        exchange.wait(&waiting(
+            &format!("never-{number}"),
+            Request { devices: 5 + number, ..held_by(&format!("never-{number}")) },
+            1,
+            1,
+            100,
+        ));
+    }
+    exchange.wait(&waiting("gang", held_by("gang"), 2, 4, 100));
+    exchange.wait(&waiting("long", held_by("small"), 3, 1, 1_000));
+    let pass = exchange.assign(1);
+    assert!(pass.placed.is_empty(), "nine that can never be are no reason to let others pass the gang: {:?}", pass.placed);
+    exchange.forget("gang");
+    assert_eq!(placed(exchange.assign(2)), ["long"], "and for the nine alone nothing is kept");
+}
+
+#[test]
+fn of_one_escrows_many_gangs_only_the_oldest_goes_before_its_turn() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("running", held_by("others"), 0, 4, 100));
+    assert_eq!(placed(exchange.assign(0)), ["running"]);
+    for number in 0..3 {
+        exchange.wait(&waiting(&format!("many-{number}"), held_by("many"), 1 + number, 2, 100));
+    }
+    exchange.wait(&waiting("one", held_by("one"), 9, 2, 100));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.ended("running");
+    assert_eq!(placed(exchange.assign(2)), ["many-0", "one"]);
+}
+
+#[test]
+fn an_offer_that_comes_back_finds_taken_what_is_taken() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("stays", request(), 0, 3, 100));
+    assert_eq!(placed(exchange.assign(0)), ["stays"]);
+    exchange.withdraw("n", "nvidia.com/gpu");
+    exchange.wait(&waiting("two", Request { devices: 2, ..request() }, 1, 1, 100));
+    exchange.wait(&waiting("one", request(), 2, 1, 100));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.offer(&offer("n", "1"));
+    assert_eq!(placed(exchange.assign(2)), ["one"]);
+}
+
+#[test]
+fn devices_that_a_node_has_lost_are_not_given_back() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("all", request(), 0, 4, 100));
+    assert_eq!(placed(exchange.assign(0)), ["all"]);
+    exchange.offer(&Offer { free_devices: 2, ..offer("n", "1") });
+    exchange.ended("all");
+    (0..3).for_each(|number| exchange.wait(&waiting(&format!("next-{number}"), request(), 1, 1, 100)));
+    assert_eq!(placed(exchange.assign(1)), ["next-0", "next-1"]);
+}
+
+#[test]
+fn reasons_are_told_once_and_again_when_they_are_others() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&Offer { free_devices: 0, ..offer("n", "1") });
+    exchange.wait(&waiting("old", request(), 0, 1, 100));
+    assert_eq!(reasons(&exchange.assign(0), "old"), [Reason::DevicesInUse]);
+    exchange.offer(&Offer { free_devices: 0, ..offer("n", "1") });
+    assert_eq!(exchange.assign(1), Pass::default(), "the offer is as it was");
+    exchange.wait(&waiting("new", request(), 1, 1, 100));
+    assert_eq!(exchange.assign(2).waiting.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["new"]);
+    exchange.offer(&Offer { closed: Some(Closed::Cordoned), ..offer("n", "1") });
+    let pass = exchange.assign(3);
+    assert_eq!((reasons(&pass, "old"), reasons(&pass, "new")), (vec![Reason::NodeCordoned], vec![Reason::NodeCordoned]));
+}
