@@ -204,7 +204,7 @@ fn shared(index: u64) -> Offer {
     Offer { tenants, ..offer(index, 7) }
 }
 
-/// A request that is hard in its own way: asked for the first time, and again.
+/// Requests that are hard, each in its own way: the slowest of them, each by its median.
 fn hardest() {
     let hostname = |index: u64| BTreeMap::from([("kubernetes.io/hostname".to_owned(), format!("node-{index:06}"))]);
     let hard = [
@@ -225,20 +225,24 @@ fn hardest() {
         ("nobody else's tasks beside", Request { tenancy: "Dedicated".into(), ..request(0) }),
         ("anything at all", Request { strategy: Strategy::Quality, ..request(2) }),
     ];
-    let mut slowest = Duration::ZERO;
+    let mut slowest: f64 = 0.0;
     for (kind, of) in
         [("alike", offer as fn(u64, u32) -> Offer), ("all unlike", |index, _| unlike(index)), ("all in use", |index, _| shared(index))]
     {
         let mut catalog = Catalog::new();
         (0..100_000).for_each(|index| assert!(catalog.update(&of(index, 8))));
         for (what, request) in &hard {
-            let request = Arc::new(request.clone());
-            let times = [0; 3].map(|_| timed(|| drop(catalog.choose(&request))).0);
-            println!("offers {kind}, {what}: {:.0} us, then {:.0} and {:.0}", micros(times[0]), micros(times[1]), micros(times[2]));
-            slowest = times.into_iter().fold(slowest, Duration::max);
+            // Each is asked for the first time: it has a disk of its own size. A neighbour on the machine can slow any one.
+            let first = |number| Arc::new(Request { storage_bytes: request.storage_bytes + number, ..request.clone() });
+            let mut times = [1, 2, 3, 4, 5].map(|number| timed(|| drop(catalog.choose(&first(number)))).0);
+            let again = timed(|| drop(catalog.choose(&first(5)))).0;
+            let median = at(&mut times, 50);
+            println!("offers {kind}, {what}: {median:.0} us, and {:.0} when asked again", micros(again));
+            slowest = slowest.max(median);
         }
+        drop(catalog);
     }
-    figure("placement.decision_max", micros(slowest), "us");
+    figure("placement.decision_max", slowest, "us");
 }
 
 /// Decided and taken, in one pass.
