@@ -3,5 +3,6 @@
 
 pub mod authority;
 pub mod certificate;
+pub mod connection;
 pub mod review;
 pub mod server;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use supercargo_webhooks::authority;
 use supercargo_webhooks::certificate::{self, Authority, LEAF_LIFE, Served};
+use supercargo_webhooks::connection::Limits;
 use supercargo_webhooks::server::{self, Counters};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +37,9 @@ struct Arguments {
     certificate_file: Option<PathBuf>,
     #[arg(long, requires = "certificate_file")]
     key_file: Option<PathBuf>,
+    /// How often the certificate is looked at
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    certificate_interval_seconds: u64,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -44,17 +48,29 @@ async fn main() -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
-    let counters = Arc::new(Counters::default());
-    let listener = TcpListener::bind(arguments.listen).await.with_context(|| format!("listening on {}", arguments.listen))?;
-    let (listen, health) = (arguments.listen, arguments.health);
-    let served = certificate(arguments).await?;
-    tracing::info!(%listen, "serving");
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let counters = Arc::new(Counters::default());
+    let (listener, health) = (listen(arguments.listen).await?, listen(arguments.health).await?);
+    let served = tokio::select! {
+        served = certificate(arguments) => served?,
+        _ = terminate.recv() => return Ok(()),
+    };
+    tracing::info!(listen = %listener.local_addr()?, health = %health.local_addr()?, "serving");
+    let stop = async {
+        terminate.recv().await;
+        tracing::info!("stopping: what is under way may end");
+    };
     tokio::select! {
-        ended = server::serve(listener, served, counters.clone()) => ended.context("serving reviews"),
-        ended = server::health(health, counters) => ended.with_context(|| format!("listening on {health}")),
-        _ = terminate.recv() => Ok(()),
+        ended = server::serve(listener, served, counters.clone(), Limits::default(), stop) => {
+            tracing::info!(all_ended = ended, "stopped");
+            Ok(())
+        }
+        () = server::health(health, counters) => Ok(()),
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
 }
 
 /// The first certificate, and a task that renews it.
@@ -65,7 +81,7 @@ async fn certificate(arguments: Arguments) -> Result<Arc<Served>> {
             Ok(certificate::read(&text(&certificate)?, &text(&key)?)?)
         };
         let served = Arc::new(Served::new(read()?));
-        tokio::spawn(again_and_again(served.clone(), Duration::from_secs(60), read));
+        tokio::spawn(again_and_again(served.clone(), Duration::from_secs(arguments.certificate_interval_seconds), read));
         return Ok(served);
     }
     let client = Client::try_default().await.context("reaching the API server")?;
@@ -92,12 +108,12 @@ async fn again_and_again(served: Arc<Served>, pause: Duration, make: impl Fn() -
     }
 }
 
-/// Every minute: an authority that was replaced, or a leaf that is getting old, gives another leaf; and whoever wrote the
+/// At intervals: an authority that was replaced, or a leaf that is getting old, gives another leaf; and whoever wrote the
 /// configuration anew took the bundle away, so it is put back.
 async fn keep_own(client: Client, arguments: Arguments, names: Vec<String>, mut authority: Authority, served: Arc<Served>) {
     let mut made = SystemTime::now();
     loop {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_secs(arguments.certificate_interval_seconds)).await;
         if let Err(error) = look_after(&client, &arguments, &names, &mut authority, &mut made, &served).await {
             tracing::warn!("looking after the certificate: {error:#}");
         }
