@@ -66,7 +66,7 @@ pub(crate) fn protocol(limits: &Limits) -> auto::Builder<TokioExecutor> {
     protocol
 }
 
-/// What a connection is doing.
+/// What a connection is doing. Only its first request is told to who waits; the rest is there to be looked at.
 #[derive(Debug, Clone, Copy)]
 struct Use {
     /// A request has come.
@@ -93,7 +93,11 @@ pub(crate) async fn serve<I, S, F>(
     let usage = watch::Sender::new(Use { begun: false, open: 0, since: Instant::now() });
     let (used, seen) = (usage.clone(), usage.subscribe());
     let counted = hyper::service::service_fn(move |request| {
-        used.send_modify(|usage| *usage = Use { begun: true, open: usage.open + 1, since: Instant::now() });
+        used.send_if_modified(|usage| {
+            let first = !usage.begun;
+            *usage = Use { begun: true, open: usage.open + 1, since: Instant::now() };
+            first
+        });
         let ended = Ended(used.clone());
         let answer = service(request);
         async move {
@@ -118,7 +122,10 @@ struct Ended(watch::Sender<Use>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.send_modify(|usage| *usage = Use { begun: true, open: usage.open.saturating_sub(1), since: Instant::now() });
+        self.0.send_if_modified(|usage| {
+            *usage = Use { begun: true, open: usage.open.saturating_sub(1), since: Instant::now() };
+            false
+        });
     }
 }
 

@@ -6,3 +6,8 @@ pub mod certificate;
 pub mod connection;
 pub mod review;
 pub mod server;
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod samples;

@@ -1,8 +1,9 @@
 //! Answering one admission review: pure. Only what is judged is read: the rest of a review costs no memory.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
+use supercargo_crds::names::GROUP;
 use supercargo_crds::validate::{self, Finding};
 use supercargo_crds::{ComputeTask, ProviderPool};
 
@@ -28,36 +29,74 @@ struct Envelope {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Request {
     uid: String,
     kind: Kind,
+    #[serde(default)]
+    old_object: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Kind {
+    #[serde(default)]
+    group: String,
     kind: String,
 }
 
-/// The same review again, for an object of a known kind.
+/// The same review again, for an object of a known kind. Of the object only what is judged: what its managers wrote about
+/// its fields is often the larger part of it.
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "K: DeserializeOwned"))]
-struct Objects<K> {
-    request: Pair<K>,
+#[serde(bound(deserialize = "S: DeserializeOwned"))]
+struct New<S> {
+    request: NewObject<S>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", bound(deserialize = "K: DeserializeOwned"))]
-struct Pair<K> {
-    object: K,
+#[serde(bound(deserialize = "S: DeserializeOwned"))]
+struct NewObject<S> {
+    object: Object<S>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "S: DeserializeOwned"))]
+struct Object<S> {
     #[serde(default)]
-    old_object: Option<Old>,
+    metadata: Metadata,
+    spec: S,
 }
 
-/// Of the old object only the spec is looked at.
-#[derive(Deserialize)]
-struct Old {
-    spec: Value,
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
 }
+
+/// And of the old object, where there is one, the spec.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "S: DeserializeOwned"))]
+struct Old<S> {
+    request: OldObject<S>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: DeserializeOwned"))]
+struct OldObject<S> {
+    old_object: Spec<S>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "S: DeserializeOwned"))]
+struct Spec<S> {
+    spec: S,
+}
+
+/// As much as a person reads at once.
+const MOST_FINDINGS: usize = 20;
+const FINDING_LENGTH: usize = 512;
 
 /// The answer to a review. Kinds that we do not know are allowed: they are somebody else's to judge.
 pub fn answer(body: &[u8]) -> Result<(Value, Verdict), ReviewError> {
@@ -65,12 +104,14 @@ pub fn answer(body: &[u8]) -> Result<(Value, Verdict), ReviewError> {
     if review.api_version != "admission.k8s.io/v1" {
         return Err(ReviewError::NotAReview);
     }
-    let findings = match review.request.kind.kind.as_str() {
-        "ComputeTask" => judged::<ComputeTask>(body, validate::task),
-        "ProviderPool" => judged::<ProviderPool>(body, validate::pool),
+    let Request { uid, kind: Kind { group, kind }, old_object } = review.request;
+    let changed = old_object.is_some();
+    let findings = match (group.as_str(), kind.as_str()) {
+        (GROUP, "ComputeTask") => judged(body, changed, |name, spec| validate::task(&ComputeTask::new(name, spec))),
+        (GROUP, "ProviderPool") => judged(body, changed, |name, spec| validate::pool(&ProviderPool::new(name, spec))),
         _ => Vec::new(),
     };
-    let mut response = json!({ "uid": review.request.uid, "allowed": findings.is_empty() });
+    let mut response = json!({ "uid": uid, "allowed": findings.is_empty() });
     if !findings.is_empty() {
         response["status"] = json!({ "code": 422, "reason": "Invalid", "message": findings.join("; ") });
     }
@@ -80,18 +121,31 @@ pub fn answer(body: &[u8]) -> Result<(Value, Verdict), ReviewError> {
 
 /// Nothing is found wrong with an object that is on its way out, nor with one whose spec stays as it was: who takes a
 /// finalizer or a label off is not the one to mend a spec.
-fn judged<K: DeserializeOwned + kube::Resource + kube::core::object::HasSpec>(body: &[u8], judge: fn(&K) -> Vec<Finding>) -> Vec<String>
-where
-    K::Spec: DeserializeOwned + PartialEq,
-{
+fn judged<S: DeserializeOwned + PartialEq>(body: &[u8], changed: bool, judge: fn(&str, S) -> Vec<Finding>) -> Vec<String> {
     // The schema refuses what can't be read with better words than ours; an object that only we can't read is allowed.
-    let Ok(read) = serde_json::from_slice::<Objects<K>>(body) else { return Vec::new() };
-    let Pair { object, old_object, .. } = read.request;
-    let old_spec = old_object.and_then(|old| K::Spec::deserialize(old.spec).ok());
-    if object.meta().deletion_timestamp.is_some() || old_spec.is_some_and(|old| old == *object.spec()) {
+    let Ok(New { request: NewObject { object } }) = serde_json::from_slice::<New<S>>(body) else { return Vec::new() };
+    let same = || serde_json::from_slice::<Old<S>>(body).is_ok_and(|old| old.request.old_object.spec == object.spec);
+    if object.metadata.deletion_timestamp.is_some() || (changed && same()) {
         return Vec::new();
     }
-    judge(&object).iter().map(ToString::to_string).collect()
+    told(&judge(&object.metadata.name.unwrap_or_default(), object.spec))
+}
+
+/// Findings as they are told: few enough, and none endless.
+fn told(findings: &[Finding]) -> Vec<String> {
+    let mut words: Vec<String> = findings.iter().take(MOST_FINDINGS).map(clipped).collect();
+    if let Some(more) = findings.len().checked_sub(MOST_FINDINGS).filter(|more| *more > 0) {
+        words.push(format!("and {more} more"));
+    }
+    words
+}
+
+fn clipped(finding: &Finding) -> String {
+    let text = finding.to_string();
+    match text.char_indices().nth(FINDING_LENGTH) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +155,7 @@ mod tests {
     fn review(kind: &str, spec: Value) -> Vec<u8> {
         let object =
             json!({ "apiVersion": "supercargo.dev/v1alpha1", "kind": kind, "metadata": { "name": "t", "namespace": "n" }, "spec": spec });
-        json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": { "uid": "u", "kind": { "kind": kind }, "object": object } }).to_string().into_bytes()
+        json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": { "uid": "u", "kind": { "group": GROUP, "kind": kind }, "object": object } }).to_string().into_bytes()
     }
 
     fn said(kind: &str, spec: Value) -> (bool, String) {
@@ -135,6 +189,26 @@ mod tests {
         assert!(refused(&review), "the spec changes");
         review["request"]["object"]["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert!(!refused(&review), "it goes");
+    }
+
+    #[test]
+    fn of_many_findings_the_first_are_told_and_how_many_more_there_are() {
+        let env: Vec<Value> = (0..30).map(|index| json!({ "name": format!("NVIDIA_{index}"), "value": "1" })).collect();
+        let (allowed, message) = said("ComputeTask", json!({ "budget": "1", "image": "i", "env": env }));
+        assert!(!allowed);
+        assert_eq!(message.matches("is reserved").count(), MOST_FINDINGS);
+        assert!(message.ends_with("; and 10 more"), "{message}");
+        let long = json!({ "budget": "1", "image": "i", "env": [{ "name": format!("NVIDIA_{}", "\u{00e9}".repeat(100_000)) }] });
+        assert!(said("ComputeTask", long).1.len() < 2_000);
+    }
+
+    #[test]
+    fn a_kind_of_another_group_is_not_ours() {
+        let mut review: Value =
+            serde_json::from_slice(&review("ComputeTask", json!({ "budget": "1", "image": "i", "resources": { "cpu": "99999" } })))
+                .expect("JSON");
+        review["request"]["kind"]["group"] = json!("batch");
+        assert_eq!(answer(review.to_string().as_bytes()).expect("a review").1, Verdict::Allowed);
     }
 
     #[test]
