@@ -11,7 +11,7 @@ BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures bench-placement nightly
+.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement nightly
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
@@ -72,6 +72,10 @@ figures: workspace-bin ## hold the figures of the last `make test` against their
 bench-placement: ## how fast placement decides, with 100,000 offers
 	@cargo bench --workspace --locked --profile dev --bench placement
 
+bench-gate: ## how fast and how small the gate is, on one core
+	@cargo bench --workspace --locked --profile dev --bench gate
+
 nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories
 	@$(MAKE) contracts-nightly
 	@PROPTEST_CASES=20000 SUPERCARGO_CRASH_RUNS=10000 SUPERCARGO_HISTORIES=1000000 cargo test --workspace --locked --lib -- histories keep falls parts
+	@SUPERCARGO_FUZZ_SEED=$$(date +%s) SUPERCARGO_FUZZ_RUNS=1000000 cargo test --workspace --locked --lib -- --show-output tampered

@@ -42,33 +42,41 @@ pub struct Target {
     questions: Vec<Question>,
 }
 
-/// Milliseconds from when each was due to its answer, and to when it was sent; in order.
-#[derive(Default)]
-pub struct Times {
-    latencies: Vec<f64>,
-    lateness: Vec<f64>,
+/// One answer, in milliseconds since it was due: when the question was sent, and when the answer was there.
+struct Timed {
+    slice: usize,
+    sent: f64,
+    answered: f64,
 }
+
+pub struct Times(Vec<Timed>);
 
 impl Times {
     pub fn latency(&self, percent: f64) -> f64 {
-        percentile(&self.latencies, percent)
+        percentile(self.0.iter().map(|one| one.answered).collect(), percent)
     }
 
     pub fn lateness(&self, percent: f64) -> f64 {
-        percentile(&self.lateness, percent)
+        percentile(self.0.iter().map(|one| one.sent).collect(), percent)
+    }
+
+    /// The latency of each second, the best second first.
+    pub fn latency_of_seconds(&self, percent: f64) -> Vec<f64> {
+        let seconds = self.0.iter().map(|one| one.slice).max().map_or(0, |last| last + 1);
+        let of = |slice: usize| self.0.iter().filter(move |one| one.slice == slice).map(|one| one.answered).collect();
+        let mut all: Vec<f64> = (0..seconds).map(|slice| percentile(of(slice), percent)).collect();
+        all.sort_by(f64::total_cmp);
+        all
     }
 
     pub fn count(&self) -> f64 {
-        self.latencies.len() as f64
-    }
-
-    pub fn rate(&self, phase: Duration) -> f64 {
-        self.count() / phase.as_secs_f64()
+        self.0.len() as f64
     }
 }
 
-fn percentile(ordered: &[f64], percent: f64) -> f64 {
-    ordered[((ordered.len() - 1) as f64 * percent / 100.0).round() as usize]
+fn percentile(mut values: Vec<f64>, percent: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * percent / 100.0).round() as usize]
 }
 
 impl Target {
@@ -115,17 +123,15 @@ impl Target {
                     break;
                 }
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let late = due.elapsed();
+                let sent = milliseconds(due.elapsed());
                 connection.ask(question);
-                times.push((milliseconds(due.elapsed()), milliseconds(late)));
+                let slice = due.duration_since(begin).as_secs() as usize;
+                times.push(Timed { slice, sent, answered: milliseconds(due.elapsed()) });
                 due += pause;
             }
             times
         };
-        let (mut latencies, mut lateness): (Vec<f64>, Vec<f64>) = on_threads(clients, client).into_iter().flatten().unzip();
-        latencies.sort_by(f64::total_cmp);
-        lateness.sort_by(f64::total_cmp);
-        Times { latencies, lateness }
+        Times(on_threads(clients, client).into_iter().flatten().collect())
     }
 
     fn connect(&self) -> Connection {

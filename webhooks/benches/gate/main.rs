@@ -56,27 +56,34 @@ fn measure(gate: &Running, echo: &Running, trusted: &str) {
     let used = gate.cpu_seconds();
     let asked = target.flat_out(CONNECTIONS, PHASE);
     let used = gate.cpu_seconds() - used;
-    let echoed = peer.flat_out(CONNECTIONS, PEER_PHASE);
-    println!("figure gate.reviews_rate {:.0} 1/s", asked / PHASE.as_secs_f64());
+    let before = echo.cpu_seconds();
+    let echoed = peer.flat_out(CONNECTIONS, PEER_PHASE) / (echo.cpu_seconds() - before);
+    println!("figure gate.reviews_rate {:.0} 1/s", asked / used);
     println!(
-        "  it had {:.0} % of its core; {:.0} reviews for each second of the core's time",
+        "  for each second of its core's time; the clients and all else left it {:.0} % of the core, in which it answered {:.0} 1/s",
         100.0 * used / PHASE.as_secs_f64(),
-        asked / used
+        asked / PHASE.as_secs_f64()
     );
-    println!("  peer: a bare echo of the same bytes over TLS on the same core, {:.0} 1/s", echoed / PEER_PHASE.as_secs_f64());
+    println!("  peer: a bare echo of the same bytes over TLS, in each second of the core's time, {echoed:.0}");
 
     let paced = target.paced(CONNECTIONS, OFFERED_PER_SECOND, PHASE);
     let echoed = peer.paced(CONNECTIONS, OFFERED_PER_SECOND, PEER_PHASE);
-    println!("figure gate.review_p99 {:.3} ms", paced.latency(99.0));
+    let seconds = paced.latency_of_seconds(99.0);
+    println!("figure gate.review_p99 {:.3} ms", seconds[seconds.len() / 2]);
     println!(
-        "  {OFFERED_PER_SECOND}/s offered, {:.0}/s answered; p50 {:.3} ms, p90 {:.3} ms, p99.9 {:.3} ms, each from when it was due",
-        paced.rate(PHASE),
-        paced.latency(50.0),
-        paced.latency(90.0),
-        paced.latency(99.9)
+        "  in the median second of {}, with {OFFERED_PER_SECOND}/s offered, each from when it was due; p99 of the best second {:.3} ms, of the worst {:.3} ms",
+        seconds.len(),
+        seconds[0],
+        seconds[seconds.len() - 1]
     );
-    println!("  of which the clients came late by themselves: p50 {:.3} ms, p99 {:.3} ms", paced.lateness(50.0), paced.lateness(99.0));
-    println!("  peer: the echo at the same pace, p50 {:.3} ms, p99 {:.3} ms", echoed.latency(50.0), echoed.latency(99.0));
+    println!("  over all: p50 {:.3} ms, p90 {:.3} ms, p99 {:.3} ms", paced.latency(50.0), paced.latency(90.0), paced.latency(99.0));
+    println!("  of which the clients were late by themselves: p50 {:.3} ms, p99 {:.3} ms", paced.lateness(50.0), paced.lateness(99.0));
+    let seconds = echoed.latency_of_seconds(99.0);
+    println!(
+        "  peer: the echo at the same pace, p50 {:.3} ms, p99 of its median second {:.3} ms",
+        echoed.latency(50.0),
+        seconds[seconds.len() / 2]
+    );
 
     let large = Target::new(gate.address, trusted, vec![largest()]);
     let answered = large.flat_out(4, Duration::from_secs(2));
