@@ -14,6 +14,9 @@ pub mod task;
 pub mod task_status;
 pub mod validate;
 
+#[cfg(test)]
+mod recorded;
+
 pub use escrow::Escrow;
 pub use node::ProviderNode;
 pub use pool::ProviderPool;
