@@ -83,6 +83,39 @@ fn the_gate_can_be_left_out_and_its_bundle_is_not_in_the_text() {
 }
 
 #[test]
+fn with_cert_manager_the_gate_serves_its_certificate_and_may_do_nothing_in_the_cluster() {
+    let by_default = render(&[]).expect("renders");
+    assert!(!by_default.iter().any(|object| object["apiVersion"] == "cert-manager.io/v1"));
+
+    let objects = render(&["--set", "gate.certificate.certManager.enabled=true"]).expect("renders");
+    let webhook = of_kind(&objects, "ValidatingWebhookConfiguration")[0];
+    assert_eq!(webhook["metadata"]["annotations"]["cert-manager.io/inject-ca-from"], "supercargo/supercargo-gate");
+    let certificate = of_kind(&objects, "Certificate")[0];
+    assert_eq!(certificate["spec"]["dnsNames"][0], "supercargo-gate.supercargo.svc");
+    assert_eq!(certificate["spec"]["issuerRef"]["name"], of_kind(&objects, "Issuer")[0]["metadata"]["name"]);
+    let gate =
+        of_kind(&objects, "Deployment").into_iter().find(|object| object["metadata"]["name"] == "supercargo-gate").expect("the gate");
+    let pod = &gate["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][0]["secret"]["secretName"], certificate["spec"]["secretName"]);
+    let mounted = pod["containers"][0]["volumeMounts"][0]["mountPath"].as_str().expect("a path");
+    assert_eq!(pod["containers"][0]["args"][0], format!("--certificate-file={mounted}/tls.crt"));
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let bound = ["RoleBinding", "ClusterRoleBinding"].map(|kind| of_kind(&objects, kind)).concat();
+    assert!(!bound.iter().any(|binding| binding["subjects"].to_string().contains("supercargo-gate")), "no role is left to it");
+
+    let own = "gate.certificate.certManager={\"enabled\":true,\"issuerRef\":{\"name\":\"acme-ca\",\"kind\":\"ClusterIssuer\"}}";
+    let objects = render(&["--set-json", own]).expect("renders");
+    assert!(of_kind(&objects, "Issuer").is_empty());
+    let issuer = &of_kind(&objects, "Certificate")[0]["spec"]["issuerRef"];
+    assert_eq!(
+        (&issuer["name"], &issuer["kind"], &issuer["group"]),
+        (&"acme-ca".into(), &"ClusterIssuer".into(), &"cert-manager.io".into())
+    );
+    let said = render(&["--set", "gate.certificate.certManager.issuer=acme-ca"]).expect_err("no such value");
+    assert!(said.contains("issuer"), "{said}");
+}
+
+#[test]
 fn the_configuration_is_one_that_the_operator_takes_and_wrong_values_are_named() {
     let objects = render(&["--set", "settler.existingSecret=key", "--set-json", CHAIN]).expect("renders");
     let text = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().expect("a file").to_owned();
