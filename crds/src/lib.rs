@@ -11,6 +11,8 @@ pub mod pool;
 pub mod quantity;
 pub mod schema;
 pub mod task;
+mod task_container;
+mod task_placement;
 pub mod task_status;
 pub mod validate;
 

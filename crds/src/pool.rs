@@ -112,7 +112,7 @@ pub enum Binding {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [schema::rule_at("matchLabels", "size(self.matchLabels) > 0", "matchLabels must name at least one label: an empty selector would sell every node")]))]
 pub struct NodeSelector {
-    #[schemars(schema_with = "crate::task::labels")]
+    #[schemars(schema_with = "crate::task_placement::labels")]
     pub match_labels: BTreeMap<String, String>,
 }
 

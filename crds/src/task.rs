@@ -1,14 +1,16 @@
 //! ComputeTask: what a buyer wants run, on what, for how long, and at which cost at most.
 
-use crate::common::{DataClass, IsolationLevel, LABEL_PATTERN, Money, RESOURCE_NAME_PATTERN, Tenancy};
-use crate::quantity::Quantity;
+use crate::common::{DataClass, LABEL_PATTERN, Money};
 use crate::schema;
+pub use crate::task_container::{
+    ClaimSource, Egress, EnvSource, EnvVar, KeyRef, Network, NetworkPort, NetworkRule, ObjectName, Scratch, Security, Volume,
+};
+pub use crate::task_placement::{Gang, GangSuccess, Gpu, Placement, Providers, Resources, Strategy, Topology};
 use crate::task_status::ComputeTaskStatus;
 use kube::CustomResource;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::BTreeMap;
 
 /// Fields that only a suspended task may change.
 const FIXED: [&str; 18] = [
@@ -161,7 +163,7 @@ fn day() -> i64 {
     86_400
 }
 
-fn ten_minutes() -> i64 {
+pub(crate) fn ten_minutes() -> i64 {
     600
 }
 
@@ -193,196 +195,6 @@ impl Default for EscrowRef {
     }
 }
 
-/// An object of this namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct ObjectName {
-    /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-}
-
-/// An environment variable: a value, or a key of a Secret or ConfigMap of this namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [schema::rule("!(has(self.value) && has(self.valueFrom))", "an environment variable has a value or a valueFrom, not both")]))]
-pub struct EnvVar {
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32_768))]
-    pub value: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value_from: Option<EnvSource>,
-}
-
-/// Where a variable's value comes from: exactly one of these.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [schema::rule("has(self.secretKeyRef) != has(self.configMapKeyRef)", "exactly one of secretKeyRef and configMapKeyRef must be given")]))]
-pub struct EnvSource {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_key_ref: Option<KeyRef>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map_key_ref: Option<KeyRef>,
-}
-
-/// A key of an object of this namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct KeyRef {
-    /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    #[schemars(length(min = 1, max = 253))]
-    pub key: String,
-}
-
-/// A volume and where the container sees it: exactly one source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [schema::rule(
-    "[has(self.scratch), has(self.persistentVolumeClaim), has(self.secret), has(self.configMap)].filter(given, given).size() == 1",
-    "exactly one of scratch, persistentVolumeClaim, secret and configMap must be given"
-)]))]
-pub struct Volume {
-    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
-    pub name: String,
-    /// An absolute path in the container.
-    #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/[^:]+$"))]
-    pub mount_path: String,
-    /// Mounts the volume for reading only. Secrets and ConfigMaps always are.
-    #[serde(default)]
-    pub read_only: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scratch: Option<Scratch>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub persistent_volume_claim: Option<ClaimSource>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<ObjectName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_map: Option<ObjectName>,
-}
-
-/// Disk of the node that is gone when the attempt ends. It counts inside `resources.ephemeralStorage`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Scratch {
-    pub size: Quantity,
-}
-
-/// A PersistentVolumeClaim of this namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ClaimSource {
-    #[schemars(length(min = 1, max = 253))]
-    pub claim_name: String,
-}
-
-/// Whom the container runs as.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Security {
-    /// Default: the image's user.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 65_535))]
-    pub run_as_user: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 65_535))]
-    pub run_as_group: Option<i64>,
-    /// The group that volumes are handed to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 65_535))]
-    pub fs_group: Option<i64>,
-}
-
-/// What one worker gets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Resources {
-    #[serde(default)]
-    pub gpu: Gpu,
-    /// Cores. Default: the node's share in proportion to the GPUs; 1 for a task without a GPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Quantity>,
-    /// Bytes. Default: the node's share in proportion to the GPUs; 1Gi for a task without a GPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Quantity>,
-    /// Disk of the node: the container's own files, logs and scratch volumes. Default: 1Gi and the scratch volumes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ephemeral_storage: Option<Quantity>,
-    /// Size of /dev/shm, inside `memory`. Default: the runtime's 64Mi.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shared_memory: Option<Quantity>,
-}
-
-/// GPUs of one worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Gpu {
-    /// How many. 0 is a task without a GPU.
-    #[serde(default = "one")]
-    #[schemars(range(min = 0, max = 64))]
-    pub count: i32,
-    /// The extended resource: a whole GPU, or a slice under the name that its device plugin gives it.
-    #[serde(default = "nvidia_gpu")]
-    #[schemars(length(max = 253), regex(pattern = RESOURCE_NAME_PATTERN))]
-    pub resource_name: String,
-    /// Models that will do, as whole words of the product's name in any case: H100 matches NVIDIA-H100-80GB-HBM3.
-    /// Default: any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
-    pub models: Vec<String>,
-    /// The least memory of each. Default: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Quantity>,
-}
-
-fn one() -> i32 {
-    1
-}
-
-fn nvidia_gpu() -> String {
-    "nvidia.com/gpu".to_owned()
-}
-
-impl Default for Gpu {
-    fn default() -> Self {
-        Self { count: one(), resource_name: nvidia_gpu(), models: Vec::new(), memory: None }
-    }
-}
-
-/// Workers that start together or not at all. They are billed from the last one's start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Gang {
-    #[schemars(range(min = 1, max = 512))]
-    pub workers: i32,
-    /// How long all workers may take to start.
-    #[serde(default = "ten_minutes")]
-    #[schemars(range(min = 1, max = 86_400))]
-    pub start_timeout_seconds: i64,
-    /// Whose success is the task's.
-    #[serde(default)]
-    pub success: GangSuccess,
-    /// How near to each other the workers must be.
-    #[serde(default)]
-    pub topology: Topology,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum GangSuccess {
-    #[default]
-    All,
-    /// Worker 0 decides; the others are ended with it.
-    Leader,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Topology {
-    #[default]
-    Any,
-    Zone,
-    Node,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum OnNodeLoss {
     /// Another attempt elsewhere; it doesn't count as one of the retries.
@@ -390,109 +202,4 @@ pub enum OnNodeLoss {
     Retry,
     /// Wait for the node to come back.
     Wait,
-}
-
-/// Where the task may run, and what is best.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Placement {
-    /// What is best among the nodes that may run it.
-    #[serde(default)]
-    pub strategy: Strategy,
-    #[serde(default)]
-    pub tenancy: Tenancy,
-    /// The most that one worker may cost an hour, everything included. Default: no limit but the budget.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_price_per_hour: Option<Money>,
-    /// The least reputation of a node, 0 to 100. A newcomer has 50.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 100))]
-    pub min_reputation: i32,
-    /// Regions that will do, the best first. Default: any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub regions: Vec<String>,
-    /// Labels that the node must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "labels")]
-    pub node_selector: BTreeMap<String, String>,
-    #[serde(default)]
-    pub providers: Providers,
-    /// The weakest isolation that will do.
-    #[serde(default)]
-    pub isolation: IsolationLevel,
-}
-
-/// A bounded map of label values.
-pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
-    schemars::json_schema!({ "type": "object", "additionalProperties": { "type": "string", "maxLength": 63 }, "maxProperties": 32 })
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Strategy {
-    /// The lowest price.
-    #[default]
-    Cheapest,
-    /// The strongest device.
-    Fastest,
-    /// The best reputation.
-    Quality,
-    /// Price weighed with reputation.
-    Balanced,
-}
-
-/// Providers that may or may not be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
-pub struct Providers {
-    /// Only these. Default: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
-    pub allow: Vec<String>,
-    /// None of these.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
-    pub deny: Vec<String>,
-}
-
-/// What the task may reach.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
-pub struct Network {
-    #[serde(default)]
-    pub egress: Egress,
-    /// Address ranges that may be reached as well.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
-    pub rules: Vec<NetworkRule>,
-    /// Ports of the task that others of its namespace may reach.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub ports: Vec<NetworkPort>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Egress {
-    /// Its own gang and what `rules` say.
-    #[default]
-    None,
-    /// Every public address: not the cluster, not its nodes, not the cloud's metadata.
-    Internet,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NetworkRule {
-    /// An address range such as 203.0.113.0/24.
-    #[schemars(length(min = 3, max = 49))]
-    pub cidr: String,
-    /// Ports within it. Default: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(range(min = 1, max = 65_535)), extend("x-kubernetes-list-type" = "set"))]
-    pub ports: Vec<i32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NetworkPort {
-    #[schemars(length(min = 1, max = 15), regex(pattern = LABEL_PATTERN))]
-    pub name: String,
-    #[schemars(range(min = 1, max = 65_535))]
-    pub port: i32,
 }
