@@ -33,6 +33,21 @@ CREATE TABLE reservations (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX reservations_open ON reservations (work) WHERE open = 1;
 
+-- The outbox: one a post of an account's rows, and at most one that is not finished.
+CREATE TABLE posts (
+    id           TEXT PRIMARY KEY,
+    funding      TEXT NOT NULL REFERENCES fundings (id),
+    state        TEXT NOT NULL CHECK (state IN ('PLANNED', 'SIGNED', 'MINED', 'FINAL', 'VOID')),
+    rows         TEXT NOT NULL,
+    amount       INTEGER NOT NULL CHECK (amount > 0),
+    lines_root   BLOB NOT NULL,
+    journal_head BLOB NOT NULL,
+    winner       TEXT,
+    block        INTEGER,
+    planned_at   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX posts_open ON posts (funding) WHERE state IN ('PLANNED', 'SIGNED', 'MINED');
+
 -- One a segment that was charged: the primary key is why nothing is charged twice.
 CREATE TABLE charges (
     segment  TEXT PRIMARY KEY,
@@ -57,21 +72,6 @@ CREATE TABLE lanes (
     posted  INTEGER NOT NULL DEFAULT 0 CHECK (posted >= 0),
     PRIMARY KEY (funding, payee)
 ) STRICT, WITHOUT ROWID;
-
--- The outbox: one a post of an account's rows, and at most one that is not finished.
-CREATE TABLE posts (
-    id           TEXT PRIMARY KEY,
-    funding      TEXT NOT NULL REFERENCES fundings (id),
-    state        TEXT NOT NULL CHECK (state IN ('PLANNED', 'SIGNED', 'MINED', 'FINAL', 'VOID')),
-    rows         TEXT NOT NULL,
-    amount       INTEGER NOT NULL CHECK (amount > 0),
-    lines_root   BLOB NOT NULL,
-    journal_head BLOB NOT NULL,
-    winner       TEXT,
-    block        INTEGER,
-    planned_at   INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX posts_open ON posts (funding) WHERE state IN ('PLANNED', 'SIGNED', 'MINED');
 
 -- Every transaction that was ever signed for a post, written before it was sent.
 CREATE TABLE attempts (

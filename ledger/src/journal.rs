@@ -1,35 +1,37 @@
-//! The journal's end: where entries are appended, inside the transaction that does what they say.
+//! The journal's end: where entries are appended, inside the transaction that does what they say. The last of them is
+//! signed, and with it all before it.
 
+use crate::batch::{FACTS, JOURNAL};
+use crate::store::{Head, Store, Writing};
 use crate::{LedgerError, Result};
 use serde::Serialize;
-use sqlx::{Row, Sqlite, Transaction};
-use supercargo_market::journal::{Envelope, GENESIS, Hash};
+use serde_json::{Value, json};
+use supercargo_market::journal::{Envelope, Hash};
 
-pub(crate) async fn head(transaction: &mut Transaction<'_, Sqlite>) -> Result<(u64, Hash)> {
-    let failed = LedgerError::database("reading the journal's head");
-    let row = sqlx::query("SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1")
-        .fetch_optional(&mut **transaction)
-        .await
-        .map_err(failed)?;
-    let Some(row) = row else { return Ok((0, GENESIS)) };
-    let hash: Vec<u8> = row.get(1);
-    let hash = hash.try_into().map_err(|_| LedgerError::Broken("a hash in the journal is not 32 bytes long".to_owned()))?;
-    Ok((row.get::<i64, _>(0).unsigned_abs(), hash))
-}
+/// The kind of an entry whose payload is a posting.
+pub(crate) const POSTING: &str = "posting";
 
-pub(crate) async fn append(transaction: &mut Transaction<'_, Sqlite>, journal: &str, kind: &str, payload: &impl Serialize) -> Result<Hash> {
-    let (sequence, previous) = head(transaction).await?;
-    let payload =
-        serde_json::to_string(payload).map_err(|error| LedgerError::Broken(format!("a journal entry can't be written: {error}")))?;
-    let sequence = sequence + 1;
-    let hash = Envelope { journal, sequence, previous, kind, payload: payload.as_bytes() }.hash();
-    sqlx::query("INSERT INTO journal (sequence, hash, kind, payload) VALUES (?, ?, ?, ?)")
-        .bind(sequence.cast_signed())
-        .bind(hash.as_slice())
-        .bind(kind)
-        .bind(payload)
-        .execute(&mut **transaction)
-        .await
-        .map_err(LedgerError::database("appending to the journal"))?;
-    Ok(hash)
+impl Store {
+    /// Appends one entry for each payload. Gives back the last one's hash.
+    pub(crate) async fn append<P: Serialize>(&self, writing: &mut Writing, kind: &str, payloads: &[P]) -> Result<Hash> {
+        let mut head = writing.head;
+        let mut rows = Vec::with_capacity(payloads.len());
+        for (index, payload) in payloads.iter().enumerate() {
+            let key = self.key.as_ref().filter(|_| index + 1 == payloads.len());
+            let payload = serde_json::to_string(payload)
+                .map_err(|error| LedgerError::Broken(format!("a journal entry can't be written: {error}")))?;
+            let (sequence, signer) = (head.sequence + 1, key.map(crate::JournalKey::signer));
+            let envelope = Envelope { journal: &self.journal, sequence, previous: head.hash, kind, payload: payload.as_bytes(), signer };
+            head = Head { sequence, hash: envelope.hash() };
+            let signature = key.map(|key| hex::encode(key.sign(&head.hash)));
+            rows.push(json!([sequence, hex::encode(head.hash), kind, payload, signer.map(hex::encode), signature]));
+        }
+        JOURNAL.insert(&mut writing.transaction, &rows, "appending to the journal").await?;
+        if head != writing.head {
+            let fact: [Value; 1] = [json!(["head", head.to_string()])];
+            FACTS.put(&mut writing.transaction, &fact, "naming the journal's head").await?;
+        }
+        writing.head = head;
+        Ok(head.hash)
+    }
 }

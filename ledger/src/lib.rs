@@ -2,47 +2,40 @@
 //! chain has paid. Every change is a posting: idempotent by its id, fenced by the leader's counter, and a line of a
 //! hash-chained journal.
 
+mod backup;
+mod batch;
 mod commit;
+mod error;
+mod export;
+mod group;
 mod journal;
+mod key;
 mod migrate;
 mod outbox;
 mod posting;
 mod read;
+mod reader;
+mod store;
 mod verify;
+mod working;
 
+pub use backup::Copied;
+pub use error::LedgerError;
+pub use export::verify_export;
+pub use key::{JournalKey, KeyError};
 pub use outbox::{Attempt, Post, PostState};
 pub use posting::{Charge, Outcome, Posting};
 pub use read::{FundingBalance, Lane, ReservationRow, WorkBalance};
-pub use verify::Verified;
+pub use reader::{Reader, restore};
+pub use store::{sibling, sqlite_path};
+pub use verify::{Expect, Verified};
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool};
-use std::str::FromStr;
-use std::time::Duration;
-
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    #[error("the books' address {url:?} is not one: use sqlite:///path/to/books.db")]
-    BadUrl { url: String, source: sqlx::Error },
-    #[error("opening the books at {url}: {source}. Is the volume writable, and is it used by this operator only?")]
-    Open { url: String, source: sqlx::Error },
-    #[error("the books have form {theirs} and this operator knows {ours}: they were written by a newer one, which has to open them")]
-    Newer { theirs: usize, ours: usize },
-    #[error("{doing}: {source}")]
-    Database { doing: &'static str, source: sqlx::Error },
-    #[error("another replica leads: its fence is {current} and ours was {ours}")]
-    Fenced { ours: i64, current: i64 },
-    #[error("the books contradict themselves: {0}")]
-    Broken(String),
-}
-
-impl LedgerError {
-    fn database(doing: &'static str) -> impl Fn(sqlx::Error) -> Self {
-        move |source| Self::Database { doing, source }
-    }
-}
-
-type Result<T> = std::result::Result<T, LedgerError>;
+use error::Result;
+use group::Writer;
+use sqlx::AnyPool;
+use std::fs::File;
+use std::sync::Arc;
+use store::Store;
 
 /// The right to write: the counter that its holder raised when it began to lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,48 +50,42 @@ impl Fence {
 /// The books, open. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    pool: SqlitePool,
-    journal: String,
+    store: Arc<Store>,
+    writer: Writer,
+    /// Held as long as anybody holds the books.
+    _lock: Option<Arc<File>>,
 }
 
 impl Ledger {
-    /// Opens the books, makes them when there are none, and brings older ones to this version's form.
+    /// Opens the books at `sqlite:` or `postgres:`, makes them when there are none, and brings older ones to this version's
+    /// form. Their journal is chained by hashes and signed by nobody.
     pub async fn open(url: &str) -> Result<Self> {
-        let options = SqliteConnectOptions::from_str(url).map_err(|source| LedgerError::BadUrl { url: url.to_owned(), source })?;
-        let options = options
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5));
-        // One connection: SQLite has one writer, and readers that never wait for it would see the past.
-        let pool = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None).connect_with(options).await;
-        let pool = pool.map_err(|source| LedgerError::Open { url: url.to_owned(), source })?;
-        migrate::run(&pool).await?;
-        let journal = Self::journal_id(&pool).await?;
-        Ok(Self { pool, journal })
+        Self::open_with(url, None).await
     }
 
-    /// The journal's own name, drawn once: two books never have the same hashes.
-    async fn journal_id(pool: &SqlitePool) -> Result<String> {
-        let failed = LedgerError::database("naming the journal");
-        sqlx::query("INSERT INTO facts (name, value) VALUES ('journal', lower(hex(randomblob(16)))) ON CONFLICT DO NOTHING")
-            .execute(pool)
-            .await
-            .map_err(&failed)?;
-        let row = sqlx::query("SELECT value FROM facts WHERE name = 'journal'").fetch_one(pool).await.map_err(&failed)?;
-        Ok(row.get(0))
+    /// The same, and the key signs the last entry of each transaction.
+    pub async fn open_signed(url: &str, key: JournalKey) -> Result<Self> {
+        Self::open_with(url, Some(key)).await
+    }
+
+    async fn open_with(url: &str, key: Option<JournalKey>) -> Result<Self> {
+        let lock = store::lock(url)?.map(Arc::new);
+        let store = Arc::new(Store::open(url, key).await?);
+        Ok(Self { writer: Writer::start(Arc::clone(&store)), store, _lock: lock })
+    }
+
+    fn pool(&self) -> &AnyPool {
+        &self.store.pool
     }
 
     /// Begins to lead: whoever led before can't write any more.
     pub async fn take_lead(&self, holder: &str) -> Result<Fence> {
-        let failed = LedgerError::database("taking the lead");
-        let mut transaction = self.pool.begin().await.map_err(&failed)?;
-        let raised = "INSERT INTO facts (name, value) VALUES ('fence', '1') ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + 1 RETURNING value";
-        let value: String = sqlx::query(raised).fetch_one(&mut *transaction).await.map_err(&failed)?.get(0);
-        let number = value.parse().map_err(|_| LedgerError::Broken(format!("the fence is {value:?}")))?;
-        journal::append(&mut transaction, &self.journal, "lead", &serde_json::json!({ "holder": holder, "fence": number })).await?;
-        transaction.commit().await.map_err(&failed)?;
+        let mut writing = self.store.begin_writing().await?;
+        let number = writing.fence + 1;
+        let raise = sqlx::query("UPDATE facts SET value = $1 WHERE name = 'fence'").bind(number.to_string());
+        raise.execute(&mut *writing.transaction).await.map_err(LedgerError::database("taking the lead"))?;
+        self.store.append(&mut writing, "lead", &[serde_json::json!({ "holder": holder, "fence": number })]).await?;
+        writing.commit("taking the lead").await?;
         Ok(Fence(number))
     }
 }

@@ -2,12 +2,13 @@
 //! written here before, so a restart sends the same bytes again instead of making others.
 
 use crate::commit::{amount, signed};
+use crate::journal::POSTING;
 use crate::posting::Line;
 use crate::read::lane;
-use crate::{Fence, Ledger, LedgerError, Result, journal};
+use crate::{Fence, Ledger, LedgerError, Result};
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{Any, Row, Transaction};
 use supercargo_market::journal::{Hash, leaf, root};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -71,13 +72,14 @@ pub struct Attempt {
 impl Ledger {
     /// Plans a post of every lane that has grown, unless one is under way. The same lanes give the same id.
     pub async fn plan_post(&self, fence: Fence, funding: &FundingId, now: i64) -> Result<Option<Post>> {
-        let failed = LedgerError::database("planning a post");
-        let mut transaction = self.begin(fence).await?;
-        if open_post(&mut transaction, funding).await?.is_some() {
+        let doing = "planning a post";
+        let failed = LedgerError::database(doing);
+        let mut writing = self.store.begin(fence).await?;
+        if open_post(&mut writing.transaction, funding).await?.is_some() {
             return Ok(None);
         }
-        let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = ? AND total > planned ORDER BY payee LIMIT ?";
-        let rows = sqlx::query(query).bind(funding.as_str()).bind(MOST_ROWS).fetch_all(&mut *transaction).await.map_err(&failed)?;
+        let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = $1 AND total > planned ORDER BY payee LIMIT $2";
+        let rows = sqlx::query(query).bind(funding.as_str()).bind(MOST_ROWS).fetch_all(&mut *writing.transaction).await.map_err(&failed)?;
         let lanes: Vec<_> = rows.iter().map(lane).collect();
         if lanes.is_empty() {
             return Ok(None);
@@ -85,10 +87,10 @@ impl Ledger {
         let more = lanes.iter().map(|lane| lane.total.units() - lane.planned.units()).sum::<u64>();
         let rows: Vec<(u32, u64)> = lanes.iter().map(|lane| (lane.payee, lane.total.units())).collect();
         let id = post_id(funding, &rows);
-        let lines_root = lines_root(&mut transaction, funding).await?;
+        let lines_root = lines_root(&mut writing.transaction, funding).await?;
         let line = Line::Plan { post: id.clone(), funding: funding.to_string(), amount: more };
-        let journal_head = journal::append(&mut transaction, &self.journal, "posting", &line).await?;
-        let insert = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, planned_at) VALUES (?, ?, 'PLANNED', ?, ?, ?, ?, ?)";
+        let journal_head = self.store.append(&mut writing, POSTING, &[line]).await?;
+        let insert = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, planned_at) VALUES ($1, $2, 'PLANNED', $3, $4, $5, $6, $7)";
         sqlx::query(insert)
             .bind(&id)
             .bind(funding.as_str())
@@ -97,26 +99,26 @@ impl Ledger {
             .bind(lines_root.as_slice())
             .bind(journal_head.as_slice())
             .bind(now)
-            .execute(&mut *transaction)
+            .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
         for (payee, total) in &rows {
-            let update = sqlx::query("UPDATE lanes SET planned = ? WHERE funding = ? AND payee = ?");
+            let update = sqlx::query("UPDATE lanes SET planned = $1 WHERE funding = $2 AND payee = $3");
             update
                 .bind(signed(Amount::from_units(*total)))
                 .bind(funding.as_str())
                 .bind(i64::from(*payee))
-                .execute(&mut *transaction)
+                .execute(&mut *writing.transaction)
                 .await
                 .map_err(&failed)?;
         }
-        sqlx::query("UPDATE charges SET post = ? WHERE funding = ? AND post IS NULL")
+        sqlx::query("UPDATE charges SET post = $1 WHERE funding = $2 AND post IS NULL")
             .bind(&id)
             .bind(funding.as_str())
-            .execute(&mut *transaction)
+            .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)?;
+        writing.commit(doing).await?;
         let amount = Amount::from_units(more);
         Ok(Some(Post {
             id,
@@ -134,15 +136,15 @@ impl Ledger {
     /// The posts that are not finished.
     pub async fn open_posts(&self) -> Result<Vec<Post>> {
         let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE state IN ('PLANNED', 'SIGNED', 'MINED') ORDER BY planned_at, id";
-        let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(LedgerError::database("reading the outbox"))?;
+        let rows = sqlx::query(query).fetch_all(self.pool()).await.map_err(LedgerError::database("reading the outbox"))?;
         rows.iter().map(post).collect()
     }
 
     /// Every transaction that was signed for a post, the newest last.
     pub async fn attempts(&self, post: &str) -> Result<Vec<Attempt>> {
-        let query = "SELECT hash, signer, nonce, raw, max_fee FROM attempts WHERE post = ? ORDER BY signed_at, hash";
+        let query = "SELECT hash, signer, nonce, raw, max_fee FROM attempts WHERE post = $1 ORDER BY signed_at, hash";
         let rows =
-            sqlx::query(query).bind(post).fetch_all(&self.pool).await.map_err(LedgerError::database("reading a post's transactions"))?;
+            sqlx::query(query).bind(post).fetch_all(self.pool()).await.map_err(LedgerError::database("reading a post's transactions"))?;
         rows.iter()
             .map(|row| {
                 let max_fee: String = row.get(4);
@@ -154,15 +156,16 @@ impl Ledger {
 
     /// When the newest of a post's transactions was signed.
     pub async fn last_signed_at(&self, post: &str) -> Result<i64> {
-        let row = sqlx::query("SELECT COALESCE(MAX(signed_at), 0) FROM attempts WHERE post = ?").bind(post).fetch_one(&self.pool).await;
+        let row = sqlx::query("SELECT COALESCE(MAX(signed_at), 0) FROM attempts WHERE post = $1").bind(post).fetch_one(self.pool()).await;
         Ok(row.map_err(LedgerError::database("reading when a post was signed"))?.get(0))
     }
 
     /// Writes a signed transaction down. Only then may it be sent.
     pub async fn record_attempt(&self, fence: Fence, post: &str, attempt: &Attempt, now: i64) -> Result<()> {
-        let failed = LedgerError::database("writing a signed transaction down");
-        let mut transaction = self.begin(fence).await?;
-        let insert = "INSERT INTO attempts (hash, post, signer, nonce, raw, max_fee, fence, signed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+        let doing = "writing a signed transaction down";
+        let failed = LedgerError::database(doing);
+        let mut writing = self.store.begin(fence).await?;
+        let insert = "INSERT INTO attempts (hash, post, signer, nonce, raw, max_fee, fence, signed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
         sqlx::query(insert)
             .bind(&attempt.hash)
             .bind(post)
@@ -172,43 +175,45 @@ impl Ledger {
             .bind(attempt.max_fee.to_string())
             .bind(fence.number())
             .bind(now)
-            .execute(&mut *transaction)
+            .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        sqlx::query("UPDATE posts SET state = 'SIGNED' WHERE id = ? AND state IN ('PLANNED', 'SIGNED')")
+        sqlx::query("UPDATE posts SET state = 'SIGNED' WHERE id = $1 AND state IN ('PLANNED', 'SIGNED')")
             .bind(post)
-            .execute(&mut *transaction)
+            .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)
+        writing.commit(doing).await
     }
 
     /// One of the attempts is in a block; or, with `None`, no longer in any.
     pub async fn mark_mined(&self, fence: Fence, post: &str, mined: Option<(&str, u64)>) -> Result<()> {
-        let failed = LedgerError::database("marking a post as mined");
-        let mut transaction = self.begin(fence).await?;
+        let doing = "marking a post as mined";
+        let failed = LedgerError::database(doing);
+        let mut writing = self.store.begin(fence).await?;
         let query = match mined {
             Some((hash, block)) => {
-                sqlx::query("UPDATE posts SET state = 'MINED', winner = ?, block = ? WHERE id = ? AND state IN ('SIGNED', 'MINED')")
+                sqlx::query("UPDATE posts SET state = 'MINED', winner = $1, block = $2 WHERE id = $3 AND state IN ('SIGNED', 'MINED')")
                     .bind(hash)
                     .bind(block.cast_signed())
                     .bind(post)
             }
             None => {
-                sqlx::query("UPDATE posts SET state = 'SIGNED', winner = NULL, block = NULL WHERE id = ? AND state = 'MINED'").bind(post)
+                sqlx::query("UPDATE posts SET state = 'SIGNED', winner = NULL, block = NULL WHERE id = $1 AND state = 'MINED'").bind(post)
             }
         };
-        query.execute(&mut *transaction).await.map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)
+        query.execute(&mut *writing.transaction).await.map_err(&failed)?;
+        writing.commit(doing).await
     }
 
     /// Books a post that is final on the chain, in one transaction with its journal entry. A second time changes nothing.
     /// Rows that the chain skipped are planned again, with the post's lines.
     pub async fn book_final(&self, fence: Fence, id: &str, transaction_hash: &str, block: u64, skipped: &[usize]) -> Result<bool> {
-        let failed = LedgerError::database("booking a final post");
-        let mut transaction = self.begin(fence).await?;
-        let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE id = ?";
-        let row = sqlx::query(query).bind(id).fetch_one(&mut *transaction).await.map_err(&failed)?;
+        let doing = "booking a final post";
+        let failed = LedgerError::database(doing);
+        let mut writing = self.store.begin(fence).await?;
+        let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE id = $1";
+        let row = sqlx::query(query).bind(id).fetch_one(&mut *writing.transaction).await.map_err(&failed)?;
         let found = post(&row)?;
         if found.state == PostState::Final {
             return Ok(false);
@@ -217,35 +222,41 @@ impl Ledger {
         let mut units = 0;
         for (index, (payee, total)) in found.rows.iter().enumerate() {
             if skipped.contains(&index) {
-                let update = sqlx::query("UPDATE lanes SET planned = posted WHERE funding = ? AND payee = ?");
-                update.bind(funding).bind(i64::from(*payee)).execute(&mut *transaction).await.map_err(&failed)?;
+                let update = sqlx::query("UPDATE lanes SET planned = posted WHERE funding = $1 AND payee = $2");
+                update.bind(funding).bind(i64::from(*payee)).execute(&mut *writing.transaction).await.map_err(&failed)?;
                 continue;
             }
-            let query = "SELECT posted FROM lanes WHERE funding = ? AND payee = ?";
-            let row = sqlx::query(query).bind(funding).bind(i64::from(*payee)).fetch_one(&mut *transaction).await.map_err(&failed)?;
+            let query = "SELECT posted FROM lanes WHERE funding = $1 AND payee = $2";
+            let row =
+                sqlx::query(query).bind(funding).bind(i64::from(*payee)).fetch_one(&mut *writing.transaction).await.map_err(&failed)?;
             units += total.saturating_sub(amount(row.get(0)).units());
-            let update = sqlx::query("UPDATE lanes SET posted = MAX(posted, ?) WHERE funding = ? AND payee = ?");
+            let update =
+                sqlx::query("UPDATE lanes SET posted = CASE WHEN posted < $1 THEN $1 ELSE posted END WHERE funding = $2 AND payee = $3");
             update
                 .bind(signed(Amount::from_units(*total)))
                 .bind(funding)
                 .bind(i64::from(*payee))
-                .execute(&mut *transaction)
+                .execute(&mut *writing.transaction)
                 .await
                 .map_err(&failed)?;
         }
         if !skipped.is_empty() {
-            sqlx::query("UPDATE charges SET post = NULL WHERE post = ?").bind(id).execute(&mut *transaction).await.map_err(&failed)?;
+            sqlx::query("UPDATE charges SET post = NULL WHERE post = $1")
+                .bind(id)
+                .execute(&mut *writing.transaction)
+                .await
+                .map_err(&failed)?;
         }
         let moved = signed(Amount::from_units(units));
-        sqlx::query("UPDATE fundings SET owed = owed - ?, posted = posted + ? WHERE id = ?")
+        sqlx::query("UPDATE fundings SET owed = owed - $1, posted = posted + $2 WHERE id = $3")
             .bind(moved)
             .bind(moved)
             .bind(funding)
-            .execute(&mut *transaction)
+            .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        let update = sqlx::query("UPDATE posts SET state = 'FINAL', winner = ?, block = ? WHERE id = ?");
-        update.bind(transaction_hash).bind(block.cast_signed()).bind(id).execute(&mut *transaction).await.map_err(&failed)?;
+        let update = sqlx::query("UPDATE posts SET state = 'FINAL', winner = $1, block = $2 WHERE id = $3");
+        update.bind(transaction_hash).bind(block.cast_signed()).bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
         let line = Line::Final {
             post: id.to_owned(),
             funding: funding.to_owned(),
@@ -253,49 +264,57 @@ impl Ledger {
             transaction: transaction_hash.to_owned(),
             block,
         };
-        journal::append(&mut transaction, &self.journal, "posting", &line).await?;
-        transaction.commit().await.map_err(&failed)?;
+        self.store.append(&mut writing, POSTING, &[line]).await?;
+        writing.commit(doing).await?;
         Ok(true)
     }
 
     /// Gives up a post that can never be mined: its rows are planned again.
     pub async fn void_post(&self, fence: Fence, id: &str) -> Result<()> {
-        let failed = LedgerError::database("giving a post up");
-        let mut transaction = self.begin(fence).await?;
-        let query = "UPDATE posts SET state = 'VOID', id = id || ':void:' || (SELECT COUNT(*) FROM posts) WHERE id = ? AND state IN ('PLANNED', 'SIGNED') RETURNING funding, id";
-        sqlx::query("PRAGMA defer_foreign_keys = ON").execute(&mut *transaction).await.map_err(&failed)?;
-        let Some(row) = sqlx::query(query).bind(id).fetch_optional(&mut *transaction).await.map_err(&failed)? else { return Ok(()) };
-        let (funding, voided): (String, String) = (row.get(0), row.get(1));
-        sqlx::query("UPDATE attempts SET post = ? WHERE post = ?")
+        let doing = "giving a post up";
+        let failed = LedgerError::database(doing);
+        let mut writing = self.store.begin(fence).await?;
+        let row = sqlx::query("SELECT funding FROM posts WHERE id = $1 AND state IN ('PLANNED', 'SIGNED')")
+            .bind(id)
+            .fetch_optional(&mut *writing.transaction)
+            .await;
+        let Some(row) = row.map_err(&failed)? else { return Ok(()) };
+        let (funding, voided): (String, String) = (row.get(0), format!("{id}:void:{}", writing.head.sequence));
+        // The same lanes will have the same id again, so what is given up takes another.
+        let copy = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, winner, block, planned_at) \
+                    SELECT $1, funding, 'VOID', rows, amount, lines_root, journal_head, winner, block, planned_at FROM posts WHERE id = $2";
+        sqlx::query(copy).bind(&voided).bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
+        sqlx::query("UPDATE attempts SET post = $1 WHERE post = $2")
             .bind(&voided)
             .bind(id)
-            .execute(&mut *transaction)
+            .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        sqlx::query("UPDATE charges SET post = NULL WHERE post = ?").bind(id).execute(&mut *transaction).await.map_err(&failed)?;
-        sqlx::query("UPDATE lanes SET planned = posted WHERE funding = ?")
+        sqlx::query("UPDATE charges SET post = NULL WHERE post = $1").bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
+        sqlx::query("DELETE FROM posts WHERE id = $1").bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
+        sqlx::query("UPDATE lanes SET planned = posted WHERE funding = $1")
             .bind(&funding)
-            .execute(&mut *transaction)
+            .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        journal::append(&mut transaction, &self.journal, "posting", &Line::Void { post: id.to_owned(), funding }).await?;
-        transaction.commit().await.map_err(&failed)
+        self.store.append(&mut writing, POSTING, &[Line::Void { post: id.to_owned(), funding }]).await?;
+        writing.commit(doing).await
     }
 
     /// The last post of an account that is final.
     pub async fn last_final(&self, funding: &FundingId) -> Result<Option<(String, u64)>> {
-        let query = "SELECT winner, block FROM posts WHERE funding = ? AND state = 'FINAL' ORDER BY block DESC LIMIT 1";
+        let query = "SELECT winner, block FROM posts WHERE funding = $1 AND state = 'FINAL' ORDER BY block DESC LIMIT 1";
         let row = sqlx::query(query)
             .bind(funding.as_str())
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.pool())
             .await
             .map_err(LedgerError::database("reading the last post"))?;
         Ok(row.map(|row| (row.get(0), row.get::<i64, _>(1).unsigned_abs())))
     }
 }
 
-async fn open_post(transaction: &mut Transaction<'_, Sqlite>, funding: &FundingId) -> Result<Option<String>> {
-    let query = "SELECT id FROM posts WHERE funding = ? AND state IN ('PLANNED', 'SIGNED', 'MINED')";
+async fn open_post(transaction: &mut Transaction<'_, Any>, funding: &FundingId) -> Result<Option<String>> {
+    let query = "SELECT id FROM posts WHERE funding = $1 AND state IN ('PLANNED', 'SIGNED', 'MINED')";
     let row = sqlx::query(query)
         .bind(funding.as_str())
         .fetch_optional(&mut **transaction)
@@ -305,14 +324,12 @@ async fn open_post(transaction: &mut Transaction<'_, Sqlite>, funding: &FundingI
 }
 
 /// The root of the usage lines that the next post carries.
-async fn lines_root(transaction: &mut Transaction<'_, Sqlite>, funding: &FundingId) -> Result<Hash> {
-    let query =
-        "SELECT segment, work, attempt, seconds, evidence, amount, salt FROM charges WHERE funding = ? AND post IS NULL ORDER BY segment";
-    let rows = sqlx::query(query)
-        .bind(funding.as_str())
-        .fetch_all(&mut **transaction)
-        .await
-        .map_err(LedgerError::database("reading usage lines"))?;
+async fn lines_root(transaction: &mut Transaction<'_, Any>, funding: &FundingId) -> Result<Hash> {
+    let query = "SELECT segment, work, attempt, seconds, evidence, amount, salt FROM charges WHERE funding = $1 AND post IS NULL";
+    let rows = sqlx::query(query).bind(funding.as_str()).fetch_all(&mut **transaction).await;
+    let mut rows = rows.map_err(LedgerError::database("reading usage lines"))?;
+    // In the order of their bytes, which not every database has by itself.
+    rows.sort_by_cached_key(|row| row.get::<String, _>(0));
     let leaves: Result<Vec<Hash>> = rows
         .iter()
         .map(|row| {
@@ -339,7 +356,7 @@ fn post_id(funding: &FundingId, rows: &[(u32, u64)]) -> String {
     hex::encode(hasher.finalize())
 }
 
-fn post(row: &SqliteRow) -> Result<Post> {
+fn post(row: &AnyRow) -> Result<Post> {
     let hash = |index: usize| -> Result<Hash> {
         let bytes: Vec<u8> = row.get(index);
         bytes.try_into().map_err(|_| LedgerError::Broken("a post's hash is not 32 bytes long".to_owned()))

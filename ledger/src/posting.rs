@@ -60,11 +60,49 @@ pub enum Outcome {
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", tag = "posting")]
 pub enum Line {
-    Fund { funding: String, asset: String, deposited: u64, withdrawn: u64 },
-    Reserve { work: String, funding: String, amount: u64 },
-    Charge { work: String, segment: String, attempt: u32, seconds: u64, evidence: Evidence, amount: u64, absorbed: u64 },
-    Release { work: String, returned: u64 },
-    Plan { post: String, funding: String, amount: u64 },
-    Final { post: String, funding: String, amount: u64, transaction: String, block: u64 },
-    Void { post: String, funding: String },
+    Fund {
+        funding: String,
+        asset: String,
+        deposited: u64,
+        withdrawn: u64,
+    },
+    Reserve {
+        work: String,
+        funding: String,
+        amount: u64,
+    },
+    Charge {
+        work: String,
+        segment: String,
+        attempt: u32,
+        seconds: u64,
+        evidence: Evidence,
+        amount: u64,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        absorbed: u64,
+    },
+    Release {
+        work: String,
+        returned: u64,
+    },
+    Plan {
+        post: String,
+        funding: String,
+        amount: u64,
+    },
+    Final {
+        post: String,
+        funding: String,
+        amount: u64,
+        transaction: String,
+        block: u64,
+    },
+    Void {
+        post: String,
+        funding: String,
+    },
+}
+
+fn is_zero(units: &u64) -> bool {
+    *units == 0
 }

@@ -3,7 +3,7 @@
 use crate::commit::amount;
 use crate::{Ledger, LedgerError, Result};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use supercargo_market::money::Amount;
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -52,10 +52,10 @@ pub struct Lane {
 
 impl Ledger {
     pub async fn funding(&self, funding: &FundingId) -> Result<Option<FundingBalance>> {
-        let query = "SELECT asset, deposited, withdrawn, available, reserved, owed, posted FROM fundings WHERE id = ?";
+        let query = "SELECT asset, deposited, withdrawn, available, reserved, owed, posted FROM fundings WHERE id = $1";
         let row = sqlx::query(query)
-            .bind(funding.as_str())
-            .fetch_optional(&self.pool)
+            .bind(funding.to_string())
+            .fetch_optional(self.pool())
             .await
             .map_err(LedgerError::database("reading a balance"))?;
         Ok(row.map(|row| FundingBalance {
@@ -72,15 +72,15 @@ impl Ledger {
     /// Every reservation that holds something back: where a new leader begins.
     pub async fn open_reservations(&self) -> Result<Vec<ReservationRow>> {
         let query = "SELECT work, funding, reserved, charged, open, detail FROM reservations WHERE open = 1 ORDER BY work";
-        let rows = sqlx::query(query).fetch_all(&self.pool).await.map_err(LedgerError::database("reading reservations"))?;
+        let rows = sqlx::query(query).fetch_all(self.pool()).await.map_err(LedgerError::database("reading reservations"))?;
         rows.iter().map(reservation).collect()
     }
 
     pub async fn reservation(&self, work: &WorkId) -> Result<Option<ReservationRow>> {
-        let query = "SELECT work, funding, reserved, charged, open, detail FROM reservations WHERE work = ?";
+        let query = "SELECT work, funding, reserved, charged, open, detail FROM reservations WHERE work = $1";
         let row = sqlx::query(query)
             .bind(work.to_string())
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.pool())
             .await
             .map_err(LedgerError::database("reading a reservation"))?;
         row.as_ref().map(reservation).transpose()
@@ -89,16 +89,16 @@ impl Ledger {
     pub async fn work(&self, work: &WorkId) -> Result<WorkBalance> {
         let failed = LedgerError::database("reading what a work has cost");
         let id = work.to_string();
-        let row = sqlx::query("SELECT reserved, charged, absorbed, funding FROM reservations WHERE work = ?")
-            .bind(&id)
-            .fetch_optional(&self.pool)
+        let row = sqlx::query("SELECT reserved, charged, absorbed, funding FROM reservations WHERE work = $1")
+            .bind(id.clone())
+            .fetch_optional(self.pool())
             .await
             .map_err(&failed)?;
         let Some(row) = row else { return Ok(WorkBalance::default()) };
         let charged = amount(row.get(1));
         let by_grant = FundingId::from_stored(row.get::<String, _>(3)).account().is_none();
-        let query = "SELECT COALESCE(SUM(c.amount), 0), MAX(p.winner) FROM charges c JOIN posts p ON p.id = c.post WHERE c.work = ? AND p.state = 'FINAL'";
-        let paid = sqlx::query(query).bind(&id).fetch_one(&self.pool).await.map_err(&failed)?;
+        let query = "SELECT CAST(COALESCE(SUM(c.amount), 0) AS BIGINT), MAX(p.winner) FROM charges c JOIN posts p ON p.id = c.post WHERE c.work = $1 AND p.state = 'FINAL'";
+        let paid = sqlx::query(query).bind(id.clone()).fetch_one(self.pool()).await.map_err(&failed)?;
         Ok(WorkBalance {
             reserved: amount(row.get(0)),
             charged,
@@ -109,15 +109,16 @@ impl Ledger {
     }
 
     pub async fn lanes(&self, funding: &FundingId) -> Result<Vec<Lane>> {
-        let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = ? ORDER BY payee";
-        let rows = sqlx::query(query).bind(funding.as_str()).fetch_all(&self.pool).await.map_err(LedgerError::database("reading lanes"))?;
+        let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = $1 ORDER BY payee";
+        let rows =
+            sqlx::query(query).bind(funding.to_string()).fetch_all(self.pool()).await.map_err(LedgerError::database("reading lanes"))?;
         Ok(rows.iter().map(lane).collect())
     }
 
     /// Every funding that the books know.
     pub async fn fundings(&self) -> Result<Vec<FundingId>> {
         let rows = sqlx::query("SELECT id FROM fundings ORDER BY id")
-            .fetch_all(&self.pool)
+            .fetch_all(self.pool())
             .await
             .map_err(LedgerError::database("reading fundings"))?;
         Ok(rows.iter().map(|row| FundingId::from_stored(row.get::<String, _>(0))).collect())
@@ -125,20 +126,23 @@ impl Ledger {
 
     /// The accounts of chains that the books know.
     pub async fn accounts(&self) -> Result<Vec<FundingId>> {
-        let rows = sqlx::query("SELECT id FROM fundings WHERE id LIKE 'chain:%' ORDER BY id").fetch_all(&self.pool).await;
+        let rows = sqlx::query("SELECT id FROM fundings WHERE id LIKE 'chain:%' ORDER BY id").fetch_all(self.pool()).await;
         let rows = rows.map_err(LedgerError::database("reading accounts"))?;
         Ok(rows.iter().map(|row| FundingId::from_stored(row.get::<String, _>(0))).collect())
     }
 
     /// The works that a post pays for.
     pub async fn works_of(&self, post: &str) -> Result<Vec<WorkId>> {
-        let rows = sqlx::query("SELECT DISTINCT work FROM charges WHERE post = ? ORDER BY work").bind(post).fetch_all(&self.pool).await;
+        let rows = sqlx::query("SELECT DISTINCT work FROM charges WHERE post = $1 ORDER BY work")
+            .bind(post.to_owned())
+            .fetch_all(self.pool())
+            .await;
         let rows = rows.map_err(LedgerError::database("reading what a post pays for"))?;
         rows.iter().map(|row| work_id(row.get(0))).collect()
     }
 }
 
-pub(crate) fn lane(row: &SqliteRow) -> Lane {
+pub(crate) fn lane(row: &AnyRow) -> Lane {
     let payee = u32::try_from(row.get::<i64, _>(0)).unwrap_or_default();
     Lane { payee, total: amount(row.get(1)), planned: amount(row.get(2)), posted: amount(row.get(3)) }
 }
@@ -150,7 +154,7 @@ pub(crate) fn work_id(text: &str) -> Result<WorkId> {
     }
 }
 
-fn reservation(row: &SqliteRow) -> Result<ReservationRow> {
+fn reservation(row: &AnyRow) -> Result<ReservationRow> {
     Ok(ReservationRow {
         work: work_id(row.get(0))?,
         funding: FundingId::from_stored(row.get::<String, _>(1)),

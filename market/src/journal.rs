@@ -7,9 +7,12 @@ pub type Hash = [u8; 32];
 
 /// What is hashed before the first entry.
 pub const GENESIS: Hash = [0; 32];
-const VERSION: u32 = 1;
+/// An entry that nobody signed, and one that names its signer.
+const UNSIGNED: u32 = 1;
+const SIGNED: u32 = 2;
 
-/// What stands in the journal around a payload. Postings are one kind of payload.
+/// What stands in the journal around a payload. Postings are one kind of payload. The last entry of each group that is
+/// committed names its signer, whose signature over the entry's hash covers everything before it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope<'a> {
     pub journal: &'a str,
@@ -17,14 +20,21 @@ pub struct Envelope<'a> {
     pub previous: Hash,
     pub kind: &'a str,
     pub payload: &'a [u8],
+    /// The signer's public key.
+    pub signer: Option<Hash>,
 }
 
 impl Envelope<'_> {
+    /// How the entry is hashed.
+    pub fn version(&self) -> u32 {
+        if self.signer.is_some() { SIGNED } else { UNSIGNED }
+    }
+
     /// The entry's hash: the next entry's `previous`, and as the last one of a post the head that goes on the chain.
     pub fn hash(&self) -> Hash {
         let mut hasher = Sha256::new();
         hasher.update(b"supercargo.journal.entry");
-        hasher.update(VERSION.to_be_bytes());
+        hasher.update(self.version().to_be_bytes());
         for text in [self.journal, self.kind] {
             hasher.update((text.len() as u64).to_be_bytes());
             hasher.update(text);
@@ -32,6 +42,9 @@ impl Envelope<'_> {
         hasher.update(self.sequence.to_be_bytes());
         hasher.update(self.previous);
         hasher.update(Sha256::digest(self.payload));
+        if let Some(signer) = self.signer {
+            hasher.update(signer);
+        }
         hasher.finalize().into()
     }
 }
@@ -107,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_part_of_an_entry_is_in_its_hash() {
-        let entry = Envelope { journal: "j", sequence: 1, previous: GENESIS, kind: "posting", payload: b"p" };
+        let entry = Envelope { journal: "j", sequence: 1, previous: GENESIS, kind: "posting", payload: b"p", signer: None };
         let others = [
             Envelope { journal: "k", ..entry },
             Envelope { sequence: 2, ..entry },
@@ -115,6 +128,8 @@ mod tests {
             Envelope { kind: "head", ..entry },
             Envelope { payload: b"q", ..entry },
             Envelope { journal: "jp", kind: "osting", ..entry },
+            Envelope { signer: Some([0; 32]), ..entry },
+            Envelope { signer: Some([1; 32]), ..entry },
         ];
         for other in others {
             assert_ne!(other.hash(), entry.hash(), "{other:?}");

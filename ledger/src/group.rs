@@ -1,0 +1,79 @@
+//! Group commit: whoever posts while a transaction is being written waits for the next one, which carries all of them. A
+//! caller is answered when its postings are on the disk, and not before.
+
+use crate::posting::{Outcome, Posting};
+use crate::store::Store;
+use crate::working::Working;
+use crate::{Fence, LedgerError, Result};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// The most callers that one transaction answers.
+const MOST_CALLERS: usize = 1_024;
+
+struct Request {
+    fence: Fence,
+    postings: Vec<Posting>,
+    answer: oneshot::Sender<Result<Vec<Outcome>>>,
+}
+
+/// The way to the one task that commits postings. A caller that goes away leaves its postings to be committed.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer(mpsc::Sender<Request>);
+
+impl Writer {
+    pub(crate) fn start(store: Arc<Store>) -> Self {
+        let (sender, requests) = mpsc::channel(MOST_CALLERS);
+        tokio::spawn(run(store, requests));
+        Self(sender)
+    }
+
+    pub(crate) async fn commit(&self, fence: Fence, postings: Vec<Posting>) -> Result<Vec<Outcome>> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Request { fence, postings, answer }).await.map_err(|_| LedgerError::Closing)?;
+        answered.await.map_err(|_| LedgerError::Closing)?
+    }
+}
+
+/// Ends when the last of the books' handles is gone.
+async fn run(store: Arc<Store>, mut requests: mpsc::Receiver<Request>) {
+    let mut group = Vec::with_capacity(MOST_CALLERS);
+    while requests.recv_many(&mut group, MOST_CALLERS).await > 0 {
+        let results = match commit(&store, &group).await {
+            // One caller's postings that the database refuses are no reason to refuse the others'.
+            Err(error) if error.is_of_the_request() && group.len() > 1 => {
+                let mut results = Vec::with_capacity(group.len());
+                for request in &group {
+                    results.push(commit(&store, std::slice::from_ref(request)).await.and_then(|mut one| one.remove(0)));
+                }
+                results
+            }
+            Err(error) => group.iter().map(|_| Err(error.clone())).collect(),
+            Ok(results) => results,
+        };
+        for (request, result) in group.drain(..).zip(results) {
+            // Nobody listens any more: what was committed stays so, and is found again by its id.
+            let _ = request.answer.send(result);
+        }
+    }
+}
+
+/// All requests in one transaction. An old leader's are refused, and nothing of them is applied.
+async fn commit(store: &Store, requests: &[Request]) -> Result<Vec<Result<Vec<Outcome>>>> {
+    let mut writing = store.begin_writing().await?;
+    let leads = |request: &&Request| request.fence.0 == writing.fence;
+    let postings: Vec<&Posting> = requests.iter().filter(leads).flat_map(|request| &request.postings).collect();
+    let mut working = Working::load(&mut writing, &postings).await?;
+    let mut results = Vec::with_capacity(requests.len());
+    for request in requests {
+        if request.fence.0 == writing.fence {
+            let outcomes: Result<Vec<Outcome>> = request.postings.iter().map(|posting| working.apply(posting)).collect();
+            results.push(Ok(outcomes?));
+        } else {
+            results.push(Err(LedgerError::Fenced { ours: request.fence.0, current: writing.fence }));
+        }
+    }
+    working.save(store, &mut writing).await?;
+    writing.commit("committing postings").await?;
+    Ok(results)
+}

@@ -1,0 +1,313 @@
+//! Random histories against a model that is calculated in another way: what must always hold of the books holds all
+//! along.
+
+use super::*;
+use crate::Outcome;
+use futures::future::join_all;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use sqlx::Row;
+use std::collections::{BTreeMap, BTreeSet};
+
+const HISTORIES: u32 = 10_000;
+/// So many share one database.
+const SHARED: u32 = 500;
+/// Every step's outcome is compared, and after so many all of the books.
+const LOOK_EVERY: usize = 3;
+const WORKS: u8 = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Fund(u64),
+    Reserve(u8, u64),
+    Charge(u8, u32, u64),
+    Release(u8),
+    /// Several callers at once.
+    Together(Vec<Step>),
+    Plan,
+    Settle {
+        skip_first: bool,
+    },
+    Void,
+    Restart,
+}
+
+fn posting() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0_u64..5_000).prop_map(Step::Fund),
+        (0..WORKS, 0_u64..2_000).prop_map(|(work, amount)| Step::Reserve(work, amount)),
+        (0..WORKS, 0_u32..6, 0_u64..900).prop_map(|(work, segment, seconds)| Step::Charge(work, segment, seconds)),
+        (0..WORKS).prop_map(Step::Release),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => posting(),
+        2 => prop::collection::vec(posting(), 2..5).prop_map(Step::Together),
+        1 => Just(Step::Plan),
+        1 => any::<bool>().prop_map(|skip_first| Step::Settle { skip_first }),
+        1 => Just(Step::Void),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..25)
+}
+
+/// What the books must say of a work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Work {
+    open: bool,
+    reserved: u64,
+    charged: u64,
+    absorbed: u64,
+    seconds: u64,
+}
+
+/// One history's own account and works, in books that it shares with others.
+struct History<'a> {
+    ledger: &'a Ledger,
+    fence: Fence,
+    name: String,
+    deposited: u64,
+    works: BTreeMap<u8, Work>,
+    segments: BTreeSet<(u8, u32)>,
+    /// Committed just before, and to be committed again.
+    last: Option<Posting>,
+}
+
+impl History<'_> {
+    fn account(&self) -> FundingId {
+        FundingId::chain("default", &self.name)
+    }
+
+    fn work(&self, work: u8) -> WorkId {
+        WorkId::task(format!("{}-{work}", self.name))
+    }
+
+    fn available(&self) -> u64 {
+        self.deposited - self.works.values().map(|work| work.reserved + work.charged).sum::<u64>()
+    }
+
+    /// The posting of a step, at 25/36 of a base unit a second.
+    fn posting(&self, step: &Step) -> Posting {
+        match *step {
+            Step::Fund(more) => {
+                let deposited = units(self.deposited + more);
+                Posting::Fund { funding: self.account(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO }
+            }
+            Step::Reserve(work, amount) => {
+                Posting::Reserve { work: self.work(work), funding: self.account(), amount: units(amount), detail: "{}".into() }
+            }
+            Step::Charge(work, segment, seconds) => {
+                let held = Held { devices: 1, device_price: "0.0025".parse().expect("a price"), ..Held::default() };
+                let cost = rating::cost(&held, seconds).expect("fits");
+                let (segment, work) = (SegmentId::of_pod(format!("{}-{work}", self.name), segment), self.work(work));
+                let fees = FeeSchedule { basis_points: 1_000, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] };
+                Posting::Charge(Charge { work, attempt: 0, segment, seconds, evidence: Evidence::Record, cost, payee: Some(7), fees })
+            }
+            Step::Release(work) => Posting::Release { work: self.work(work) },
+            _ => unreachable!("only these four are postings"),
+        }
+    }
+
+    /// What the step does to the model, and whether the books must apply it.
+    fn expect(&mut self, step: &Step) -> bool {
+        let (available, funded) = (self.available(), self.deposited > 0);
+        match *step {
+            Step::Fund(more) => {
+                self.deposited += more;
+                more > 0
+            }
+            Step::Reserve(number, amount) => {
+                let known = self.works.get(&number).copied();
+                let held = known.map_or(0, |work| work.reserved);
+                if amount > available + held || !funded || known.is_some_and(|work| work.open && work.reserved == amount) {
+                    return false;
+                }
+                let work = self.works.entry(number).or_default();
+                (work.open, work.reserved) = (true, amount);
+                true
+            }
+            Step::Charge(number, segment, seconds) => {
+                let Some(work) = self.works.get_mut(&number) else { return false };
+                if !self.segments.insert((number, segment)) {
+                    return false;
+                }
+                work.seconds += seconds;
+                // All seconds together, rounded down once.
+                let due = work.seconds * 25 / 36 - work.charged - work.absorbed;
+                let taken = due.min(work.reserved);
+                work.reserved -= taken;
+                work.charged += taken;
+                work.absorbed += due - taken;
+                true
+            }
+            Step::Release(number) => match self.works.get_mut(&number) {
+                Some(work) if work.open => {
+                    (work.open, work.reserved) = (false, 0);
+                    true
+                }
+                _ => false,
+            },
+            _ => unreachable!("only these four are postings"),
+        }
+    }
+
+    async fn live(&mut self, step: &Step) {
+        match step {
+            Step::Plan => drop(self.ledger.plan_post(self.fence, &self.account(), 0).await.expect("plans")),
+            Step::Settle { skip_first } => {
+                for post in self.posts().await {
+                    let skipped: &[usize] = if *skip_first { &[0] } else { &[] };
+                    self.ledger.book_final(self.fence, &post, "0x1", 1, skipped).await.expect("books");
+                    assert!(!self.ledger.book_final(self.fence, &post, "0x1", 1, &[]).await.expect("books once"));
+                }
+            }
+            Step::Void => {
+                for post in self.posts().await {
+                    self.ledger.void_post(self.fence, &post).await.expect("gives up");
+                }
+            }
+            Step::Restart => {
+                let old = std::mem::replace(&mut self.fence, self.ledger.take_lead("again").await.expect("leads"));
+                let late = self.posting(&Step::Fund(1_000_000));
+                self.ledger.commit(old, &[late]).await.expect_err("an old leader can't write");
+                self.finds_its_works().await;
+            }
+            Step::Together(steps) => {
+                self.last = None;
+                let mut expected = Vec::new();
+                let mut postings = Vec::new();
+                for step in steps {
+                    postings.push(self.posting(step));
+                    expected.push(self.expect(step));
+                }
+                let callers = postings.iter().map(|posting| self.ledger.commit(self.fence, std::slice::from_ref(posting)));
+                let applied = join_all(callers).await.into_iter().map(|outcomes| outcomes.expect("commits") == [Outcome::Applied]);
+                assert_eq!(applied.collect::<Vec<_>>(), expected, "{steps:?}");
+            }
+            step => {
+                // The one before comes again with it: a second time changes nothing, whatever the first did.
+                let again = self.last.take();
+                let postings: Vec<Posting> = again.iter().cloned().chain([self.posting(step)]).collect();
+                let expected = self.expect(step);
+                let outcomes = self.ledger.commit(self.fence, &postings).await.expect("commits");
+                assert_eq!(outcomes.last() == Some(&Outcome::Applied), expected, "{step:?}: {outcomes:?}");
+                assert!(again.is_none() || outcomes[0] != Outcome::Applied, "{again:?} counted twice");
+                self.last = postings.into_iter().next_back();
+            }
+        }
+    }
+
+    async fn posts(&self) -> Vec<String> {
+        let query = "SELECT id FROM posts WHERE funding = $1 AND state IN ('PLANNED', 'SIGNED', 'MINED')";
+        let rows = sqlx::query(query).bind(self.account().to_string()).fetch_all(self.ledger.pool()).await.expect("reads");
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// The books against the model, by another way than the database's own rules.
+    async fn holds(&self) {
+        let Some(balance) = self.ledger.funding(&self.account()).await.expect("reads") else { return };
+        // Every unit stands somewhere, and where the model says.
+        assert_eq!(balance.deposited.units(), self.deposited);
+        assert_eq!(balance.available.units(), self.available());
+        assert_eq!(balance.reserved.units(), self.works.values().map(|work| work.reserved).sum::<u64>());
+        let charged = self.works.values().map(|work| work.charged).sum::<u64>();
+        assert_eq!(balance.owed.units() + balance.posted.units(), charged, "what was charged is owed or posted");
+        // The lanes are what was charged, and no post carries more.
+        let lanes = self.ledger.lanes(&self.account()).await.expect("reads");
+        assert_eq!(lanes.iter().map(|lane| lane.total.units()).sum::<u64>(), charged);
+        assert_eq!(lanes.iter().map(|lane| lane.posted.units()).sum::<u64>(), balance.posted.units());
+        assert!(lanes.iter().all(|lane| lane.posted <= lane.planned && lane.planned <= lane.total));
+        assert_eq!(self.read().await, self.works);
+    }
+
+    /// The works as the books hold them, each segment's seconds counted once.
+    async fn read(&self) -> BTreeMap<u8, Work> {
+        let query = "SELECT work, open, reserved, charged, absorbed, (SELECT CAST(COALESCE(SUM(seconds), 0) AS BIGINT) FROM charges c WHERE c.work = r.work) \
+                     FROM reservations r WHERE work IN ($1, $2, $3)";
+        let ids: Vec<String> = (0..WORKS).map(|number| self.work(number).to_string()).collect();
+        let rows =
+            ids.iter().fold(sqlx::query(query), |query, id| query.bind(id.clone())).fetch_all(self.ledger.pool()).await.expect("reads");
+        let number = |row: &sqlx::any::AnyRow, index: usize| row.get::<i64, _>(index).unsigned_abs();
+        rows.iter()
+            .map(|row| {
+                let work = ids.iter().position(|id| *id == row.get::<String, _>(0)).expect("is one of ours");
+                let open = row.get::<i64, _>(1) == 1;
+                let (reserved, charged, absorbed, seconds) = (number(row, 2), number(row, 3), number(row, 4), number(row, 5));
+                (u8::try_from(work).expect("is small"), Work { open, reserved, charged, absorbed, seconds })
+            })
+            .collect()
+    }
+
+    /// A new leader finds every work that holds something back: no pod is without its reservation.
+    async fn finds_its_works(&self) {
+        let open = self.ledger.open_reservations().await.expect("reads");
+        let ours = open.iter().filter(|row| row.work.uid.starts_with(&format!("{}-", self.name)));
+        let found: Vec<_> = ours.map(|row| (row.work.clone(), row.reserved.units())).collect();
+        let expected = self.works.iter().filter(|(_, work)| work.open);
+        assert_eq!(found, expected.map(|(number, work)| (self.work(*number), work.reserved)).collect::<Vec<_>>());
+    }
+}
+
+async fn live(ledger: &Ledger, name: String, steps: &[Step]) {
+    let fence = ledger.take_lead(&name).await.expect("leads");
+    let mut history = History { ledger, fence, name, deposited: 0, works: BTreeMap::new(), segments: BTreeSet::new(), last: None };
+    for (index, step) in steps.iter().enumerate() {
+        history.live(step).await;
+        if index % LOOK_EVERY == 0 {
+            history.holds().await;
+        }
+    }
+    // What is open would be found by every later history's leader.
+    history.live(&Step::Together((0..WORKS).map(Step::Release).collect())).await;
+    history.holds().await;
+}
+
+fn histories() -> u32 {
+    std::env::var("SUPERCARGO_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES)
+}
+
+fn run(cases: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut left = cases;
+    while left > 0 {
+        let now = left.min(SHARED);
+        left -= now;
+        let ledger = runtime.block_on(Ledger::open("sqlite::memory:")).expect("opens");
+        let number = AtomicU32::new(0);
+        let result = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(now) }).run(&steps(), |steps| {
+            let name = format!("h{}", number.fetch_add(1, Ordering::Relaxed));
+            runtime.block_on(live(&ledger, name, &steps));
+            Ok(())
+        });
+        if let Err(error) = result {
+            panic!("{error}");
+        }
+        runtime.block_on(ledger.verify()).expect("the journal is whole");
+    }
+}
+
+#[test]
+fn random_histories_keep_the_books_balanced() {
+    let threads = u32::try_from(std::thread::available_parallelism().map_or(1, usize::from)).expect("is small");
+    let all = histories();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || run(all / threads + u32::from(thread < all % threads)));
+        }
+    });
+    println!("{all} histories, none broken");
+}
+
+on_both! {
+    async fn some_histories_on_a_real_file_or_server(place: Place) {
+        let ledger = Ledger::open(&place.url).await.expect("opens");
+        let mut runner = TestRunner::deterministic();
+        for number in 0..25 {
+            let steps = proptest::strategy::ValueTree::current(&steps().new_tree(&mut runner).expect("generates"));
+            live(&ledger, format!("h{number}"), &steps).await;
+        }
+        ledger.verify().await.expect("the journal is whole");
+    }
+}

@@ -1,0 +1,153 @@
+//! What postings and posts do, on both databases.
+
+use super::*;
+use crate::{Attempt, LedgerError, Outcome, PostState};
+
+on_both! {
+    async fn every_posting_counts_once(place: Place) {
+        let (ledger, fence) = place.books().await;
+        let postings = [fund(1_000), reserve("a", 400), charge("a", 0, 100), release("a")];
+        assert_eq!(ledger.commit(fence, &postings).await.expect("commits"), vec![Outcome::Applied; 4]);
+        let before = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!(ledger.commit(fence, &[fund(1_000), charge("a", 0, 100), release("a")]).await.expect("commits"), vec![Outcome::Already; 3]);
+        assert_eq!(ledger.funding(&account()).await.expect("reads"), Some(before.clone()));
+        assert_eq!((before.available, before.reserved, before.owed), (units(900), units(0), units(100)));
+    }
+
+    async fn a_reservation_beyond_the_balance_is_refused_in_words_and_harms_no_other(place: Place) {
+        let (ledger, fence) = place.books().await;
+        let outcomes = ledger.commit(fence, &[fund(1_000_000), reserve("a", 2_000_000), reserve("b", 1_000_000)]).await.expect("commits");
+        assert_eq!(outcomes, [Outcome::Applied, Outcome::Refused("2.00 is wanted and 1.00 is available".into()), Outcome::Applied]);
+    }
+
+    async fn what_the_reservation_does_not_cover_is_absorbed_and_never_the_buyers(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 50), charge("a", 0, 80)]).await.expect("commits");
+        let work = ledger.work(&WorkId::task("a")).await.expect("reads");
+        assert_eq!((work.charged, work.absorbed, work.reserved), (units(50), units(30), units(0)));
+    }
+
+    async fn what_was_absorbed_once_is_not_billed_to_the_next_attempt(place: Place) {
+        let (ledger, fence) = place.books().await;
+        let first = [fund(1_000), reserve("a", 50), charge("a", 0, 80), release("a")];
+        ledger.commit(fence, &first).await.expect("commits");
+        ledger.commit(fence, &[reserve("a", 500), charge("a", 1, 100)]).await.expect("commits");
+        let work = ledger.work(&WorkId::task("a")).await.expect("reads");
+        assert_eq!((work.charged, work.absorbed), (units(150), units(30)));
+    }
+
+    async fn an_old_leader_can_not_write(place: Place) {
+        let (ledger, old) = place.books().await;
+        let new = ledger.take_lead("another").await.expect("leads");
+        assert!(matches!(ledger.commit(old, &[fund(1)]).await, Err(LedgerError::Fenced { ours: 1, current: 2 })));
+        assert_eq!(ledger.commit(new, &[fund(1)]).await.expect("commits"), [Outcome::Applied]);
+    }
+
+    async fn a_post_carries_totals_and_is_booked_once(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        assert_eq!((post.rows.as_slice(), post.amount), ([(1, 10), (7, 90)].as_slice(), units(100)));
+        ledger.commit(fence, &[charge("a", 1, 50)]).await.expect("commits");
+        assert_eq!(ledger.plan_post(fence, &account(), 0).await.expect("plans"), None, "one is under way");
+
+        let attempt = Attempt { hash: "0x1".into(), signer: "0xs".into(), nonce: 0, raw: vec![1], max_fee: 5 };
+        ledger.record_attempt(fence, &post.id, &attempt, 1).await.expect("records");
+        ledger.record_attempt(fence, &post.id, &attempt, 1).await.expect("records once");
+        assert_eq!(ledger.attempts(&post.id).await.expect("reads"), [attempt]);
+        ledger.mark_mined(fence, &post.id, Some(("0x1", 9))).await.expect("marks");
+        assert_eq!(ledger.open_posts().await.expect("reads")[0].state, PostState::Mined);
+        assert!(ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books"));
+        assert!(!ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books once"));
+
+        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!((balance.posted, balance.owed), (units(100), units(50)));
+        let work = ledger.work(&WorkId::task("a")).await.expect("reads");
+        assert_eq!((work.settled, work.transaction.as_deref()), (units(100), Some("0x1")));
+        let next = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("more is owed");
+        assert_eq!((next.rows.as_slice(), next.amount), ([(1, 15), (7, 135)].as_slice(), units(50)));
+    }
+
+    async fn a_row_that_the_chain_skipped_is_planned_again(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        ledger.book_final(fence, &post.id, "0x1", 9, &[0]).await.expect("books");
+        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!((balance.posted, balance.owed), (units(90), units(10)));
+        assert!(ledger.work(&WorkId::task("a")).await.expect("reads").settled.is_zero(), "not all of it is paid");
+        let next = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("the skipped row");
+        assert_eq!((next.rows.as_slice(), next.amount), ([(1, 10)].as_slice(), units(10)));
+    }
+
+    async fn a_post_that_is_given_up_is_planned_again_with_all_its_lines(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        ledger.void_post(fence, &post.id).await.expect("gives up");
+        let again = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        assert_eq!((again.id, again.rows, again.lines_root), (post.id, post.rows, post.lines_root));
+    }
+
+    async fn books_that_were_closed_are_found_as_they_were(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400)]).await.expect("commits");
+        drop(ledger);
+        let ledger = Ledger::open(&place.url).await.expect("opens");
+        let open = ledger.open_reservations().await.expect("reads");
+        assert_eq!((open.len(), open[0].reserved), (1, units(400)));
+        assert_eq!(ledger.take_lead("two").await.expect("leads").number(), 2);
+    }
+
+    async fn callers_of_one_group_have_their_own_answers(place: Place) {
+        let (ledger, old) = place.books().await;
+        let fence = ledger.take_lead("another").await.expect("leads");
+        ledger.commit(fence, &[fund(1_000)]).await.expect("commits");
+        let before = ledger.verify().await.expect("verifies").entries;
+        let postings = [reserve("a", 600), reserve("b", 600), reserve("c", 400)];
+        let (one, two, three, four) = tokio::join!(
+            ledger.commit(fence, &postings[..1]),
+            ledger.commit(old, &postings[2..]),
+            ledger.commit(fence, &postings[1..2]),
+            ledger.commit(fence, &postings[2..]),
+        );
+        assert_eq!(one.expect("commits"), [Outcome::Applied]);
+        assert!(matches!(two, Err(LedgerError::Fenced { .. })));
+        assert!(matches!(three.expect("commits")[0], Outcome::Refused(_)));
+        assert_eq!(four.expect("commits"), [Outcome::Applied]);
+        assert_eq!(ledger.verify().await.expect("verifies").entries, before + 2);
+    }
+
+    async fn postings_that_the_database_refuses_harm_no_other_callers(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), reserve("b", 400)]).await.expect("commits");
+        // Another hand makes work a's row say what can't be: the rules can't be applied to it.
+        sqlx::query("UPDATE reservations SET exact = 'x' WHERE work = 'task:a'").execute(ledger.pool()).await.expect("a slip");
+        let postings = [charge("a", 0, 10), charge("b", 0, 10)];
+        let (one, two) = tokio::join!(ledger.commit(fence, &postings[..1]), ledger.commit(fence, &postings[1..]));
+        assert_eq!(one.expect_err("is broken").to_string(), "the books contradict themselves: task:a's exact cost can't be read");
+        assert_eq!(two.expect("commits"), [Outcome::Applied]);
+    }
+
+    async fn the_database_itself_holds_the_balances(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400)]).await.expect("commits");
+        for slip in [
+            "UPDATE fundings SET available = -1, reserved = 1001",
+            "UPDATE fundings SET available = 601",
+            "UPDATE reservations SET reserved = -1",
+            "UPDATE reservations SET open = 0",
+            "INSERT INTO reservations (work, funding, reserved, open, detail) VALUES ('task:x', 'nobody', 0, 1, '')",
+            "INSERT INTO lanes (funding, payee, total, planned) SELECT id, 1, 5, 6 FROM fundings",
+        ] {
+            sqlx::query(slip).execute(ledger.pool()).await.expect_err(slip);
+        }
+    }
+
+    async fn more_than_the_books_can_hold_is_refused_in_words(place: Place) {
+        let (ledger, fence) = place.books().await;
+        let huge = Posting::Fund { funding: account(), asset: "USDC".into(), deposited: units(u64::MAX), withdrawn: Amount::ZERO };
+        let outcomes = ledger.commit(fence, &[huge]).await.expect("commits");
+        assert_eq!(outcomes, [Outcome::Refused("chain:default:0xaa would hold more than the books can".into())]);
+    }
+}
