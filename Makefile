@@ -11,7 +11,7 @@ BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement nightly
+.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger nightly
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ bench-placement: ## how fast placement decides, with 100,000 offers
 
 bench-gate: ## how fast and how small the gate is, on one core
 	@cargo bench --workspace --locked --profile dev --bench gate
+
+bench-ledger: ## how fast and how small the books are, on SQLite and PostgreSQL, with ten million entries
+	@cargo bench --workspace --locked --profile dev --bench books
 
 nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories
 	@$(MAKE) contracts-nightly

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 /// gone however it went, it ends the server and removes the folder. PostgreSQL refuses to run as root.
 const SUPERVISOR: &str = r#"
 set -eu
-folder=$1 programs=$2 user=$3
+folder=$1 programs=$2 user=$3 fsync=$4
 trap 'rm -rf "$folder"' EXIT
 as=
 if [ "$(id -u)" = 0 ]; then
@@ -23,7 +23,7 @@ if ! $as "$programs/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --no-
   exit 1
 fi
 # No function here: its process would be the shell's, deaf to the signal below.
-$as "$programs/postgres" -D "$folder/data" -k "$folder" -c listen_addresses= -c fsync=off -c max_connections=50 > "$folder/postgres.log" 2>&1 &
+$as "$programs/postgres" -D "$folder/data" -k "$folder" -c listen_addresses= -c fsync="$fsync" -c max_connections=50 > "$folder/postgres.log" 2>&1 &
 server=$!
 until $as "$programs/pg_isready" -q -h "$folder"; do
   if ! kill -0 "$server" 2> /dev/null; then
@@ -46,14 +46,23 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server and waits until it answers.
+    /// Starts a server and waits until it answers. It does not wait for the disk: what it holds is gone with it anyway.
     pub fn start() -> Result<Self> {
+        Self::start_with("off")
+    }
+
+    /// The same, and an answer means that it is on the disk: for measuring what that costs.
+    pub fn start_durable() -> Result<Self> {
+        Self::start_with("on")
+    }
+
+    fn start_with(fsync: &str) -> Result<Self> {
         let programs = programs()?;
         let folder = tempfile::Builder::new().prefix("postgres-").tempdir().context("making a folder for PostgreSQL")?.keep();
         let supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh"])
             .args([&folder, &programs])
-            .arg(user())
+            .args([user(), fsync])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

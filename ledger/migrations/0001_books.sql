@@ -18,7 +18,7 @@ CREATE TABLE fundings (
     CHECK (deposited = withdrawn + available + reserved + owed + posted)
 ) STRICT, WITHOUT ROWID;
 
--- One a work. detail is the placement's truth: what the operator needs to find its pods again.
+-- One a work. Rows stand in the order of time, so that those that change together share pages. detail is the placement's truth: what the operator needs to find its pods again.
 CREATE TABLE reservations (
     work     TEXT PRIMARY KEY,
     funding  TEXT NOT NULL REFERENCES fundings (id),
@@ -30,7 +30,7 @@ CREATE TABLE reservations (
     open     INTEGER NOT NULL CHECK (open IN (0, 1)),
     detail   TEXT NOT NULL,
     CHECK (open = 1 OR reserved = 0)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX reservations_open ON reservations (work) WHERE open = 1;
 
 -- The outbox: one a post of an account's rows, and at most one that is not finished.
@@ -59,7 +59,7 @@ CREATE TABLE charges (
     amount   INTEGER NOT NULL CHECK (amount >= 0),
     salt     BLOB NOT NULL,
     post     TEXT REFERENCES posts (id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX charges_by_work ON charges (work);
 CREATE INDEX charges_unposted ON charges (funding) WHERE post IS NULL;
 

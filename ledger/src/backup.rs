@@ -1,7 +1,7 @@
 //! A copy of the books as a file, of one moment, while they are written: one line of JSON for each row of each table. It
 //! is read back into empty books of either kind, wholly or not at all.
 
-use crate::batch::{FACTS, JOURNAL, TABLES};
+use crate::batch::{Cell, FACTS, JOURNAL, TABLES};
 use crate::export::{Lines, write_line};
 use crate::store::{Head, Store};
 use crate::verify::{Chain, Entry, Expect, Verified};
@@ -94,27 +94,27 @@ pub(crate) async fn restore(store: &mut Store, reader: impl BufRead, expect: Exp
     }
     store.journal.clone_from(&journal);
     let mut chain = Chain::new(journal, expect);
-    let (mut rows, mut table, mut batch) = (0, 0, Vec::with_capacity(BATCH));
+    let (mut rows, mut table, mut batch) = (0, 0, Vec::new());
     let told = loop {
         match lines.next::<Line>()? {
             Some((Line::Row(number, row), bytes)) if number < TABLES.len() && number >= table => {
                 digest.update(bytes);
                 rows += 1;
-                if number != table || batch.len() == BATCH {
-                    put(&mut writing, table, &mut batch).await?;
+                if number != table || batch.len() >= BATCH * TABLES[table].columns.len() {
+                    put(&mut writing, table, std::mem::take(&mut batch)).await?;
                     table = number;
                 }
                 if TABLES[number].name == JOURNAL.name {
                     chain.take(&entry(&row).ok_or_else(|| lines.wrong("an entry of the journal can't be read"))?)?;
                 }
-                batch.push(row);
+                batch.extend(TABLES[number].write(&row).ok_or_else(|| lines.wrong("this is no row of that table"))?);
             }
             Some((Line::End { rows, digest }, _)) => break Copied { rows, digest },
             Some(_) => return Err(lines.wrong("what stands here has no place in a backup")),
             None => return Err(lines.wrong("the file ends before the backup does: it was cut off here")),
         }
     };
-    put(&mut writing, table, &mut batch).await?;
+    put(&mut writing, table, batch).await?;
     let read = Copied { rows, digest: hex::encode(digest.finalize()) };
     if read != told {
         return Err(lines.wrong("the backup was changed after it was written: its digest is another"));
@@ -128,15 +128,13 @@ pub(crate) async fn restore(store: &mut Store, reader: impl BufRead, expect: Exp
     Ok(verified)
 }
 
-async fn put(writing: &mut crate::store::Writing, table: usize, batch: &mut Vec<Value>) -> Result<()> {
+async fn put(writing: &mut crate::store::Writing, table: usize, batch: Vec<Cell>) -> Result<()> {
     // The facts are there already, with what new books begin with.
     let doing = "restoring a backup";
     match TABLES[table] {
-        facts if facts.name == FACTS.name => facts.put(&mut writing.transaction, batch, doing).await?,
-        other => other.insert(&mut writing.transaction, batch, doing).await?,
+        facts if facts.name == FACTS.name => facts.put(&mut writing.transaction, batch, doing).await,
+        other => other.insert(&mut writing.transaction, batch, doing).await,
     }
-    batch.clear();
-    Ok(())
 }
 
 fn entry(row: &Value) -> Option<Entry> {

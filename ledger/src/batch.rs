@@ -1,20 +1,58 @@
-//! Many rows in one statement: they travel as one JSON text, which both databases take apart again. So a group of a
-//! thousand postings costs as many statements as one posting does.
+//! Many rows in few statements: a group of a thousand postings costs little more of them than one posting does. The number
+//! of rows of a statement is one of three, so that a database has seen each statement before.
 
 use crate::{LedgerError, Result};
 use serde_json::Value;
-use sqlx::any::AnyRow;
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
-/// A column, and how its value travels.
+/// So many rows or keys one statement has.
+const SIZES: [usize; 3] = [100, 10, 1];
+
+/// A column, and what it holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Column {
     Text(&'static str),
     Number(&'static str),
-    /// As hexadecimal digits.
     Bytes(&'static str),
 }
 use Column::{Bytes, Number, Text};
+
+/// What stands in a column of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Text(String),
+    Number(i64),
+    Bytes(Vec<u8>),
+    Null,
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<&[u8]> for Cell {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_vec())
+    }
+}
+
+type Statement = Query<'static, Any, AnyArguments>;
 
 impl Column {
     fn name(self) -> &'static str {
@@ -23,20 +61,35 @@ impl Column {
         }
     }
 
-    fn taken_from(self, index: usize) -> String {
-        match self {
-            Text(_) => format!("value ->> {index}"),
-            Number(_) => format!("CAST(value ->> {index} AS BIGINT)"),
-            Bytes(_) => format!("unhex(value ->> {index})"),
+    /// A database wants to know of which kind even a NULL is.
+    fn bind(self, statement: Statement, cell: Cell) -> Statement {
+        match (self, cell) {
+            (_, Cell::Text(text)) => statement.bind(text),
+            (_, Cell::Number(number)) => statement.bind(number),
+            (_, Cell::Bytes(bytes)) => statement.bind(bytes),
+            (Text(_), Cell::Null) => statement.bind(None::<String>),
+            (Number(_), Cell::Null) => statement.bind(None::<i64>),
+            (Bytes(_), Cell::Null) => statement.bind(None::<Vec<u8>>),
         }
     }
 
-    /// A row's value as it travels.
+    /// A row's value as it stands in a file.
     fn read(self, row: &AnyRow, index: usize) -> Value {
         match self {
             Text(_) => row.get::<Option<String>, _>(index).into(),
             Number(_) => row.get::<Option<i64>, _>(index).into(),
             Bytes(_) => row.get::<Option<Vec<u8>>, _>(index).map(hex::encode).into(),
+        }
+    }
+
+    /// What `read` made; `None` when it is of another kind.
+    fn write(self, value: &Value) -> Option<Cell> {
+        match (self, value) {
+            (_, Value::Null) => Some(Cell::Null),
+            (Text(_), Value::String(text)) => Some(Cell::Text(text.clone())),
+            (Number(_), Value::Number(number)) => number.as_i64().map(Cell::Number),
+            (Bytes(_), Value::String(digits)) => hex::decode(digits).ok().map(Cell::Bytes),
+            _ => None,
         }
     }
 }
@@ -136,31 +189,24 @@ pub(crate) const JOURNAL: Table = Table {
 pub(crate) const TABLES: [&Table; 8] = [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL];
 
 impl Table {
-    fn names(&self, separator: &str, of: impl Fn(&'static str) -> String) -> String {
-        self.columns.iter().map(|column| of(column.name())).collect::<Vec<_>>().join(separator)
+    fn names(&self) -> String {
+        self.columns.iter().map(|column| column.name()).collect::<Vec<_>>().join(", ")
     }
 
-    fn insert_text(&self, conflict: &str) -> String {
-        let taken: Vec<_> = self.columns.iter().enumerate().map(|(index, column)| column.taken_from(index)).collect();
-        let names = self.names(", ", str::to_owned);
-        // Without a WHERE, SQLite would take the conflict's ON for a join's.
-        format!("INSERT INTO {} ({names}) SELECT {} FROM json_each($1) WHERE true {conflict}", self.name, taken.join(", "))
+    fn key_names(&self) -> String {
+        self.columns[..self.keys].iter().map(|column| column.name()).collect::<Vec<_>>().join(", ")
     }
 
-    fn key_names(&self) -> Vec<&'static str> {
-        self.columns[..self.keys].iter().map(|column| column.name()).collect()
-    }
-
-    /// Adds rows, each an array of all columns.
-    pub(crate) async fn insert(&self, transaction: &mut Transaction<'_, Any>, rows: &[Value], doing: &'static str) -> Result<()> {
-        run(transaction, self.insert_text(""), rows, doing).await
+    /// Adds rows: the cells of one after the other.
+    pub(crate) async fn insert(&self, transaction: &mut Transaction<'_, Any>, cells: Vec<Cell>, doing: &'static str) -> Result<()> {
+        self.run(transaction, cells, "", doing).await
     }
 
     /// Adds rows, and puts them in the place of those that have their keys.
-    pub(crate) async fn put(&self, transaction: &mut Transaction<'_, Any>, rows: &[Value], doing: &'static str) -> Result<()> {
+    pub(crate) async fn put(&self, transaction: &mut Transaction<'_, Any>, cells: Vec<Cell>, doing: &'static str) -> Result<()> {
         let others = self.columns[self.keys..].iter().map(|column| format!("{0} = excluded.{0}", column.name()));
-        let conflict = format!("ON CONFLICT ({}) DO UPDATE SET {}", self.key_names().join(", "), others.collect::<Vec<_>>().join(", "));
-        run(transaction, self.insert_text(&conflict), rows, doing).await
+        let conflict = format!("ON CONFLICT ({}) DO UPDATE SET {}", self.key_names(), others.collect::<Vec<_>>().join(", "));
+        self.run(transaction, cells, &conflict, doing).await
     }
 
     /// Adds rows; where there is one of that key, its `column` grows by theirs.
@@ -168,46 +214,92 @@ impl Table {
         &self,
         transaction: &mut Transaction<'_, Any>,
         column: &str,
-        rows: &[Value],
+        cells: Vec<Cell>,
         doing: &'static str,
     ) -> Result<()> {
-        let keys = self.key_names().join(", ");
-        let conflict = format!("ON CONFLICT ({keys}) DO UPDATE SET {column} = {}.{column} + excluded.{column}", self.name);
-        run(transaction, self.insert_text(&conflict), rows, doing).await
+        let conflict = format!("ON CONFLICT ({}) DO UPDATE SET {column} = {}.{column} + excluded.{column}", self.key_names(), self.name);
+        self.run(transaction, cells, &conflict, doing).await
+    }
+
+    async fn run(&self, transaction: &mut Transaction<'_, Any>, cells: Vec<Cell>, conflict: &str, doing: &'static str) -> Result<()> {
+        let width = self.columns.len();
+        let (mut left, mut cells) = (cells.len() / width, cells.into_iter());
+        let numbered = numbered(transaction);
+        while left > 0 {
+            let rows = largest(left);
+            left -= rows;
+            let text = format!("INSERT INTO {} ({}) VALUES {} {conflict}", self.name, self.names(), places(numbered, rows, width));
+            let columns = self.columns.iter().cycle();
+            let statement = columns
+                .zip(cells.by_ref().take(rows * width))
+                .fold(sqlx::query(AssertSqlSafe(text)), |statement, (column, cell)| column.bind(statement, cell));
+            statement.execute(&mut **transaction).await.map_err(LedgerError::database(doing))?;
+        }
+        Ok(())
     }
 
     /// The rows that have these keys, with all columns.
-    pub(crate) async fn find(&self, transaction: &mut Transaction<'_, Any>, keys: &[Value], doing: &'static str) -> Result<Vec<AnyRow>> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
+    pub(crate) async fn find(
+        &self,
+        transaction: &mut Transaction<'_, Any>,
+        keys: impl ExactSizeIterator<Item = &String>,
+        doing: &'static str,
+    ) -> Result<Vec<AnyRow>> {
+        let mut found = Vec::new();
+        let (mut left, mut keys) = (keys.len(), keys.cloned());
+        let numbered = numbered(transaction);
+        while left > 0 {
+            let rows = largest(left);
+            left -= rows;
+            let key = self.columns[0].name();
+            let text = format!("SELECT {} FROM {} WHERE {key} IN {}", self.names(), self.name, places(numbered, 1, rows));
+            let statement = keys.by_ref().take(rows).fold(sqlx::query(AssertSqlSafe(text)), Query::bind);
+            found.extend(statement.fetch_all(&mut **transaction).await.map_err(LedgerError::database(doing))?);
         }
-        let names = self.names(", ", |name| format!("{}.{name}", self.name));
-        let key = self.columns[0].name();
-        let text = format!("SELECT {names} FROM json_each($1) JOIN {0} ON {0}.{key} = value ->> 0", self.name);
-        let query = sqlx::query(AssertSqlSafe(text)).bind(json(keys)?);
-        query.fetch_all(&mut **transaction).await.map_err(LedgerError::database(doing))
+        Ok(found)
     }
 
     /// A query of all rows in the order of their keys.
     pub(crate) fn select_all(&self) -> AssertSqlSafe<String> {
-        let names = self.names(", ", str::to_owned);
-        AssertSqlSafe(format!("SELECT {names} FROM {} ORDER BY {}", self.name, self.key_names().join(", ")))
+        AssertSqlSafe(format!("SELECT {} FROM {} ORDER BY {}", self.names(), self.name, self.key_names()))
     }
 
-    /// A row as it travels.
+    /// A row as it stands in a file.
     pub(crate) fn read(&self, row: &AnyRow) -> Value {
         self.columns.iter().enumerate().map(|(index, column)| column.read(row, index)).collect::<Vec<_>>().into()
     }
-}
 
-async fn run(transaction: &mut Transaction<'_, Any>, text: String, rows: &[Value], doing: &'static str) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
+    /// What `read` made; `None` when it is no row of this table.
+    pub(crate) fn write(&self, row: &Value) -> Option<Vec<Cell>> {
+        let values = row.as_array().filter(|values| values.len() == self.columns.len())?;
+        self.columns.iter().zip(values).map(|(column, value)| column.write(value)).collect()
     }
-    let query = sqlx::query(AssertSqlSafe(text)).bind(json(rows)?);
-    query.execute(&mut **transaction).await.map(drop).map_err(LedgerError::database(doing))
 }
 
-fn json(rows: &[Value]) -> Result<String> {
-    serde_json::to_string(rows).map_err(|error| LedgerError::Broken(format!("rows can't be written: {error}")))
+fn largest(rows: usize) -> usize {
+    SIZES.into_iter().find(|size| *size <= rows).unwrap_or(1)
+}
+
+/// PostgreSQL wants the places of values numbered. SQLite takes that too, but looks each number up among all of them.
+fn numbered(transaction: &Transaction<'_, Any>) -> bool {
+    transaction.backend_name() != "SQLite"
+}
+
+/// `(?, ?), (?, ?)`: so many rows of so many places.
+fn places(numbered: bool, rows: usize, width: usize) -> String {
+    if !numbered {
+        let row = format!("({})", ["?"].repeat(width).join(", "));
+        return [row.as_str()].repeat(rows).join(", ");
+    }
+    let mut text = String::with_capacity(rows * width * 7);
+    for place in 0..rows * width {
+        text.push_str(match (place % width, place) {
+            (0, 0) => "($",
+            (0, _) => "), ($",
+            _ => ", $",
+        });
+        text.push_str(&(place + 1).to_string());
+    }
+    text.push(')');
+    text
 }

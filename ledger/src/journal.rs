@@ -1,11 +1,10 @@
 //! The journal's end: where entries are appended, inside the transaction that does what they say. The last of them is
 //! signed, and with it all before it.
 
-use crate::batch::{FACTS, JOURNAL};
+use crate::batch::{Cell, FACTS, JOURNAL};
 use crate::store::{Head, Store, Writing};
 use crate::{LedgerError, Result};
 use serde::Serialize;
-use serde_json::{Value, json};
 use supercargo_market::journal::{Envelope, Hash};
 
 /// The kind of an entry whose payload is a posting.
@@ -15,7 +14,7 @@ impl Store {
     /// Appends one entry for each payload. Gives back the last one's hash.
     pub(crate) async fn append<P: Serialize>(&self, writing: &mut Writing, kind: &str, payloads: &[P]) -> Result<Hash> {
         let mut head = writing.head;
-        let mut rows = Vec::with_capacity(payloads.len());
+        let mut cells = Vec::with_capacity(payloads.len() * JOURNAL.columns.len());
         for (index, payload) in payloads.iter().enumerate() {
             let key = self.key.as_ref().filter(|_| index + 1 == payloads.len());
             let payload = serde_json::to_string(payload)
@@ -23,13 +22,14 @@ impl Store {
             let (sequence, signer) = (head.sequence + 1, key.map(crate::JournalKey::signer));
             let envelope = Envelope { journal: &self.journal, sequence, previous: head.hash, kind, payload: payload.as_bytes(), signer };
             head = Head { sequence, hash: envelope.hash() };
-            let signature = key.map(|key| hex::encode(key.sign(&head.hash)));
-            rows.push(json!([sequence, hex::encode(head.hash), kind, payload, signer.map(hex::encode), signature]));
+            let signature = key.map_or(Cell::Null, |key| key.sign(&head.hash).as_slice().into());
+            let signer = signer.map_or(Cell::Null, |signer| signer.as_slice().into());
+            cells.extend([sequence.cast_signed().into(), head.hash.as_slice().into(), kind.into(), payload.into(), signer, signature]);
         }
-        JOURNAL.insert(&mut writing.transaction, &rows, "appending to the journal").await?;
+        JOURNAL.insert(&mut writing.transaction, cells, "appending to the journal").await?;
         if head != writing.head {
-            let fact: [Value; 1] = [json!(["head", head.to_string()])];
-            FACTS.put(&mut writing.transaction, &fact, "naming the journal's head").await?;
+            let fact = vec!["head".into(), head.to_string().into()];
+            FACTS.put(&mut writing.transaction, fact, "naming the journal's head").await?;
         }
         writing.head = head;
         Ok(head.hash)

@@ -8,10 +8,8 @@ use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
 const STEPS: [&str; 2] = [include_str!("../migrations/0001_books.sql"), include_str!("../migrations/0002_signed_heads.sql")];
 /// This version's form: how many steps lead to it.
 pub(crate) const FORM: usize = STEPS.len();
-/// What SQLite has and the steps need.
-const POSTGRES_BEFORE: &str = include_str!("../migrations/postgres_before.sql");
 /// What keeps the journal append-only in PostgreSQL.
-const POSTGRES_AFTER: &str = include_str!("../migrations/postgres_after.sql");
+const POSTGRES_TRIGGERS: &str = include_str!("../migrations/postgres_triggers.sql");
 /// The number is arbitrary: replicas that start together wait for each other at it.
 const WAIT_FOR_OTHERS: &str = "SELECT pg_advisory_xact_lock(7093240517)";
 
@@ -43,13 +41,10 @@ pub(crate) async fn run_to(pool: &AnyPool, dialect: Dialect, until: usize) -> Re
             let mut transaction = pool.begin().await.map_err(doing())?;
             execute(&mut transaction, WAIT_FOR_OTHERS.to_owned()).await?;
             let done = postgres_form(&mut transaction).await?;
-            if done == 0 {
-                execute(&mut transaction, POSTGRES_BEFORE.to_owned()).await?;
-            }
             for step in &STEPS[done..until] {
                 execute(&mut transaction, for_postgres(step)).await?;
             }
-            execute(&mut transaction, POSTGRES_AFTER.to_owned()).await?;
+            execute(&mut transaction, POSTGRES_TRIGGERS.to_owned()).await?;
             let put = "INSERT INTO facts (name, value) VALUES ('form', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
             sqlx::query(put).bind(until.to_string()).execute(&mut *transaction).await.map_err(doing())?;
             transaction.commit().await.map_err(doing())?;
@@ -92,7 +87,7 @@ async fn execute(transaction: &mut Transaction<'_, Any>, text: String) -> Result
 }
 
 fn for_postgres(step: &str) -> String {
-    let statements = step.replace("INTEGER", "BIGINT").replace("BLOB", "BYTEA");
+    let statements = step.replace("INTEGER", "BIGINT").replace("BLOB", "BYTEA").replace("lower(hex(hash))", "encode(hash, 'hex')");
     let statements = statements.replace(") STRICT, WITHOUT ROWID;", ");").replace(") STRICT;", ");");
     // A trigger's body is another language there: they are in a file of their own.
     statements.lines().filter(|line| !line.starts_with("CREATE TRIGGER")).collect::<Vec<_>>().join("\n")

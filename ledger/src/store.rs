@@ -1,5 +1,5 @@
 //! Where the books are: SQLite or PostgreSQL, by URL. Both speak the same SQL here. What only one of them has is in this
-//! file and in the last of the migrations for PostgreSQL, which gives it the two functions of SQLite that we use.
+//! file and in `migrate`.
 
 use crate::key::JournalKey;
 use crate::{Fence, LedgerError, Result, migrate};
@@ -61,7 +61,7 @@ impl Dialect {
         match (self, access) {
             (Self::Sqlite, Access::Write) => format!(
                 "PRAGMA busy_timeout = {LOCK_WAIT_MILLISECONDS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                 PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536;"
+                 PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16384;"
             ),
             (Self::Sqlite, Access::Read) => format!("PRAGMA busy_timeout = {LOCK_WAIT_MILLISECONDS}; PRAGMA query_only = ON;"),
             (Self::Postgres, Access::Write) => format!(

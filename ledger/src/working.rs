@@ -1,13 +1,12 @@
 //! What a group of postings touches: read from the database at once, changed in memory by the rules, and written back at
 //! once. The database holds the rules again when it is written.
 
-use crate::batch::{CHARGES, FUNDINGS, LANES, RESERVATIONS};
+use crate::batch::{CHARGES, Cell, FUNDINGS, LANES, RESERVATIONS};
 use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::{Charge, Line, Posting};
 use crate::store::{Store, Writing};
 use crate::{LedgerError, Result};
-use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +48,7 @@ pub(crate) struct Working {
     pub(crate) reservations: BTreeMap<String, Reservation>,
     /// The segments that were charged, before or in this group.
     pub(crate) segments: BTreeSet<String>,
-    charges: Vec<Value>,
+    charges: Vec<Cell>,
     lanes: BTreeMap<(String, Payee), u64>,
     pub(crate) lines: Vec<Line>,
 }
@@ -72,38 +71,68 @@ impl Working {
             }
         }
         let mut working = Self::default();
-        for row in RESERVATIONS.find(&mut writing.transaction, &keys(&works), "reading reservations").await? {
+        for row in RESERVATIONS.find(&mut writing.transaction, works.iter(), "reading reservations").await? {
             let reservation = reservation(&row)?;
             fundings.insert(reservation.funding.clone());
             working.reservations.insert(row.get(0), reservation);
         }
-        for row in CHARGES.find(&mut writing.transaction, &keys(&segments), "looking for charges").await? {
+        for row in CHARGES.find(&mut writing.transaction, segments.iter(), "looking for charges").await? {
             working.segments.insert(row.get(0));
         }
-        for row in FUNDINGS.find(&mut writing.transaction, &keys(&fundings), "reading balances").await? {
+        for row in FUNDINGS.find(&mut writing.transaction, fundings.iter(), "reading balances").await? {
             working.fundings.insert(row.get(0), funding(&row));
         }
         Ok(working)
     }
 
-    pub(crate) async fn save(&self, store: &Store, writing: &mut Writing) -> Result<()> {
-        let fundings: Vec<_> = self.fundings.iter().filter(|(_, row)| row.changed).map(|(id, row)| funding_row(id, row)).collect();
-        let reservations: Result<Vec<_>> =
-            self.reservations.iter().filter(|(_, row)| row.changed).map(|(work, row)| reservation_row(work, row)).collect();
-        let lanes: Vec<_> = self.lanes.iter().map(|((funding, payee), more)| json!([funding, payee, more, 0, 0])).collect();
-        FUNDINGS.put(&mut writing.transaction, &fundings, "writing balances").await?;
-        RESERVATIONS.put(&mut writing.transaction, &reservations?, "writing reservations").await?;
-        CHARGES.insert(&mut writing.transaction, &self.charges, "writing charges").await?;
-        LANES.grow(&mut writing.transaction, "total", &lanes, "adding to lanes").await?;
+    pub(crate) async fn save(self, store: &Store, writing: &mut Writing) -> Result<()> {
+        let (mut fundings, mut reservations, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, row) in self.fundings.into_iter().filter(|(_, row)| row.changed) {
+            fundings.extend([id.into(), row.asset.into()]);
+            let numbers = [row.deposited, row.withdrawn, row.available, row.reserved, row.owed, row.posted];
+            fundings.extend(numbers.map(|amount| Cell::Number(signed(amount))));
+        }
+        for (work, row) in self.reservations.into_iter().filter(|(_, row)| row.changed) {
+            let split = serde_json::to_string(&row.split).map_err(|error| LedgerError::Broken(error.to_string()))?;
+            let [reserved, charged, absorbed] = [row.reserved, row.charged, row.absorbed].map(|amount| Cell::Number(signed(amount)));
+            let (exact, open) = (row.exact.to_digits().into(), i64::from(row.open).into());
+            reservations.extend([
+                work.into(),
+                row.funding.into(),
+                reserved,
+                charged,
+                exact,
+                split.into(),
+                absorbed,
+                open,
+                row.detail.into(),
+            ]);
+        }
+        for ((funding, payee), more) in self.lanes {
+            lanes.extend([funding.into(), i64::from(payee).into(), signed(Amount::from_units(more)).into(), 0.into(), 0.into()]);
+        }
+        FUNDINGS.put(&mut writing.transaction, fundings, "writing balances").await?;
+        RESERVATIONS.put(&mut writing.transaction, reservations, "writing reservations").await?;
+        CHARGES.insert(&mut writing.transaction, self.charges, "writing charges").await?;
+        LANES.grow(&mut writing.transaction, "total", lanes, "adding to lanes").await?;
         store.append(writing, POSTING, &self.lines).await.map(drop)
     }
 
     pub(crate) fn add_charge(&mut self, charge: &Charge, funding: &str, taken: Amount) {
-        let (segment, evidence) = (charge.segment.to_string(), format!("{:?}", charge.evidence));
+        let segment = charge.segment.to_string();
         let seconds = i64::try_from(charge.seconds).unwrap_or(i64::MAX);
-        let salt = hex::encode(crate::key::random::<32>());
-        let work = charge.work.to_string();
-        self.charges.push(json!([segment, work, funding, charge.attempt, seconds, evidence, signed(taken), salt, null]));
+        let salt = crate::key::random::<32>();
+        self.charges.extend([
+            segment.as_str().into(),
+            charge.work.to_string().into(),
+            funding.into(),
+            i64::from(charge.attempt).into(),
+            seconds.into(),
+            format!("{:?}", charge.evidence).into(),
+            signed(taken).into(),
+            salt.as_slice().into(),
+            Cell::Null,
+        ]);
         self.segments.insert(segment);
     }
 
@@ -117,10 +146,6 @@ impl Working {
     }
 }
 
-fn keys(names: &BTreeSet<String>) -> Vec<Value> {
-    names.iter().map(|name| json!([name])).collect()
-}
-
 fn funding(row: &AnyRow) -> Funding {
     Funding {
         asset: row.get(1),
@@ -132,12 +157,6 @@ fn funding(row: &AnyRow) -> Funding {
         posted: amount(row.get(7)),
         changed: false,
     }
-}
-
-fn funding_row(id: &str, row: &Funding) -> Value {
-    let numbers = [row.deposited, row.withdrawn, row.available, row.reserved, row.owed, row.posted].map(signed);
-    let [deposited, withdrawn, available, reserved, owed, posted] = numbers;
-    json!([id, row.asset, deposited, withdrawn, available, reserved, owed, posted])
 }
 
 fn reservation(row: &AnyRow) -> Result<Reservation> {
@@ -154,10 +173,4 @@ fn reservation(row: &AnyRow) -> Result<Reservation> {
         detail: row.get(8),
         changed: false,
     })
-}
-
-fn reservation_row(work: &str, row: &Reservation) -> Result<Value> {
-    let split = serde_json::to_string(&row.split).map_err(|error| LedgerError::Broken(error.to_string()))?;
-    let [reserved, charged, absorbed] = [row.reserved, row.charged, row.absorbed].map(signed);
-    Ok(json!([work, row.funding, reserved, charged, row.exact.to_digits(), split, absorbed, i64::from(row.open), row.detail]))
 }

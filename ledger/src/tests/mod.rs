@@ -4,6 +4,7 @@ mod copies;
 mod faults;
 mod histories;
 #[path = "../../../e2e/src/postgres.rs"]
+#[allow(dead_code, reason = "its other half is for measuring")]
 mod postgres;
 mod postings;
 
