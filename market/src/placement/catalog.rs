@@ -206,7 +206,7 @@ impl Catalog {
         let mut index = first;
         loop {
             let mut slot = self.slot(index).clone();
-            let own = self.terms(slot.class).resource == at.resource;
+            let own = self.resource(slot.class) == at.resource;
             let stock = &mut self.stock[index as usize];
             book(stock, if own { need } else { need.beside() });
             slot.room = stock.offered.minus(stock.taken);
@@ -220,9 +220,13 @@ impl Catalog {
         }
     }
 
+    pub(super) fn resource(&self, class: u32) -> u32 {
+        self.names.card(self.terms(class)).resource
+    }
+
     pub(super) fn at(&self, index: u32) -> At {
         let slot = self.slot(index);
-        At { node: slot.node, resource: self.terms(slot.class).resource }
+        At { node: slot.node, resource: self.resource(slot.class) }
     }
 
     pub(super) fn who(&mut self, tenant: &Tenant) -> Who {
@@ -237,7 +241,7 @@ impl Catalog {
         let slot = self.slot(pick.slot);
         let terms = self.terms(slot.class);
         let price = Amount::from_units(pick.price_units);
-        let because = super::because(request.strategy, price, self.names.models.text(terms.model), terms.reputation);
+        let because = super::because(request.strategy, price, self.names.models.text(self.names.card(terms).model), terms.reputation);
         Assignment {
             node: self.nodes.name(slot.node).to_string(),
             pool: self.names.pools.text(terms.pool).to_string(),

@@ -106,7 +106,7 @@ impl Claims {
         let mut openings = Vec::new();
         for (time, holding) in std::iter::once((now, None)).chain(leaving.iter().map(|one| (one.ends.max(now), Some(*one)))) {
             if let Some(holding) = holding {
-                taken = taken.minus(holding.need_of(terms.resource));
+                taken = taken.minus(holding.need_of(catalog.resource(slot.class)));
                 there.neighbours.leave(holding.who);
             }
             there.room = offered.minus(taken).minus(claimed.map(|claim| claim.need).unwrap_or_default());
@@ -131,7 +131,8 @@ impl Claims {
             claim.start = claim.start.min(start);
             claim.need = claim.need.plus(if slot == index { need } else { need.beside() });
             let back = holdings.on(node).iter().filter(|holding| holding.ends <= claim.start);
-            claim.returning = back.fold(Need::default(), |sum, holding| sum.plus(holding.need_of(terms.resource)));
+            claim.returning =
+                back.fold(Need::default(), |sum, holding| sum.plus(holding.need_of(catalog.resource(catalog.slot(slot).class))));
             claim.of_one_namespace |= asker.has_devices && terms.replicas_per_device > 1;
             if !claim.by.contains(&asker.who) {
                 claim.by.push(asker.who);

@@ -7,6 +7,7 @@ use super::pick::{Pick, Search};
 
 /// Places for all workers, taken; or how many would have fitted, and nothing taken.
 pub(super) fn fit(catalog: &mut Catalog, gang: Gang, claims: &Claims, ends: i64) -> Result<Vec<Pick>, u32> {
+    catalog.refresh(gang.shape);
     let search = Search { kept: (!claims.is_empty()).then_some((claims, ends)), ..Search::of(gang.shape) };
     match gang.topology {
         // One worker is always together.

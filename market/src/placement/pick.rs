@@ -57,7 +57,7 @@ impl Catalog {
     /// The best place that will do.
     pub(super) fn pick(&mut self, search: &Search<'_>) -> Option<Pick> {
         let wish = self.shapes.shape(search.shape).wish;
-        self.shapes.wished_mut(wish).wish.refresh(&self.names);
+        self.refresh(search.shape);
         if self.is_refused_by_all(search.shape) {
             return None;
         }
@@ -72,6 +72,12 @@ impl Catalog {
             Walk::Nothing => None,
             Walk::Unknown => self.survey(search),
         }
+    }
+
+    /// Has the shape's wish look at the cards that are new.
+    pub(super) fn refresh(&mut self, shape: u32) {
+        let wish = self.shapes.shape(shape).wish;
+        self.shapes.wished_mut(wish).wish.refresh(&self.names);
     }
 
     /// Volumes tie a task to few nodes: they are asked one by one.

@@ -54,39 +54,42 @@ impl Ranked {
     }
 }
 
-/// Gathers the best of many, in whatever order they come and however often. Those of one rank stay together: between
-/// them the ranking does not decide.
+/// Gathers the best of many classes, in whatever order they come and however often. Those of one rank stay together:
+/// between them the ranking does not decide.
 #[derive(Debug)]
 pub(super) struct Best {
     most: usize,
-    classes: Vec<Ranked>,
-    sort_at: usize,
+    best: Vec<(Rank, u32)>,
+    /// By class: whether it came already.
+    came: Vec<bool>,
     /// The rank of the last of the best so far.
     last: Option<Rank>,
+    cut_at: usize,
 }
 
 impl Best {
-    pub(super) fn of(most: usize) -> Self {
-        Self { most, classes: Vec::new(), sort_at: most * 2, last: None }
+    pub(super) fn of(most: usize, classes: usize) -> Self {
+        Self { most, best: Vec::new(), came: vec![false; classes], last: None, cut_at: most * 2 }
     }
 
-    pub(super) fn add(&mut self, ranked: Ranked) {
-        if self.last.is_none_or(|last| ranked.agreed.rank <= last) {
-            self.classes.push(ranked);
-            if self.classes.len() >= self.sort_at {
-                self.sort();
-            }
+    pub(super) fn add(&mut self, rank: Rank, class: u32) {
+        if self.last.is_some_and(|last| rank > last) || std::mem::replace(&mut self.came[class as usize], true) {
+            return;
+        }
+        self.best.push((rank, class));
+        if self.best.len() >= self.cut_at {
+            self.cut();
         }
     }
 
-    fn sort(&mut self) {
-        self.classes.sort_unstable_by_key(Ranked::order);
-        self.classes.dedup_by_key(|ranked| ranked.class);
-        if let Some(last) = self.classes.get(self.most - 1).map(|last| last.agreed.rank) {
-            self.classes.truncate(self.classes.partition_point(|ranked| ranked.agreed.rank <= last));
+    fn cut(&mut self) {
+        if self.best.len() > self.most {
+            let (_, (last, _), _) = self.best.select_nth_unstable(self.most - 1);
+            let last = *last;
+            self.best.retain(|(rank, _)| *rank <= last);
             self.last = Some(last);
         }
-        self.sort_at = self.classes.len().max(self.most) * 2;
+        self.cut_at = self.best.len().max(self.most) * 2;
     }
 }
 
@@ -125,9 +128,13 @@ impl Catalog {
     }
 
     /// What was gathered while everything was looked at becomes the wish's ranking.
-    pub(super) fn put_best(&mut self, wish: u32, mut best: Best) {
-        best.sort();
-        let ranking = Ranking { version: Some(self.shelves.version), classes: best.classes, partial: true, spent: 0, grown: self.grown };
+    pub(super) fn put_best(&mut self, wish: u32, mut gathered: Best) {
+        gathered.cut();
+        gathered.best.sort_unstable();
+        let wished = &self.shapes.wished(wish).wish;
+        let agreed = |class: u32| Some(Ranked { agreed: wished.agrees(self.terms(class)).ok()?, class });
+        let classes = gathered.best.into_iter().filter_map(|(_, class)| agreed(class)).collect();
+        let ranking = Ranking { version: Some(self.shelves.version), classes, partial: true, spent: 0, grown: self.grown };
         self.put_ranking(wish, ranking);
     }
 }

@@ -136,7 +136,7 @@ impl Catalog {
             return known;
         }
         let key = Arc::new(key);
-        let wished = Wished { wish: Wish::new(key.clone(), &self.names), key: key.clone(), shapes: 1, ranking: Ranking::default() };
+        let wished = Wished { wish: Wish::new(key.clone()), key: key.clone(), shapes: 1, ranking: Ranking::default() };
         let number = place(&mut shapes.wishes, &mut shapes.vacant_wishes, wished);
         shapes.by_wish.insert(key, number);
         number

@@ -5,7 +5,7 @@
 use super::catalog::Catalog;
 use super::filter::{self, Reason};
 use super::pick::{Pick, Search};
-use super::ranking::{Best, Ranked};
+use super::ranking::Best;
 use super::slot::{Asker, Slot};
 use super::terms::Terms;
 use super::wish::{Agreed, Rank};
@@ -34,7 +34,7 @@ impl Catalog {
         let many = self.shelves.classes.len() > self.limits.few;
         let mut tally = Tally { at: self.journal.now(), fitting: 0, refusing: [(0, 0); REASONS] };
         let mut best: Option<((Rank, u32), Pick)> = None;
-        let mut ranking = Best::of(self.limits.best);
+        let mut ranking = Best::of(self.limits.best, if many { self.shelves.terms.len() } else { 0 });
         // What the terms of a class come to is worked out once, unless most have but one slot.
         let mut known: Vec<Option<Result<Agreed, Reason>>> = vec![None; if many { 0 } else { self.shelves.classes.len() }];
         for index in self.nodes.slots().flat_map(|first| self.ring(first)) {
@@ -47,7 +47,7 @@ impl Catalog {
             if let (true, Ok(agreed), None) = (many, agreed, slot.closed)
                 && agreed.need.fits_in(slot.room)
             {
-                ranking.add(Ranked { agreed, class: slot.class });
+                ranking.add(agreed.rank, slot.class);
             }
             if let Some(reason) = refuses(&shape.asker, slot, terms, agreed) {
                 let known = &mut tally.refusing[reason as usize];
@@ -79,13 +79,12 @@ impl Catalog {
     /// Brings a shape's tally up to date. False: there is none, or too much has changed since.
     pub(super) fn catch_up(&mut self, number: u32) -> bool {
         let now = self.journal.now();
-        let wish = self.shapes.shape(number).wish;
         let Some(mut tally) = self.shapes.shape_mut(number).tally.take() else { return false };
         // Each change is two looks, a survey one a slot.
         if tally.at != now && self.journal.distance(tally.at) > self.len() as u64 / 2 {
             return false;
         }
-        self.shapes.wished_mut(wish).wish.refresh(&self.names);
+        self.refresh(number);
         let Some(changes) = self.journal.since(tally.at) else { return false };
         let told = |slot: &Slot| (slot.node, self.told(number, slot));
         let changes = changes.map(|(index, was)| (index, was.map(told), self.slots[index as usize].as_ref().map(told)));
@@ -133,8 +132,7 @@ impl Catalog {
     /// What speaks against every offer, counted.
     pub(super) fn refusals(&mut self, number: u32) -> Vec<Refused> {
         if !self.catch_up(number) {
-            let wish = self.shapes.shape(number).wish;
-            self.shapes.wished_mut(wish).wish.refresh(&self.names);
+            self.refresh(number);
             self.survey(&Search::of(number));
         }
         let shape = self.shapes.shape(number);

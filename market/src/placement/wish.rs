@@ -1,10 +1,10 @@
-//! What is asked of an offer's terms, with all comparing of texts done beforehand: whether a class is agreed to, what
-//! would be held there, at which price and at which rank is then a matter of numbers. Requests that differ only in who
+//! What is asked of an offer's terms. Texts are compared once a card; whether a class is agreed to, what would be held
+//! there, at which price and at which rank is then a matter of some numbers. Requests that differ only in who
 //! asks, or in the nodes they name, have the same wish.
 
 use super::filter::Reason;
 use super::need::Need;
-use super::terms::{Names, Terms, list};
+use super::terms::{Card, Names, Terms, list};
 use super::words::{NOTHING, Words};
 use super::{EXCLUSIVE, PRIVATE, Prices, Request, Strategy};
 use crate::money::Amount;
@@ -31,21 +31,9 @@ pub(super) struct Rank {
 #[derive(Debug)]
 pub(super) struct Wish {
     request: Arc<Request>,
-    /// The version of the names that the following was made with.
-    made_with: usize,
-    resource: u32,
-    token: u32,
-    chain: u32,
-    own_provider: u32,
     exclusive: bool,
-    private: bool,
-    /// By number: whether it is acceptable.
-    models: Vec<bool>,
-    providers: Vec<bool>,
-    data_classes: Vec<bool>,
-    tenancies: Vec<bool>,
-    /// By number: its place in the order of preference.
-    regions: Vec<Option<u32>>,
+    /// By card: the region's place and the device's memory, or what speaks against it.
+    cards: Vec<Result<(u32, u64), Reason>>,
 }
 
 impl Wish {
@@ -61,77 +49,23 @@ impl Wish {
         }
     }
 
-    pub(super) fn new(request: Arc<Request>, names: &Names) -> Self {
-        let which = |words: &Words, accepted: &dyn Fn(&str) -> bool| words.all().map(accepted).collect::<Vec<bool>>();
-        let number = |words: &Words, text: Option<&String>| text.and_then(|text| words.find(text)).unwrap_or(NOTHING);
-        let allowed = |name: &str| {
-            let is = |known: &String| known == name;
-            (request.allow_providers.is_empty() || request.allow_providers.iter().any(is)) && !request.deny_providers.iter().any(is)
-        };
-        let place = |name: &str| request.regions.iter().position(|region| region == name).and_then(|place| u32::try_from(place).ok());
-        Self {
-            made_with: names.version(),
-            resource: number(&names.resources, Some(&request.resource_name)),
-            token: number(&names.tokens, Some(&request.token)),
-            chain: number(&names.chains, request.chain.as_ref()),
-            own_provider: number(&names.providers, request.own_provider.as_ref()),
-            exclusive: request.tenancy == EXCLUSIVE,
-            private: request.data_class == PRIVATE,
-            models: which(&names.models, &|model| {
-                request.models.is_empty() || request.models.iter().any(|wanted| model_matches(wanted, model))
-            }),
-            providers: which(&names.providers, &allowed),
-            data_classes: which(&names.data_classes, &|classes| list(classes).any(|class| class == request.data_class)),
-            tenancies: which(&names.tenancies, &|tenancies| list(tenancies).any(|tenancy| tenancy == request.tenancy)),
-            regions: names.regions.all().map(place).collect(),
-            request,
-        }
+    pub(super) fn new(request: Arc<Request>) -> Self {
+        Self { exclusive: request.tenancy == EXCLUSIVE, request, cards: Vec::new() }
     }
 
-    /// Compares the texts again when there are new ones.
+    /// Compares the texts of cards that are new.
     pub(super) fn refresh(&mut self, names: &Names) {
-        if self.made_with != names.version() {
-            *self = Self::new(self.request.clone(), names);
+        if self.cards.len() < names.cards().len() {
+            let texts = Texts::new(&self.request, names);
+            let new = names.cards()[self.cards.len()..].iter().map(|card| texts.agree(&self.request, card));
+            self.cards.extend(new);
         }
     }
 
     /// What would be held on a class and how it ranks, or the first thing that speaks against its terms.
     pub(super) fn agrees(&self, terms: &Terms) -> Result<Agreed, Reason> {
         let request = &self.request;
-        if request.devices > 0 && self.resource != terms.resource {
-            return Err(Reason::ResourceNotSold);
-        }
-        if request.devices > 0 {
-            if !self.models[terms.model as usize] {
-                return Err(Reason::ModelNotWanted);
-            }
-            if terms.device_memory_bytes < request.device_memory_bytes {
-                return Err(Reason::DeviceMemoryTooSmall);
-            }
-        }
-        if terms.token != self.token {
-            return Err(Reason::TokenNotAccepted);
-        }
-        let on_chain = request.chain.is_some();
-        if if on_chain { !terms.accepts_chain || self.chain == NOTHING || terms.chain != self.chain } else { !terms.accepts_internal } {
-            return Err(Reason::FundingNotAccepted);
-        }
-        if !self.providers[terms.provider as usize] {
-            return Err(Reason::ProviderNotAllowed);
-        }
-        let region = self.regions.get(terms.region as usize).copied().flatten();
-        if !request.regions.is_empty() && region.is_none() {
-            return Err(Reason::RegionNotWanted);
-        }
-        if !self.data_classes[terms.data_classes as usize] || (self.private && terms.provider != self.own_provider) {
-            return Err(Reason::DataClassNotAllowed);
-        }
-        if terms.isolation.is_none_or(|level| level < request.isolation_level) {
-            return Err(Reason::IsolationTooWeak);
-        }
-        if !self.tenancies[terms.tenancies as usize] {
-            return Err(Reason::TenancyNotOffered);
-        }
+        let (region, device_memory_bytes) = self.cards[terms.card as usize]?;
         if terms.reputation < request.min_reputation {
             return Err(Reason::ReputationTooLow);
         }
@@ -140,18 +74,14 @@ impl Wish {
         if request.max_price_per_hour.is_some_and(|most| price > most) {
             return Err(Reason::PriceTooHigh);
         }
-        let rank = Rank { region: region.unwrap_or(u32::MAX), strategy: self.strategy(terms, price), price_units: price.units() };
-        Ok(Agreed { rank, need })
-    }
-
-    fn strategy(&self, terms: &Terms, price: Amount) -> u64 {
         let reputation = u64::from(terms.reputation.min(100));
-        match self.request.strategy {
+        let strategy = match request.strategy {
             Strategy::Cheapest => price.units(),
-            Strategy::Fastest => u64::MAX - terms.device_memory_bytes,
+            Strategy::Fastest => u64::MAX - device_memory_bytes,
             Strategy::Quality => 100 - reputation,
             Strategy::Balanced => price.units() / 200 * (200 - reputation),
-        }
+        };
+        Ok(Agreed { rank: Rank { region, strategy, price_units: price.units() }, need })
     }
 
     fn need(&self, terms: &Terms) -> Need {
@@ -174,6 +104,85 @@ impl Wish {
     }
 }
 
+/// A request's texts compared with all that there are, so that a card is a matter of numbers.
+struct Texts {
+    resource: u32,
+    token: u32,
+    chain: u32,
+    own_provider: u32,
+    /// By number: whether it is acceptable.
+    models: Vec<bool>,
+    providers: Vec<bool>,
+    data_classes: Vec<bool>,
+    tenancies: Vec<bool>,
+    /// By number: its place in the order of preference.
+    regions: Vec<Option<u32>>,
+}
+
+impl Texts {
+    fn new(request: &Request, names: &Names) -> Self {
+        let which = |words: &Words, accepted: &dyn Fn(&str) -> bool| words.all().map(accepted).collect::<Vec<bool>>();
+        let number = |words: &Words, text: Option<&String>| text.and_then(|text| words.find(text)).unwrap_or(NOTHING);
+        let allowed = |name: &str| {
+            let is = |known: &String| known == name;
+            (request.allow_providers.is_empty() || request.allow_providers.iter().any(is)) && !request.deny_providers.iter().any(is)
+        };
+        let place = |name: &str| request.regions.iter().position(|region| region == name).and_then(|place| u32::try_from(place).ok());
+        Self {
+            resource: number(&names.resources, Some(&request.resource_name)),
+            token: number(&names.tokens, Some(&request.token)),
+            chain: number(&names.chains, request.chain.as_ref()),
+            own_provider: number(&names.providers, request.own_provider.as_ref()),
+            models: which(&names.models, &|model| {
+                request.models.is_empty() || request.models.iter().any(|wanted| model_matches(wanted, model))
+            }),
+            providers: which(&names.providers, &allowed),
+            data_classes: which(&names.data_classes, &|classes| list(classes).any(|class| class == request.data_class)),
+            tenancies: which(&names.tenancies, &|tenancies| list(tenancies).any(|tenancy| tenancy == request.tenancy)),
+            regions: names.regions.all().map(place).collect(),
+        }
+    }
+
+    fn agree(&self, request: &Request, card: &Card) -> Result<(u32, u64), Reason> {
+        if request.devices > 0 {
+            if card.resource != self.resource {
+                return Err(Reason::ResourceNotSold);
+            }
+            if !self.models[card.model as usize] {
+                return Err(Reason::ModelNotWanted);
+            }
+            if card.device_memory_bytes < request.device_memory_bytes {
+                return Err(Reason::DeviceMemoryTooSmall);
+            }
+        }
+        if card.token != self.token {
+            return Err(Reason::TokenNotAccepted);
+        }
+        let on_chain = card.accepts_chain && self.chain != NOTHING && card.chain == self.chain;
+        if if request.chain.is_some() { !on_chain } else { !card.accepts_internal } {
+            return Err(Reason::FundingNotAccepted);
+        }
+        if !self.providers[card.provider as usize] {
+            return Err(Reason::ProviderNotAllowed);
+        }
+        let region = self.regions.get(card.region as usize).copied().flatten();
+        if !request.regions.is_empty() && region.is_none() {
+            return Err(Reason::RegionNotWanted);
+        }
+        let elsewhere = request.data_class == PRIVATE && card.provider != self.own_provider;
+        if !self.data_classes[card.data_classes as usize] || elsewhere {
+            return Err(Reason::DataClassNotAllowed);
+        }
+        if card.isolation.is_none_or(|level| level < request.isolation_level) {
+            return Err(Reason::IsolationTooWeak);
+        }
+        if !self.tenancies[card.tenancies as usize] {
+            return Err(Reason::TenancyNotOffered);
+        }
+        Ok((region.unwrap_or(u32::MAX), card.device_memory_bytes))
+    }
+}
+
 /// What one worker holds, at the prices of its place.
 pub(super) fn held(need: Need, prices: &Prices) -> Held {
     Held {
@@ -193,12 +202,14 @@ fn price_per_hour(need: Need, prices: &Prices) -> Option<Amount> {
     let (device, cpu, memory) = (prices.device.nanos_per_hour(), prices.cpu.nanos_per_hour(), prices.memory_gib.nanos_per_hour());
     let usual = device < USUAL_PRICE && cpu < USUAL_PRICE && memory < USUAL_PRICE;
     if usual && need.devices < 1 << 20 && need.cpu_millis < 1 << 40 && need.memory_bytes < 1 << 50 {
-        // In nanos an hour, times a thousand (of a core) times 2^30 (bytes of a GiB): less than 2^115.
-        let devices = u128::from(u64::from(need.devices) * device) * (1_000 << 30);
-        let cpu = (u128::from(need.cpu_millis) * u128::from(cpu)) << 30;
-        let memory = u128::from(need.memory_bytes) * u128::from(memory) * 1_000;
+        // In nanos an hour, times a thousand (of a core) times 2^30 (bytes of a GiB): less than 2^115, so that nothing
+        // wraps, and nothing has to be looked at for wrapping.
+        let times = |quantity: u64, price: u64| u128::from(quantity).wrapping_mul(u128::from(price));
+        let devices = times(u64::from(need.devices), device).wrapping_mul(1_000) << 30;
+        let cpu = times(need.cpu_millis, cpu) << 30;
+        let memory = times(need.memory_bytes, memory).wrapping_mul(1_000);
         // Over a million times 2^30 is over 2^36 and then over 15,625, each rounded up.
-        let over_2_36 = (devices + cpu + memory + ((1 << 36) - 1)) >> 36;
+        let over_2_36 = devices.wrapping_add(cpu).wrapping_add(memory).wrapping_add((1 << 36) - 1) >> 36;
         if let Ok(small) = u64::try_from(over_2_36) {
             return Some(Amount::from_units(small.div_ceil(15_625)));
         }
