@@ -87,8 +87,10 @@ pub enum Funding {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = json!({"observedGeneration": -1})))]
 pub struct EscrowStatus {
+    /// The generation of the spec that this status is about; -1 until we have seen it.
     #[serde(default = "unseen")]
     pub observed_generation: i64,
+    /// Bound: the account on the chain names this tenant. Funded: there is enough in it. Ready: tasks can be paid from it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -96,6 +98,7 @@ pub struct EscrowStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 66))]
     pub tenant: Option<String>,
+    /// The chain's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_id: Option<i64>,
     /// The escrow contract's address.
@@ -127,8 +130,10 @@ pub struct EscrowStatus {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastPost {
+    /// The transaction's hash.
     #[schemars(length(max = 66))]
     pub transaction: String,
+    /// The block that it is in.
     pub block: i64,
 }
 

@@ -73,8 +73,10 @@ pub enum Availability {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = serde_json::json!({"observedGeneration": -1})))]
 pub struct ProviderNodeStatus {
+    /// The generation of the spec that this status is about; -1 until we have seen it.
     #[serde(default = "unseen")]
     pub observed_generation: i64,
+    /// Ready: it takes tasks. Healthy: Kubernetes hears from it. Stalled when a person must act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -101,13 +103,16 @@ impl Default for ProviderNodeStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OfferStatus {
+    /// The extended resource.
     #[schemars(length(max = 253))]
     pub resource_name: String,
+    /// The product's name.
     #[schemars(length(max = 128))]
     pub model: String,
     /// Vouched by the pool's administrator, or Claimed by the node's own labels.
     #[schemars(length(max = 16))]
     pub model_from: String,
+    /// Memory of one device.
     #[schemars(length(max = 32))]
     pub memory: String,
     /// Healthy devices.

@@ -53,7 +53,8 @@ pub struct ProviderPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub region: Option<String>,
-    /// How pods get to the nodes.
+    /// How pods get to the nodes. Direct: the nodes are only ours, and we bind pods to them. Scheduler: they run other
+    /// workloads too, and kube-scheduler binds.
     #[serde(default)]
     pub binding: Binding,
     /// What the administrator vouches for: a kubelet may set any label, so facts that prices hang on stand here.
@@ -112,6 +113,7 @@ pub enum Binding {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [schema::rule_at("matchLabels", "size(self.matchLabels) > 0", "matchLabels must name at least one label: an empty selector would sell every node")]))]
 pub struct NodeSelector {
+    /// Labels that a node must have, all of them.
     #[schemars(schema_with = "crate::task_placement::labels")]
     pub match_labels: BTreeMap<String, String>,
 }
@@ -120,18 +122,21 @@ pub struct NodeSelector {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GpuFacts {
+    /// The extended resource, as its device plugin advertises it.
     #[schemars(length(max = 253), regex(pattern = RESOURCE_NAME_PATTERN))]
     pub resource_name: String,
     /// The product's name, such as NVIDIA-H100-80GB-HBM3.
     #[schemars(length(min = 1, max = 128))]
     pub model: String,
-    /// Memory of one.
+    /// Bytes of memory of one, such as 81559Mi.
     pub memory: Quantity,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Isolation {
+    /// Container: a container, with the security floor of every task. Sandbox: a kernel of its own in user space, such as
+    /// gVisor. VM: a virtual machine.
     pub level: IsolationLevel,
     /// The RuntimeClass that gives it. Default: the node's own runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,16 +155,16 @@ pub struct Pricing {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub resources: Vec<ResourcePrice>,
-    /// A core.
+    /// What a core costs an hour.
     #[serde(default)]
     pub cpu_per_hour: HourlyPrice,
-    /// A GiB of memory.
+    /// What a GiB of memory costs an hour.
     #[serde(default, rename = "memoryGiBPerHour")]
     pub memory_gib_per_hour: HourlyPrice,
-    /// Whether CPU and memory are billed as allocated or as used; used is never above allocated.
+    /// How CPU and memory are billed. Allocated: what the task was given. Used: what it used, never above that.
     #[serde(default)]
     pub basis: PricingBasis,
-    /// The least that a task is billed for, once, and never for a provider's fault.
+    /// The least seconds that a task is billed for, once, and never for a provider's fault.
     #[serde(default)]
     #[schemars(range(min = 0, max = 3_600))]
     pub minimum_seconds: i32,
@@ -175,12 +180,14 @@ pub enum PricingBasis {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourcePrice {
+    /// The extended resource that is priced.
     #[schemars(length(max = 253), regex(pattern = RESOURCE_NAME_PATTERN))]
     pub resource_name: String,
     /// Words of the model's name. Default: every model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub model: Option<String>,
+    /// What one of it costs an hour.
     pub per_hour: HourlyPrice,
 }
 
@@ -210,8 +217,10 @@ impl Pricing {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("default" = serde_json::json!({"observedGeneration": -1})))]
 pub struct ProviderPoolStatus {
+    /// The generation of the spec that this status is about; -1 until we have seen it.
     #[serde(default = "unseen")]
     pub observed_generation: i64,
+    /// Ready: it sells. Stalled when a person must act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

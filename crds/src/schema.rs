@@ -1,7 +1,9 @@
-//! What Kubernetes adds to JSON Schema, as functions that the kinds' attributes call: list types and CEL rules.
+//! What Kubernetes adds to JSON Schema, as functions that the kinds' attributes call: list types and CEL rules; and limits
+//! and defaults in words, since `kubectl explain` shows neither.
 
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Value, json};
+use supercargo_market::money::{AMOUNT_DECIMALS, AMOUNT_PATTERN, PRICE_DECIMALS, PRICE_PATTERN};
 
 /// Rules that a field keeps its value unless the object was suspended, one for each name, so that the message names
 /// the field.
@@ -40,4 +42,168 @@ pub fn conditions(generator: &mut SchemaGenerator) -> Schema {
     schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
     schema.insert("maxItems".into(), json!(16));
     schema
+}
+
+/// Closes each field's text with its default and its limits, as the schema has them: they are written in one place, and
+/// are what people read.
+pub fn explain(schema: &mut Value) {
+    for (_, field) in schema["properties"].as_object_mut().into_iter().flatten() {
+        let facts = facts(field);
+        if let Some(text) = field.get("description").and_then(Value::as_str).filter(|_| !facts.is_empty()) {
+            field["description"] = json!(format!("{text} {}", facts.join(" ")));
+        }
+        explain(field);
+        if field["items"].is_object() {
+            explain(&mut field["items"]);
+        }
+    }
+}
+
+fn facts(field: &Value) -> Vec<String> {
+    let mut facts = Vec::new();
+    let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_f64).map(|number| format!("{number}"));
+    let default = field.get("default").filter(|value| !value.is_object() && !value.is_null());
+    if let Some(value) = default {
+        facts.push(format!("Default: {}.", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+    }
+    match (number(field, "minimum"), number(field, "maximum")) {
+        (Some(least), Some(most)) => facts.push(format!("{least} to {most}.")),
+        (Some(least), None) => facts.push(format!("At least {least}.")),
+        (None, Some(most)) => facts.push(format!("At most {most}.")),
+        (None, None) => {}
+    }
+    // Nobody counts the characters of a quantity or an amount.
+    let decimals =
+        [(AMOUNT_PATTERN, AMOUNT_DECIMALS), (PRICE_PATTERN, PRICE_DECIMALS)].into_iter().find(|(pattern, _)| field["pattern"] == *pattern);
+    let numeric = decimals.is_some() || field.get("x-kubernetes-int-or-string").is_some();
+    if let Some((_, decimals)) = decimals {
+        facts.push(format!("A decimal number in quotes, with up to {decimals} decimals."));
+    }
+    let each = number(&field["items"], "maxLength").map(|length| format!(", each of at most {length} characters"));
+    let ports = number(&field["items"], "minimum").zip(number(&field["items"], "maximum"));
+    let each = each.or_else(|| ports.map(|(least, most)| format!(", each {least} to {most}"))).unwrap_or_default();
+    for (bound, what) in [("maxItems", "items"), ("maxProperties", "entries"), ("maxLength", "characters")] {
+        if let Some(most) = number(field, bound).filter(|_| !numeric) {
+            facts.push(format!("At most {most} {what}{each}."));
+        }
+    }
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ComputeTask, Escrow, ProviderNode, ProviderPool};
+    use kube::CustomResourceExt;
+
+    fn kinds() -> Vec<Value> {
+        let crds = [ComputeTask::crd(), ProviderPool::crd(), ProviderNode::crd(), Escrow::crd()];
+        let schema =
+            |crd| serde_json::to_value(crd).expect("a CRD is plain data")["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
+        crds.map(schema).to_vec()
+    }
+
+    /// Every field of a schema, with its path.
+    fn each(path: &str, schema: &Value, judge: &mut impl FnMut(&str, &Value)) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            judge(&path, field);
+            each(&path, field, judge);
+            each(&path, &field["items"], judge);
+        }
+    }
+
+    #[test]
+    fn every_field_says_what_it_is() {
+        let mut silent = Vec::new();
+        for kind in kinds() {
+            each("", &kind, &mut |path, field| {
+                if field["description"].as_str().is_none_or(|text| text.len() < 8) && ![".spec", ".status"].contains(&path) {
+                    silent.push(path.to_owned());
+                }
+            });
+        }
+        assert_eq!(silent, [""; 0]);
+    }
+
+    #[test]
+    fn every_value_of_an_enumeration_is_told_in_its_fields_text() {
+        let mut untold = Vec::new();
+        for kind in kinds() {
+            each("", &kind, &mut |path, field| {
+                let text = field["description"].as_str().unwrap_or_default();
+                let words = field["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                // Classes of data have no meaning of their own: what each asks of a node is the operator's configuration.
+                untold.extend(
+                    words.filter(|word| !path.ends_with("dataClass") && !text.contains(word)).map(|word| format!("{path}: {word}")),
+                );
+            });
+        }
+        assert_eq!(untold, [""; 0]);
+    }
+
+    #[test]
+    fn every_list_and_map_and_string_has_a_bound_and_every_list_a_type() {
+        let mut unbounded = Vec::new();
+        let mut judge = |path: &str, field: &Value| {
+            let bound = |name: &str| field.get(name).is_some();
+            let conditions = path.contains(".conditions.");
+            let bounded = match field["type"].as_str() {
+                Some("array") => bound("maxItems") && bound("x-kubernetes-list-type"),
+                Some("object") => bound("properties") || bound("maxProperties"),
+                Some("string") => bound("maxLength") || bound("enum") || bound("pattern"),
+                _ => true,
+            };
+            if !bounded && !conditions {
+                unbounded.push(path.to_owned());
+            }
+        };
+        kinds().iter().for_each(|kind| each("", kind, &mut judge));
+        assert_eq!(unbounded, [""; 0]);
+    }
+
+    #[test]
+    fn nothing_that_reaches_the_host_or_the_cluster_is_a_field() {
+        const NEVER: [&str; 12] = [
+            "hostpath",
+            "hostnetwork",
+            "hostpid",
+            "hostipc",
+            "hostport",
+            "privileged",
+            "capabilities",
+            "escalation",
+            "serviceaccount",
+            "procmount",
+            "hostusers",
+            "devices",
+        ];
+        let mut found = Vec::new();
+        let task = &kinds()[0];
+        each("", &task["properties"]["spec"], &mut |path, field| {
+            let name = path.rsplit('.').next().unwrap_or_default().to_lowercase();
+            let own = |word: &&str| name.contains(*word);
+            // Only the Escrow that pays may be another namespace's, and that one has to allow it.
+            let elsewhere = name == "namespace" && path != ".escrowRef.namespace";
+            let open = field["x-kubernetes-preserve-unknown-fields"] == true || field["x-kubernetes-embedded-resource"] == true;
+            if NEVER.iter().any(own) || elsewhere || open {
+                found.push(path.to_owned());
+            }
+        });
+        assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn a_fields_text_ends_with_its_default_and_limits() {
+        let mut schema = json!({ "properties": {
+            "retries": { "description": "How often.", "type": "integer", "default": 0, "minimum": 0, "maximum": 100 },
+            "args": { "description": "Arguments.", "type": "array", "maxItems": 512, "items": { "type": "string", "maxLength": 8192 } },
+            "plain": { "description": "Nothing more.", "type": "boolean" },
+        }});
+        explain(&mut schema);
+        let text = |name: &str| schema["properties"][name]["description"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(text("retries"), "How often. Default: 0. 0 to 100.");
+        assert_eq!(text("args"), "Arguments. At most 512 items, each of at most 8192 characters.");
+        assert_eq!(text("plain"), "Nothing more.");
+    }
 }

@@ -87,7 +87,8 @@ pub struct ComputeTaskSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512), inner(length(max = 8192)), extend("x-kubernetes-list-type" = "atomic"))]
     pub args: Vec<String>,
-    /// Environment variables. Names that begin with SUPERCARGO_ or NVIDIA_ are ours and the device plugin's.
+    /// Environment variables. Names that begin with SUPERCARGO_, PET_ or NVIDIA_ are refused: they are ours, torchrun's and
+    /// the device plugin's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
@@ -129,11 +130,12 @@ pub struct ComputeTaskSpec {
     #[serde(default = "thirty")]
     #[schemars(range(min = 0, max = 3_600))]
     pub grace_period_seconds: i64,
-    /// How many times a failed attempt is followed by another. A provider's faults don't count.
+    /// How many times a failed attempt is followed by another, all from one budget. A provider's faults don't count.
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub retries: i32,
-    /// What happens when the node is lost (300 s without a sign of it).
+    /// What happens when the node is lost (300 s without a sign of it). Retry: another attempt elsewhere, which doesn't
+    /// count as one of the retries. Wait: nothing, until the node comes back.
     #[serde(default)]
     pub on_node_loss: OnNodeLoss,
     /// How long the finished task is kept before it is deleted. Default: until somebody deletes it.
@@ -151,7 +153,8 @@ pub struct ComputeTaskSpec {
     /// Where the task may run, and what is best.
     #[serde(default)]
     pub placement: Placement,
-    /// How much the task's data must be protected. Only nodes vouched or proved for that class are used.
+    /// How much the task's data must be protected. Only nodes vouched or proved for that class are used; Private stays on
+    /// nodes of the Escrow's own provider.
     #[serde(default)]
     pub data_class: DataClass,
     /// What the task may reach. Default: its own gang and nothing else.

@@ -19,11 +19,14 @@ pub struct ObjectName {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [schema::rule("!(has(self.value) && has(self.valueFrom))", "an environment variable has a value or a valueFrom, not both")]))]
 pub struct EnvVar {
+    /// The variable's name: letters, digits and underscores, no digit first.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
+    /// Its value. `$(NAME)` stands for an earlier variable's, and `$$` for a dollar sign. Default: empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32_768))]
     pub value: Option<String>,
+    /// Where its value comes from instead: exactly one of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<EnvSource>,
 }
@@ -33,8 +36,10 @@ pub struct EnvVar {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [schema::rule("has(self.secretKeyRef) != has(self.configMapKeyRef)", "exactly one of secretKeyRef and configMapKeyRef must be given")]))]
 pub struct EnvSource {
+    /// A key of a Secret of this namespace. Until it is there the task does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyRef>,
+    /// A key of a ConfigMap of this namespace. Until it is there the task does not start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeyRef>,
 }
@@ -45,6 +50,7 @@ pub struct KeyRef {
     /// The object's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// The key within it.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
@@ -57,20 +63,26 @@ pub struct KeyRef {
     "exactly one of scratch, persistentVolumeClaim, secret and configMap must be given"
 )]))]
 pub struct Volume {
+    /// The volume's name within this task. `shm` and `supercargo` are ours.
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
     pub name: String,
-    /// An absolute path in the container.
+    /// An absolute path in the container. It overlaps no other volume's, and lies in none of /dev, /proc, /sys,
+    /// /etc/supercargo and /run/secrets.
     #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/[^:]+$"))]
     pub mount_path: String,
     /// Mounts the volume for reading only. Secrets and ConfigMaps always are.
     #[serde(default)]
     pub read_only: bool,
+    /// Disk of the node that is gone when the attempt ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
+    /// A PersistentVolumeClaim of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimSource>,
+    /// A Secret of this namespace, a file for each key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<ObjectName>,
+    /// A ConfigMap of this namespace, a file for each key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ObjectName>,
 }
@@ -78,6 +90,7 @@ pub struct Volume {
 /// Disk of the node that is gone when the attempt ends. It counts inside `resources.ephemeralStorage`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Scratch {
+    /// Bytes, such as 100Gi. The attempt is ended when it writes more.
     pub size: Quantity,
 }
 
@@ -85,6 +98,7 @@ pub struct Scratch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimSource {
+    /// The claim's name. It may be made later: the task waits for it until its start timeout.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
 }
@@ -93,14 +107,15 @@ pub struct ClaimSource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Security {
-    /// Default: the image's user.
+    /// The user's number. Default: the image's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_535))]
     pub run_as_user: Option<i64>,
+    /// The group's number. Default: the image's group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_535))]
     pub run_as_group: Option<i64>,
-    /// The group that volumes are handed to.
+    /// The number of the group that volumes are handed to. Default: they stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65_535))]
     pub fs_group: Option<i64>,
@@ -109,9 +124,11 @@ pub struct Security {
 /// What the task may reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 pub struct Network {
+    /// None: its own gang and what `rules` say. Internet: every public address as well; not the cluster, not its nodes,
+    /// not the cloud's metadata.
     #[serde(default)]
     pub egress: Egress,
-    /// Address ranges that may be reached as well.
+    /// Address ranges that may be reached as well. None of them lies in the node's own or in link-local addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub rules: Vec<NetworkRule>,
@@ -130,9 +147,10 @@ pub enum Egress {
     Internet,
 }
 
+/// An address range that the task may reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkRule {
-    /// An address range such as 203.0.113.0/24.
+    /// An address range such as 203.0.113.0/24: its first address, and how many bits of it count.
     #[schemars(length(min = 3, max = 49))]
     pub cidr: String,
     /// Ports within it. Default: all.
@@ -141,10 +159,13 @@ pub struct NetworkRule {
     pub ports: Vec<i32>,
 }
 
+/// A port of the task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkPort {
+    /// The port's name within this task.
     #[schemars(length(min = 1, max = 15), regex(pattern = LABEL_PATTERN))]
     pub name: String,
+    /// The port that the container listens on.
     #[schemars(range(min = 1, max = 65_535))]
     pub port: i32,
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
+    /// GPUs of one worker. Default: one whole GPU of any model.
     #[serde(default)]
     pub gpu: Gpu,
     /// Cores. Default: the node's share in proportion to the GPUs; 1 for a task without a GPU.
@@ -67,16 +68,17 @@ impl Default for Gpu {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gang {
+    /// How many. Each gets all of `resources`, its number, the count and the leader's address.
     #[schemars(range(min = 1, max = 512))]
     pub workers: i32,
-    /// How long all workers may take to start.
+    /// How long all workers may take to start. It replaces the task's own limit.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 86_400))]
     pub start_timeout_seconds: i64,
-    /// Whose success is the task's.
+    /// Whose success is the task's. All: every worker's. Leader: worker 0's; the others are ended with it.
     #[serde(default)]
     pub success: GangSuccess,
-    /// How near to each other the workers must be.
+    /// How near to each other the workers must be. Any: anywhere. Zone: in one zone. Node: on one node.
     #[serde(default)]
     pub topology: Topology,
 }
@@ -101,12 +103,15 @@ pub enum Topology {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
-    /// What is best among the nodes that may run it.
+    /// What is best among the nodes that may run it. Cheapest: the lowest price. Fastest: the strongest device. Quality:
+    /// the best reputation. Balanced: price weighed with reputation.
     #[serde(default)]
     pub strategy: Strategy,
+    /// Who else may be on the node. Shared: anybody's tasks. Dedicated: tasks of the same Escrow only. Exclusive: nobody;
+    /// the task pays for every GPU that the node sells.
     #[serde(default)]
     pub tenancy: Tenancy,
-    /// The most that one worker may cost an hour, everything included. Default: no limit but the budget.
+    /// The most that one worker may cost an hour, in the Escrow's token, everything included. Default: no limit but the budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_price_per_hour: Option<Money>,
     /// The least reputation of a node, 0 to 100. A newcomer has 50.
@@ -121,9 +126,11 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels")]
     pub node_selector: BTreeMap<String, String>,
+    /// Providers that may or may not be used. Default: all may.
     #[serde(default)]
     pub providers: Providers,
-    /// The weakest isolation that will do.
+    /// The weakest isolation that will do. Container: a container, with the security floor of every task. Sandbox: a kernel
+    /// of its own in user space, such as gVisor. VM: a virtual machine.
     #[serde(default)]
     pub isolation: IsolationLevel,
 }

@@ -68,18 +68,24 @@ impl Default for ComputeTaskStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
+    /// The worker's number, from 0.
     pub worker: i32,
+    /// The Kubernetes node.
     #[schemars(length(max = 253))]
     pub node: String,
+    /// The pool that sells the node.
     #[schemars(length(max = 63))]
     pub pool: String,
+    /// Who is paid.
     #[schemars(length(max = 63))]
     pub provider: String,
+    /// The worker's pod, in the task's namespace.
     #[schemars(length(max = 63))]
     pub pod: String,
     /// What decided.
     #[schemars(length(max = 256))]
     pub because: String,
+    /// What the worker costs an hour, in the Escrow's token.
     pub price_per_hour: Money,
     /// Cores, as given and billed.
     #[schemars(length(max = 32))]
@@ -95,6 +101,7 @@ pub struct Assignment {
 /// One reason to wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waiting {
+    /// The reason, in a word.
     #[schemars(length(max = 64))]
     pub reason: String,
     /// How many nodes it excludes.
@@ -108,12 +115,15 @@ pub struct Waiting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
+    /// The attempt's number: they count up.
     pub index: i32,
+    /// Where it ran.
     #[schemars(length(max = 253))]
     pub node: String,
     /// Succeeded, Failed, ProviderFault, Cancelled, Suspended, TimeLimit or StartTimeout.
     #[schemars(length(max = 32))]
     pub outcome: String,
+    /// What the container exited with, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Seconds that were billed.
@@ -125,6 +135,7 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub message: Option<String>,
+    /// Which image ran, as the node's runtime resolved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub image_digest: Option<String>,
@@ -134,13 +145,16 @@ pub struct Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
+    /// Billed seconds of all attempts.
     pub seconds: i64,
+    /// The same, times the GPUs.
     pub gpu_seconds: i64,
 }
 
 /// What it costs, in the Escrow's token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
+    /// The token that the amounts are in.
     #[schemars(length(max = 12))]
     pub token: String,
     /// Held back for it now.

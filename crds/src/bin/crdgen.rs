@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use supercargo_crds::schema::explain;
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 
 fn main() -> ExitCode {
@@ -54,6 +55,8 @@ fn finished(crd: &CustomResourceDefinition) -> Value {
     let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
     let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     tidy(schema);
+    // Of what people write: what we say of it has limits for the API server's sake alone.
+    explain(&mut schema["properties"]["spec"]);
     schema["properties"]["status"]["default"] = json!({ "observedGeneration": -1 });
     let rules = match kind.as_str() {
         "ComputeTask" => {

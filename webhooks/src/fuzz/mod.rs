@@ -130,10 +130,13 @@ fn review_is_answered(body: &[u8], ends: &Ends) -> Result<(), String> {
     if !allowed && (response["status"]["code"] != 422 || response["status"]["message"].as_str().is_none_or(str::is_empty)) {
         return Err(format!("refused without a word: {text}"));
     }
-    // What is nested too deep for a generic reader has no UID to compare with.
+    // What is nested too deep for a generic reader has no UID to compare with. Ours takes a list for an object as well, in
+    // the order of the fields that it knows.
     let asked = serde_json::from_slice::<Value>(body).unwrap_or_default();
-    if !asked.is_null() && asked["request"]["uid"] != uid {
-        return Err(format!("answers {uid:?} and not {}", asked["request"]["uid"]));
+    let field = |value: &Value, name: &str, index: usize| value.get(name).or_else(|| value.get(index)).cloned().unwrap_or_default();
+    let request = field(&asked, "request", 1);
+    if !asked.is_null() && field(&request, "uid", 0) != uid {
+        return Err(format!("answers {uid:?} and not {}", field(&request, "uid", 0)));
     }
     (serde_json::from_str::<Value>(&text).ok() == Some(answer)).then_some(()).ok_or_else(|| "the answer doesn't read back".to_owned())
 }
