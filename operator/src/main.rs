@@ -1,10 +1,11 @@
 //! `supercargo-operator`: reads its configuration, joins the rooms together and runs until it is told to stop.
 
 use anyhow::{Context, Result};
-use clap::Parser;
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use supercargo_ledger::Ledger;
+use supercargo_operator::books;
 use supercargo_operator::effect::Hands;
 use supercargo_operator::engine::{self, Joints};
 use supercargo_operator::plan::{ChainTerms, Terms};
@@ -21,6 +22,20 @@ struct Arguments {
     /// The configuration file
     #[arg(long, default_value = "/etc/supercargo/config.yaml")]
     config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks, copies and restores the books
+    Books {
+        /// Where the books are; the configuration's by default
+        #[arg(long)]
+        url: Option<String>,
+        #[command(subcommand)]
+        command: books::Command,
+    },
 }
 
 fn main() -> ExitCode {
@@ -35,7 +50,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(arguments)) {
+    let Arguments { config, command } = arguments;
+    let done = runtime.block_on(async {
+        match command {
+            None => run(&config).await,
+            Some(Command::Books { url, command }) => books::run(&config, url, command).await.map(|told| println!("{told}")),
+        }
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -44,10 +66,16 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<()> {
-    let config = Config::read(&arguments.config)?;
+async fn run(config: &Path) -> Result<()> {
+    let config = Config::read(config)?;
     let metrics = telemetry::Metrics::new().context("making metrics")?;
-    let ledger = Ledger::open(&config.database.url).await?;
+    let ledger = match config.database.key()? {
+        Some(key) => Ledger::open_signed(&config.database.url, key).await?,
+        None => {
+            tracing::warn!("nobody signs the journal: database.keyFile is not given");
+            Ledger::open(&config.database.url).await?
+        }
+    };
     let client = kube::Client::try_default().await.context("reaching the API server")?;
     let identity = identity();
     let stop = CancellationToken::new();

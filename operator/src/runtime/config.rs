@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use supercargo_ledger::{JournalKey, KeyError};
 use supercargo_market::fees::FeeSchedule;
 use supercargo_market::money::Amount;
 
@@ -50,8 +51,24 @@ fn default_gpu_resources() -> Vec<String> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Database {
-    /// `sqlite:///var/lib/supercargo/books.db`
+    /// `sqlite:///var/lib/supercargo/books.db`, or `postgres://user@host/database` for several replicas.
     pub url: String,
+    /// The key that signs the journal: 64 hexadecimal digits. Made when there is none. By default beside the SQLite file;
+    /// a journal in PostgreSQL is signed only when this is given.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Database {
+    /// Where the journal's key is, when there is one.
+    pub fn key_path(&self) -> Option<PathBuf> {
+        let beside = || supercargo_ledger::sqlite_path(&self.url).map(|books| supercargo_ledger::sibling(&books, "key"));
+        self.key_file.clone().or_else(beside)
+    }
+
+    pub fn key(&self) -> Result<Option<JournalKey>, KeyError> {
+        self.key_path().as_deref().map(JournalKey::of_file).transpose()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
