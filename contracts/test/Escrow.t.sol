@@ -200,46 +200,4 @@ contract EscrowTest is Base {
         (, payTo,,) = escrow.viewPayee(provider);
         require(payTo == PROVIDER, "taken back");
     }
-
-    // --- Encodings that others build on ---
-
-    function test_the_encodings_equal_the_recorded_vectors() public {
-        string memory json = VM.readFile("vectors/encodings.json");
-        bytes memory rows = abi.encodePacked(
-            _row(uint32(VM.parseJsonUint(json, ".rows.payee1")), uint72(VM.parseJsonUint(json, ".rows.total1"))),
-            _row(uint32(VM.parseJsonUint(json, ".rows.payee2")), uint72(VM.parseJsonUint(json, ".rows.total2")))
-        );
-        require(keccak256(rows) == keccak256(VM.parseJsonBytes(json, ".rows.packed")), "packed rows");
-        bytes32 id = keccak256(
-            abi.encode(
-                keccak256("supercargo.account.v1"),
-                VM.parseJsonUint(json, ".account.chainId"),
-                VM.parseJsonAddress(json, ".account.contract"),
-                VM.parseJsonAddress(json, ".account.payer"),
-                VM.parseJsonBytes32(json, ".account.salt")
-            )
-        );
-        require(id == VM.parseJsonBytes32(json, ".account.id"), "account id");
-        bytes32 domain = keccak256(
-            abi.encode(
-                keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
-                keccak256("Supercargo Escrow"),
-                keccak256("1"),
-                VM.parseJsonUint(json, ".account.chainId"),
-                VM.parseJsonAddress(json, ".account.contract")
-            )
-        );
-        bytes32 row = keccak256(
-            abi.encode(
-                keccak256("Row(bytes32 account,uint32 payee,uint72 total)"),
-                id,
-                VM.parseJsonUint(json, ".rows.payee1"),
-                VM.parseJsonUint(json, ".rows.total1")
-            )
-        );
-        require(
-            keccak256(abi.encodePacked(hex"1901", domain, row)) == VM.parseJsonBytes32(json, ".row.digest"),
-            "row digest"
-        );
-    }
 }

@@ -118,6 +118,32 @@ mod tests {
         (0..count).map(|index| leaf(&GENESIS, &index.to_be_bytes())).collect()
     }
 
+    /// The bytes that the contracts' own tests are held to as well.
+    #[test]
+    fn roots_and_heads_equal_their_recorded_vectors() {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../contracts/vectors/encodings.json")).unwrap();
+        let bytes = |value: &serde_json::Value| hex::decode(&value.as_str().unwrap()[2..]).unwrap();
+        let hash = |value: &serde_json::Value| Hash::try_from(bytes(value)).unwrap();
+
+        let lines = &vectors["lines"];
+        let leaves: Vec<Hash> = (0..3).map(|n| leaf(&hash(&lines["salts"][n]), &bytes(&lines["lines"][n]))).collect();
+        assert_eq!(root(&leaves), hash(&lines["root"]));
+        assert_eq!(root(&leaves[..2]), hash(&lines["firstTwo"]));
+
+        let entry = &vectors["journal"];
+        let payload = bytes(&entry["payload"]);
+        let unsigned = Envelope {
+            journal: entry["name"].as_str().unwrap(),
+            sequence: entry["sequence"].as_u64().unwrap(),
+            previous: hash(&entry["previous"]),
+            kind: entry["kind"].as_str().unwrap(),
+            payload: &payload,
+            signer: None,
+        };
+        assert_eq!(unsigned.hash(), hash(&entry["unsigned"]));
+        assert_eq!(Envelope { signer: Some(hash(&entry["signer"])), ..unsigned }.hash(), hash(&entry["signed"]));
+    }
+
     #[test]
     fn every_part_of_an_entry_is_in_its_hash() {
         let entry = Envelope { journal: "j", sequence: 1, previous: GENESIS, kind: "posting", payload: b"p", signer: None };

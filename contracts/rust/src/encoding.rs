@@ -118,6 +118,8 @@ mod tests {
         let id = account_id(chain, contract, parse(&a["payer"]), parse(&a["salt"]));
         assert_eq!(id, parse::<B256>(&a["id"]));
         assert_eq!(row_digest(chain, contract, id, row(1)), parse::<B256>(&v["row"]["digest"]));
+        let (amount, thaw_end) = (number(&v["release"]["amount"]), v["release"]["thawEnd"].as_u64().unwrap());
+        assert_eq!(release_digest(chain, contract, id, amount, thaw_end), Some(parse(&v["release"]["digest"])));
 
         let t = &v["tenant"];
         let tenant = tenant_id(t["kubeSystemUid"].as_str().unwrap(), t["namespaceUid"].as_str().unwrap(), t["name"].as_str().unwrap());
