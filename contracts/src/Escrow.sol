@@ -46,7 +46,8 @@ contract Escrow is Payers, Settlers, Payees, Cases {
         _fill(funds, record.bounds);
         uint72 spendable = funds.allowance < funds.level ? funds.allowance : funds.level;
         if (funds.balance < spendable) spendable = funds.balance;
-        if (block.timestamp < bounds.frozenUntil) spendable = 0;
+        uint40 haltedUntil = _settlers[funds.settler].haltedUntil;
+        if (block.timestamp < bounds.frozenUntil || block.timestamp < haltedUntil) spendable = 0;
         return AccountView(
             record.payer,
             record.tenant,

@@ -260,16 +260,46 @@ contract CasesTest is Base {
         _eq(collected, total, "to the unit");
     }
 
+    /// A holder with a key, its money, and a permit for the contract to take it.
+    function _permit(uint256 amount) private returns (address holder, uint8 v, bytes32 r, bytes32 s) {
+        uint256 key = 0xB0B;
+        holder = VM.addr(key);
+        token.mint(holder, amount);
+        bytes32 record = keccak256(
+            abi.encode(
+                keccak256("Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"),
+                holder,
+                address(escrow),
+                amount,
+                token.nonces(holder),
+                _now()
+            )
+        );
+        (v, r, s) = VM.sign(key, keccak256(abi.encodePacked(hex"1901", token.DOMAIN_SEPARATOR(), record)));
+    }
+
+    function test_a_permit_pays_without_an_approval_before() public {
+        (address holder, uint8 v, bytes32 r, bytes32 s) = _permit(10e6);
+        VM.prank(holder);
+        escrow.depositWithPermit(account, 10e6, _now(), v, r, s);
+        _eq(escrow.viewAccount(account).balance, 110e6, "paid");
+    }
+
+    function test_a_permit_that_somebody_sent_ahead_still_pays() public {
+        (address holder, uint8 v, bytes32 r, bytes32 s) = _permit(10e6);
+        token.permit(holder, address(escrow), 10e6, _now(), v, r, s);
+        VM.prank(holder);
+        escrow.depositWithPermit(account, 10e6, _now(), v, r, s);
+        _eq(escrow.viewAccount(account).balance, 110e6, "paid");
+    }
+
     function test_a_permit_that_somebody_else_shows_moves_nobody_elses_money() public {
-        token.mint(PAYER, 10e6);
-        VM.prank(PAYER);
-        token.approve(address(escrow), 10e6);
-        (bool ok,) = address(escrow)
-            .call(abi.encodeCall(IEscrow.depositWithPermit, (account, 10e6, _now(), 27, bytes32(0), bytes32(0))));
-        require(!ok, "the payer's approval was spent by another");
-        VM.prank(PAYER);
-        escrow.depositWithPermit(account, 10e6, _now(), 27, 0, 0);
-        _eq(escrow.viewAccount(account).balance, 110e6, "the payer's own");
+        (address holder, uint8 v, bytes32 r, bytes32 s) = _permit(10e6);
+        token.permit(holder, address(escrow), 10e6, _now(), v, r, s);
+        token.mint(STRANGER, 10e6);
+        VM.prank(STRANGER);
+        (bool ok,) = address(escrow).call(abi.encodeCall(IEscrow.depositWithPermit, (account, 10e6, _now(), v, r, s)));
+        require(!ok && token.balanceOf(holder) == 10e6 && token.balanceOf(STRANGER) == 10e6, "nobody paid");
     }
 
     function test_terms_that_leave_no_time_are_refused() public {

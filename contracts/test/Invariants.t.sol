@@ -18,16 +18,31 @@ contract Handler is Base {
     uint256 public feesPaid;
     uint256 public cuts;
     uint256 public refunds;
-    uint256 public frozenAt;
+    mapping(bool byGuardian => uint256) private frozenAt;
+    uint256 private scheduledAt;
+    uint40 public lowestRate = 2000;
+    uint256 public overspent;
+    uint256 public burstFrom;
+    // Where the posted total stood at some times before, to look at any interval and not only the whole.
+    uint256[8] private markAt;
+    uint256[8] private markPosted;
+    uint256 private marks;
+    // Another payer's account, with the same settler and payees.
+    bytes32 public other;
+    address private constant OTHER_PAYER = address(0x0B0E);
+    uint256 public otherDeposited;
+    uint256 public otherFees;
+    uint256 public otherReturned;
     uint256 public loweredEarly;
     uint256 public creditedFrozen;
     uint256 public fell;
-    uint256 public lowerings;
 
     constructor() {
         _prepare(0, type(uint72).max, 500e6, 2000);
         VM.prank(PAYER);
         escrow.appoint(account, GUARDIAN);
+        VM.prank(OTHER_PAYER);
+        other = escrow.open("two", 0, GUARDIAN, IEscrow.Limits(type(uint72).max / 2, 300e6, 1000, settler));
         started = _now();
     }
 
@@ -38,32 +53,133 @@ contract Handler is Base {
     }
 
     function postRow(bool first, uint64 more) external {
-        if (_now() < escrow.viewAccount(account).frozenUntil) return;
+        if (_stopped()) return;
         (uint32 payee, uint72 total) = _affordable(first, more);
-        if (_post(_row(payee, total)) != 0) lastDueAt[payee] = _now() + WINDOW;
+        uint256 dueAt = _dueAt(payee);
+        if (_post(_row(payee, total)) != 0) lastDueAt[payee] = dueAt;
         _look();
     }
 
+    /// A credit is due after its window, or when the case lapses that it joins.
+    function _dueAt(uint32 payee) private view returns (uint256) {
+        uint256 lapsesAt = escrow.viewLane(account, payee).disputedUntil;
+        return lapsesAt != 0 ? lapsesAt : _now() + WINDOW;
+    }
+
+    function _stopped() private view returns (bool) {
+        return _now() < escrow.viewAccount(account).frozenUntil || _halted();
+    }
+
+    function _halted() private view returns (bool) {
+        return _now() < escrow.viewSettler(settler).haltedUntil;
+    }
+
+    function overspend(bool first, uint64 more) external {
+        uint32 payee = first ? provider : platform;
+        uint72 total = escrow.viewLane(account, payee).posted + escrow.viewAccount(account).spendable + 1 + more;
+        (bool ok, bytes memory answer) = _tryPost(_row(payee, total));
+        if (ok && abi.decode(answer, (uint256)) != 0) ++overspent;
+    }
+
+    function claimBoth(uint32 more) external {
+        if (_stopped()) return;
+        (uint32 payee, uint72 total) = _affordable(true, more);
+        uint256 dueAt = _dueAt(payee);
+        uint72 there = escrow.viewLane(account, platform).posted;
+        bytes memory rows = abi.encodePacked(_row(payee, total), _row(platform, there));
+        bytes memory signatures = abi.encodePacked(_signed(payee, total), _signed(platform, there));
+        if (escrow.claimMany(account, rows, signatures) != 0) lastDueAt[payee] = dueAt;
+        _look();
+    }
+
+    function halt() external {
+        uint256 last = escrow.viewSettler(settler).haltedUntil;
+        if (last != 0 && _now() < last + THAW) return;
+        escrow.halt(settler);
+    }
+
+    function releaseThaw() external {
+        IEscrow.AccountView memory seen_ = escrow.viewAccount(account);
+        if (seen_.thawing == 0 || _stopped()) return;
+        (uint8 v, bytes32 r, bytes32 s) = VM.sign(HOT_KEY, escrow.releaseDigest(account, seen_.thawing, seen_.thawEnd));
+        escrow.release(account, abi.encodePacked(r, s, v));
+    }
+
+    // --- The other account: whatever happens to the first, and to it, moves nothing between them ---
+
+    function addOthersMoney(uint64 amount) external {
+        if (amount == 0) return;
+        token.mint(OTHER_PAYER, amount);
+        VM.prank(OTHER_PAYER);
+        token.approve(address(escrow), amount);
+        VM.prank(OTHER_PAYER);
+        escrow.deposit(other, amount);
+        otherDeposited += amount;
+    }
+
+    function postOthersRow(uint64 more) external {
+        if (_halted()) return;
+        uint72 spendable = escrow.viewAccount(other).spendable;
+        uint72 total = escrow.viewLane(other, provider).posted + (spendable == 0 ? 0 : uint72(more) % (spendable + 1));
+        VM.prank(hot);
+        escrow.post(other, _row(provider, total), 0, 0);
+    }
+
+    function disputeOthers(bool answered, uint72 cut) external {
+        IEscrow.LaneView memory now_ = escrow.viewLane(other, provider);
+        if (now_.disputedUntil == 0) {
+            if (now_.mature == now_.posted || escrow.viewAccount(other).balance < CASE_FEE) return;
+            VM.prank(OTHER_PAYER);
+            escrow.dispute(other, provider);
+            otherFees += CASE_FEE;
+        } else if (answered) {
+            cut = cut % (now_.posted - now_.mature + 1);
+            VM.prank(ARBITER);
+            escrow.resolve(other, provider, cut);
+            otherReturned += cut;
+        }
+    }
+
+    function raiseOthers(uint16 more) external {
+        IEscrow.Limits memory limits = escrow.viewAccount(other).limits;
+        if (uint256(limits.burst) + more > type(uint40).max) return;
+        VM.prank(OTHER_PAYER);
+        escrow.raise(other, limits.allowance, limits.burst + more, limits.rate);
+    }
+
+    function otherLane() external view returns (IEscrow.LaneView memory) {
+        return escrow.viewLane(other, provider);
+    }
+
+    function otherFunds() external view returns (IEscrow.AccountView memory) {
+        return escrow.viewAccount(other);
+    }
+
     function repeatRow(bool first) external {
-        if (_now() < escrow.viewAccount(account).frozenUntil) return;
+        if (_stopped()) return;
         uint32 payee = first ? provider : platform;
         _eq(_post(_row(payee, escrow.viewLane(account, payee).posted)), 0, "a repeated row was credited");
     }
 
     function claimRow(bool first, uint64 more) external {
-        if (_now() < escrow.viewAccount(account).frozenUntil) return;
+        if (_stopped()) return;
         (uint32 payee, uint72 total) = _affordable(first, more);
-        IEscrow.LaneView memory lane = escrow.viewLane(account, payee);
-        if (lane.mature < lane.posted && total > lane.posted) return;
-        if (escrow.claim(account, payee, total, _signed(payee, total)) != 0) lastDueAt[payee] = _now() + WINDOW;
+        IEscrow.LaneView memory there = escrow.viewLane(account, payee);
+        bool inWindow = there.mature < there.posted && _now() + WINDOW >= there.maturesAt;
+        if (inWindow && total > there.posted) return;
+        uint256 dueAt = _dueAt(payee);
+        if (escrow.claim(account, payee, total, _signed(payee, total)) != 0) lastDueAt[payee] = dueAt;
         _look();
     }
 
     function collect(bool first) external {
         uint32 payee = first ? provider : platform;
         IEscrow.LaneView memory lane = escrow.viewLane(account, payee);
-        if (lane.mature == lane.withdrawn) return;
-        paid[payee] += escrow.collect(payee, _one());
+        IEscrow.LaneView memory there = escrow.viewLane(other, payee);
+        if (lane.mature == lane.withdrawn && there.mature == there.withdrawn) return;
+        bytes32[] memory both = new bytes32[](2);
+        (both[0], both[1]) = (account, other);
+        paid[payee] += escrow.collect(payee, both);
     }
 
     function dispute(bool first) external {
@@ -103,14 +219,14 @@ contract Handler is Base {
     }
 
     function collectFees() external {
-        if (fees != feesPaid) feesPaid += escrow.collectCaseFees();
+        if (fees + otherFees != feesPaid) feesPaid += escrow.collectCaseFees();
     }
 
     function freeze(bool guard) external {
-        if (frozenAt != 0 && _now() < frozenAt + 3 days + THAW + 1 days) return;
+        if (frozenAt[guard] != 0 && _now() < frozenAt[guard] + 3 days + THAW + 1 days) return;
         VM.prank(guard ? GUARDIAN : PAYER);
         escrow.freeze(account);
-        frozenAt = _now();
+        frozenAt[guard] = _now();
         (bool ok,) = _tryPost(_row(provider, escrow.viewLane(account, provider).posted + 1));
         if (ok) ++creditedFrozen;
     }
@@ -120,15 +236,14 @@ contract Handler is Base {
         limits.rate = rate % (limits.rate + 1);
         VM.prank(PAYER);
         escrow.schedule(account, limits);
-        (bool ok,) = address(escrow).call(abi.encodeCall(IEscrow.applyChange, (account)));
-        if (ok) ++loweredEarly;
+        scheduledAt = _now();
+        if (limits.rate < lowestRate) lowestRate = limits.rate;
     }
 
+    /// At any time, whatever the contract says of when it may.
     function applyLower() external {
-        uint256 applyAt = escrow.viewChange(account).applyAt;
-        if (applyAt == 0 || _now() < applyAt) return;
-        escrow.applyChange(account);
-        ++lowerings;
+        (bool ok,) = address(escrow).call(abi.encodeCall(IEscrow.applyChange, (account)));
+        if (ok && _now() < scheduledAt + THAW) ++loweredEarly;
     }
 
     function _tryPost(bytes memory rows) private returns (bool ok, bytes memory data) {
@@ -147,6 +262,12 @@ contract Handler is Base {
             }
             seen[payee_] = now_;
         }
+        uint256 posted = uint256(escrow.viewLane(account, provider).posted) + escrow.viewLane(account, platform).posted;
+        for (uint256 n; n < marks && n < 8; ++n) {
+            if (posted - markPosted[n] > 500e6 + 2000 * (_now() - markAt[n])) ++burstFrom;
+        }
+        (markAt[marks % 8], markPosted[marks % 8]) = (_now(), posted);
+        ++marks;
     }
 
     function thawSome(uint72 amount) external {
@@ -188,6 +309,10 @@ contract Handler is Base {
 
     function funds() external view returns (IEscrow.AccountView memory) {
         return escrow.viewAccount(account);
+    }
+
+    function change() external view returns (IEscrow.ChangeView memory) {
+        return escrow.viewChange(account);
     }
 
     function paidTo(bool first) external view returns (uint256) {
@@ -248,9 +373,11 @@ contract EscrowInvariants {
     }
 
     function invariant_01_the_contract_holds_exactly_what_it_owes() public view {
-        uint256 owed = handler.funds().balance + handler.fees() - handler.feesPaid();
+        uint256 owed = handler.funds().balance + handler.fees() + handler.otherFees() - handler.feesPaid();
         owed += handler.lane(true).posted - handler.lane(true).withdrawn;
         owed += handler.lane(false).posted - handler.lane(false).withdrawn;
+        owed += handler.otherFunds().balance;
+        owed += handler.otherLane().posted - handler.otherLane().withdrawn;
         require(handler.held() == owed, "solvency");
     }
 
@@ -277,9 +404,9 @@ contract EscrowInvariants {
     function invariant_06_what_a_lane_withdrew_was_paid_or_returned() public view {
         for (uint256 n; n < 2; ++n) {
             uint32 number = handler.payee(n == 0);
-            require(
-                handler.paid(number) + handler.returnedByLane(number) == handler.lane(n == 0).withdrawn, "withdrawn"
-            );
+            uint256 withdrawn = handler.lane(n == 0).withdrawn;
+            if (n == 0) withdrawn += handler.otherLane().withdrawn - handler.otherReturned();
+            require(handler.paid(number) + handler.returnedByLane(number) == withdrawn, "withdrawn");
         }
     }
 
@@ -288,18 +415,18 @@ contract EscrowInvariants {
         require(handler.paidTo(false) == handler.paid(handler.payee(false)), "second");
     }
 
-    function invariant_08_no_more_is_credited_than_burst_and_rate_allow() public view {
-        require(_posted() <= handler.mostThatMayHaveLeft(), "rate");
+    function invariant_08_no_more_is_credited_in_any_interval_than_burst_and_rate_allow() public view {
+        require(_posted() <= handler.mostThatMayHaveLeft(), "since the start");
+        require(handler.burstFrom() == 0, "since some time between");
     }
 
     function invariant_09_what_left_and_what_is_left_is_the_allowance() public view {
         require(handler.funds().limits.allowance + _posted() == type(uint72).max, "allowance");
     }
 
-    function invariant_10_spendable_is_within_balance_burst_and_allowance() public view {
-        IEscrow.AccountView memory seen = handler.funds();
-        require(seen.spendable <= seen.balance && seen.spendable <= seen.limits.burst, "spendable");
-        require(seen.spendable <= seen.limits.allowance, "allowance");
+    function invariant_10_no_more_is_ever_credited_than_is_spendable() public view {
+        require(handler.overspent() == 0, "overspent");
+        require(handler.funds().spendable <= handler.funds().limits.burst, "burst");
     }
 
     function invariant_11_the_payer_gets_back_only_what_it_withdrew() public view {
@@ -307,7 +434,10 @@ contract EscrowInvariants {
     }
 
     function invariant_12_the_arbiter_gets_only_fees() public view {
-        require(handler.arbiterHas() == handler.feesPaid() && handler.feesPaid() <= handler.fees(), "fees");
+        require(
+            handler.arbiterHas() == handler.feesPaid() && handler.feesPaid() <= handler.fees() + handler.otherFees(),
+            "fees"
+        );
     }
 
     function invariant_13_a_cut_never_exceeds_what_was_posted() public view {
@@ -346,10 +476,17 @@ contract EscrowInvariants {
     function invariant_20_a_change_waits_no_longer_than_a_freeze_and_a_thaw() public view {
         (, uint256 thaw,) = handler.terms();
         require(handler.funds().thawEnd <= handler.time() + 3 days + thaw, "thaw");
+        require(handler.change().applyAt <= handler.time() + 3 days + thaw, "change");
     }
 
     function invariant_21_limits_change_only_by_the_payer() public view {
-        require(handler.funds().limits.rate == 2000 || handler.lowerings() != 0, "rate");
+        require(handler.funds().limits.rate <= 2000 && handler.funds().limits.rate >= handler.lowestRate(), "rate");
         require(handler.funds().limits.burst == 500e6, "burst");
+    }
+
+    function invariant_22_an_account_is_changed_by_nothing_that_happens_to_another() public view {
+        uint256 left = handler.otherDeposited() + handler.otherReturned();
+        left -= handler.otherLane().posted + handler.otherFees();
+        require(handler.otherFunds().balance == left, "the other account");
     }
 }

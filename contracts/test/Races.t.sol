@@ -77,6 +77,67 @@ contract RacesTest is Base {
         _eq(escrow.viewLane(account, provider).posted, 0, "no lane without money");
     }
 
+    function test_a_dispute_closes_no_lane_behind_which_a_payer_could_leave() public {
+        _post(_row(provider, 10e6));
+        _dispute();
+        _thaw(80e6);
+        bytes memory signature = _signed(provider, 40e6);
+        _later(THAW - 1);
+        _eq(escrow.claim(account, provider, 40e6, signature), 30e6, "joins the case");
+        _eq(escrow.viewLane(account, provider).mature, 0, "held with the rest");
+        _later(CASE - THAW + 1);
+        _eq(escrow.collect(provider, _one()), 40e6, "and lapses with it");
+    }
+
+    function test_what_joins_a_case_does_so_until_a_window_before_it_lapses() public {
+        _post(_row(provider, 10e6));
+        _dispute();
+        _later(CASE - WINDOW - 1);
+        _eq(_post(_row(provider, 11e6)), 1e6, "joins");
+        _later(1);
+        _eq(_post(_row(provider, 12e6)), 0, "held: it would have no window");
+        _later(WINDOW);
+        _eq(_post(_row(provider, 12e6)), 1e6, "credited when the case has lapsed");
+        _eq(escrow.viewLane(account, provider).mature, 11e6, "in a window of its own");
+    }
+
+    function test_an_arbiter_cuts_what_joined_a_case_and_no_more() public {
+        _post(_row(provider, 10e6));
+        _dispute();
+        _post(_row(provider, 15e6));
+        VM.expectRevert(abi.encodeWithSelector(IEscrow.CutTooLarge.selector, 15e6 + 1, 15e6));
+        VM.prank(ARBITER);
+        escrow.resolve(account, provider, 15e6 + 1);
+        VM.prank(ARBITER);
+        escrow.resolve(account, provider, 15e6);
+        _eq(escrow.viewAccount(account).balance, 100e6 - CASE_FEE, "all of it is back");
+    }
+
+    function test_a_case_ends_when_all_it_holds_is_refunded_and_the_next_credit_has_its_own() public {
+        _post(_row(provider, 1e6));
+        _dispute();
+        VM.prank(PROVIDER);
+        escrow.refund(account, provider, 1e6);
+        VM.expectRevert(abi.encodeWithSelector(IEscrow.NotDisputed.selector, account, provider));
+        VM.prank(ARBITER);
+        escrow.resolve(account, provider, 0);
+        _post(_row(provider, 31e6));
+        _dispute();
+        _eq(escrow.viewLane(account, provider).disputedUntil, _now() + CASE, "its own case");
+    }
+
+    function test_a_stolen_payer_key_uses_up_no_freeze_of_the_guardian() public {
+        VM.prank(PAYER);
+        escrow.freeze(account);
+        _thaw(100e6);
+        _later(3 days + THAW - 1);
+        VM.prank(GUARDIAN);
+        escrow.freeze(account);
+        _later(1);
+        VM.expectRevert(abi.encodeWithSelector(IEscrow.NothingThaws.selector, account));
+        _withdraw();
+    }
+
     function test_a_thaw_ends_not_a_second_early() public {
         _thaw(100e6);
         _later(THAW - 1);

@@ -119,6 +119,23 @@ contract RefusalsTest is Base {
         _eq(seen.haltedUntil, _now() + 12 hours, "halted");
     }
 
+    function test_a_key_that_still_has_its_time_is_not_rotated_away_by_another_rotation() public {
+        bytes memory signature = _signed(provider, 1e6);
+        escrow.rotate(settler, PLATFORM, false);
+        VM.expectRevert(abi.encodeWithSelector(IEscrow.TooEarly.selector, _now() + 7 days));
+        escrow.rotate(settler, STRANGER, false);
+        _eq(escrow.claim(account, provider, 1e6, signature), 1e6, "the first key's row");
+        escrow.rotate(settler, STRANGER, true);
+        require(escrow.viewSettler(settler).previous == address(0), "void at once, when it was stolen");
+    }
+
+    function test_what_a_halted_settler_can_spend_is_nothing() public {
+        escrow.halt(settler);
+        _eq(escrow.viewAccount(account).spendable, 0, "halted");
+        _later(12 hours);
+        _eq(escrow.viewAccount(account).spendable, 50e6, "again");
+    }
+
     function test_no_more_thaws_than_there_is_and_nothing_is_released_that_does_not_thaw() public {
         VM.expectRevert(abi.encodeWithSelector(IEscrow.BalanceTooLow.selector, account, 100e6 + 1, 100e6));
         VM.prank(PAYER);

@@ -92,8 +92,10 @@ contract SymbolicTest is Base {
         assert(lane.posted >= before.posted && lane.mature >= before.mature && lane.withdrawn == before.withdrawn);
         assert(lane.withdrawn <= lane.mature && lane.mature <= lane.posted);
         assert(credited == 0 || lane.posted == total);
-        // Held back is only what raises a lane whose last credit is open; nothing else is left out.
-        assert(held == (total > posted && mature < posted && NOW < uint256(since) + WINDOW));
+        // Held back is only what raises a lane whose last credit is in its window; a case takes what comes in.
+        assert(held == (total > posted && mature < posted && since <= NOW && NOW < uint256(since) + WINDOW));
+        // What joins a case leaves its end and what it left out as they are, and has a window at least.
+        if (credited != 0 && mature < posted && since > NOW) assert(lane.since == since && lane.mature == mature);
         assert(held || total <= posted || lane.posted == total);
     }
 

@@ -16,7 +16,7 @@ pub struct Addresses {
     pub chain_id: u64,
     pub token: Address,
     pub escrow: Address,
-    /// The hash of the code that was deployed: another version of the contract is another contract.
+    /// The hash of the code and the terms that were deployed: with others it is another contract.
     #[serde(default)]
     pub version: B256,
 }
@@ -58,7 +58,7 @@ pub async fn deploy_with(
     terms: Terms,
     file: &Path,
 ) -> Result<Addresses, ChainError> {
-    let (chain_id, version) = (chain.chain_id().await?, keccak256(&Escrow::BYTECODE));
+    let chain_id = chain.chain_id().await?;
     let mut known = read(file)?.filter(|known| known.chain_id == chain_id && token.is_none_or(|token| token == known.token));
     if let Some(there) = &known
         && !chain.has_code(there.escrow).await?
@@ -66,10 +66,7 @@ pub async fn deploy_with(
         // The chain began anew.
         known = None;
     }
-    if let Some(known) = known.as_ref().filter(|known| known.version == version) {
-        return Ok(known.clone());
-    }
-    let token = match token.or(known.map(|known| known.token)) {
+    let token = match token.or(known.as_ref().map(|known| known.token)) {
         Some(token) => token,
         None => create(chain, signer, "deploying the test token", TestToken::BYTECODE.to_vec()).await?,
     };
@@ -84,6 +81,10 @@ pub async fn deploy_with(
         },
     };
     let code = [Escrow::BYTECODE.to_vec(), arguments.abi_encode()].concat();
+    let version = keccak256(&code);
+    if let Some(known) = known.filter(|known| known.version == version) {
+        return Ok(known);
+    }
     let escrow = create(chain, signer, "deploying the escrow contract", code).await?;
     let addresses = Addresses { chain_id, token, escrow, version };
     write(file, &addresses)?;

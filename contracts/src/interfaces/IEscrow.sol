@@ -165,19 +165,19 @@ interface IEscrow {
     function withdraw(bytes32 account) external;
     /// @notice Shortens a thaw to an hour from now, with the settler's signature for exactly this thaw.
     function release(bytes32 account, bytes calldata signature) external;
-    /// @notice Stops crediting for FREEZE and cancels a thaw and a scheduled change. By the payer or its guardian; again only
-    /// a THAW and a day after the last freeze ended, so that neither the settler nor the payer is frozen for ever.
+    /// @notice Stops crediting for FREEZE and cancels a thaw and a scheduled change. By the payer or its guardian; by each
+    /// again only a THAW and a day after its own last freeze ended, so that nobody is frozen for ever.
     function freeze(bytes32 account) external;
-    /// @notice Holds what has not matured in a lane until the arbiter resolves or CASE has passed, when it matures. By the
-    /// payer or its guardian, once for each credit, for CASE_FEE from the account, which the arbiter keeps however it ends.
+    /// @notice Holds what has not matured in a lane until the arbiter resolves or CASE has passed, when it matures, and with
+    /// it what is credited to the lane until a window before that. By the payer or its guardian, once for each credit, for CASE_FEE from the account, which the arbiter keeps however it ends.
     function dispute(bytes32 account, uint32 payee) external;
 
     // --- The settler ---
 
     /// @notice Enrolls the sender as the cold key of a new settler whose hot key is `hot`.
     function enroll(address hot) external returns (uint32 settler);
-    /// @notice Another hot key, by the cold one. Signatures of the one before stay good for seven days unless it was
-    /// compromised.
+    /// @notice Another hot key, by the cold one. Signatures of the one before stay good for seven days, in which there is
+    /// no further rotation, unless it was compromised: then they are void at once.
     function rotate(uint32 settler, address hot, bool compromised) external;
     /// @notice Stops posts and claims for HALT, by the cold key; again only a THAW after the last halt ended.
     function halt(uint32 settler) external;

@@ -151,13 +151,16 @@ abstract contract Payers is Store {
 
     function freeze(bytes32 account) external {
         Account storage record = _onlyPayerOrGuardian(account);
-        uint40 frozenUntil = record.bounds.frozenUntil;
-        if (frozenUntil != 0) {
+        bool byPayer = msg.sender == record.payer;
+        uint40 last = byPayer ? record.payerFrozeUntil : record.guardianFrozeUntil;
+        if (last != 0) {
             // A day more than a thaw, so that a thaw begun in the freeze can be withdrawn before the next one.
-            uint256 next = uint256(frozenUntil) + THAW + 1 days;
+            uint256 next = uint256(last) + THAW + 1 days;
             require(block.timestamp >= next, TooEarly(next));
         }
-        frozenUntil = uint40(block.timestamp) + FREEZE;
+        uint40 frozenUntil = uint40(block.timestamp) + FREEZE;
+        if (byPayer) record.payerFrozeUntil = frozenUntil;
+        else record.guardianFrozeUntil = frozenUntil;
         record.bounds.frozenUntil = frozenUntil;
         // Whoever leaves or lowers does so in time in which the settler can post: a freeze starts that anew.
         record.bounds.thawing = 0;

@@ -19,6 +19,8 @@ abstract contract Settlers is Store {
         if (compromised) {
             (record.previous, record.previousUntil) = (address(0), 0);
         } else {
+            // Only the last key before keeps its time: another must not cut it short.
+            require(block.timestamp >= record.previousUntil, TooEarly(record.previousUntil));
             (record.previous, record.previousUntil) = (record.hot, uint40(block.timestamp) + KEY_OVERLAP);
         }
         record.hot = hot;

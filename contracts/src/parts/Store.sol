@@ -82,6 +82,9 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
         address guardian;
         address nextGuardian;
         uint40 guardianAt;
+        // When the last freeze by either ended or ends: one's freeze uses up nothing of the other's.
+        uint40 payerFrozeUntil;
+        uint40 guardianFrozeUntil;
     }
 
     // One slot. `mature` is what had matured when the lane was last written; the rest of `posted` matures a window after
@@ -133,7 +136,8 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
     }
 
     /// Raises a lane to `total`. A lower or equal total credits nothing: it was credited before. While the lane's last
-    /// credit is in its window or in a case, a higher one has to wait, so that there is one thing at a time to look into.
+    /// credit is in its window, a higher one has to wait, so that there is one thing at a time to look into. A case takes
+    /// what comes in: a lane is never closed for longer than a window, or a payer could leave behind a dispute.
     function _credit(mapping(uint32 => Lane) storage lanes, uint32 payee, uint256 total)
         internal
         returns (bool held, uint256 credit)
@@ -146,13 +150,18 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
         // A lane that was credited before belongs to a payee that is known.
         if (posted == 0) require(payee != 0 && payee <= _lastPayee, UnknownPayee(payee));
         if (total <= posted) return (false, 0);
+        uint256 kept = (word & WITHDRAWN_FIELD) | posted << 72 | block.timestamp << 216;
         unchecked {
             // No sum of 40 bits overflows, and the total is greater.
-            if (uint72(word >> 72) < posted && block.timestamp < (word >> 216) + WINDOW) return (true, 0);
+            if (uint72(word >> 72) < posted) {
+                // Only a case's `since` lies ahead, until a window before it lapses.
+                uint256 since = word >> 216;
+                if (block.timestamp < since) kept = word & ~POSTED_FIELD;
+                else if (block.timestamp < since + WINDOW) return (true, 0);
+            }
             credit = total - posted;
         }
-        // All that was posted has matured.
-        word = total | posted << 72 | (word & WITHDRAWN_FIELD) | block.timestamp << 216;
+        word = kept | total;
         assembly ("memory-safe") {
             sstore(lane.slot, word)
         }
