@@ -80,6 +80,20 @@ on_both! {
         assert_eq!((next.rows.as_slice(), next.amount), ([(1, 10)].as_slice(), units(10)));
     }
 
+    async fn rows_that_the_chain_skips_time_and_again_are_planned_each_time(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let mut posts = std::collections::BTreeSet::new();
+        for block in 0..4 {
+            let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+            assert_eq!((post.rows.as_slice(), post.amount), ([(1, 10), (7, 90)].as_slice(), units(100)));
+            ledger.book_final(fence, &post.id, "0x1", block, &[0, 1]).await.expect("books");
+            assert!(posts.insert(post.id), "each is a post of its own");
+        }
+        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!((balance.posted, balance.owed), (units(0), units(100)));
+    }
+
     async fn a_post_that_is_given_up_is_planned_again_with_all_its_lines(place: Place) {
         let (ledger, fence) = place.books().await;
         ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
