@@ -71,12 +71,16 @@ fn finished(crd: &CustomResourceDefinition) -> Value {
     crd
 }
 
-/// Drops nullability (a null means absent), titles, and formats that the API server doesn't know.
+/// Drops nullability (a null means absent), titles, and formats that the API server doesn't know; and the lines of texts
+/// where the sources break them, since `kubectl explain` breaks them anew.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             object.remove("nullable");
             object.remove("title");
+            if let Some(Value::String(text)) = object.get_mut("description") {
+                *text = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect::<Vec<_>>().join("\n\n");
+            }
             let unknown =
                 matches!(object.get("format").and_then(Value::as_str), Some(format) if !["int32", "int64", "date-time"].contains(&format));
             if unknown {
