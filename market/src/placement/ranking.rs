@@ -72,8 +72,13 @@ impl Best {
         Self { most, best: Vec::new(), came: vec![false; classes], last: None, cut_at: most * 2 }
     }
 
+    /// Whether one of this rank is among the best so far.
+    pub(super) fn has_place_for(&self, rank: Rank) -> bool {
+        self.last.is_none_or(|last| rank <= last)
+    }
+
     pub(super) fn add(&mut self, rank: Rank, class: u32) {
-        if self.last.is_some_and(|last| rank > last) || std::mem::replace(&mut self.came[class as usize], true) {
+        if !self.has_place_for(rank) || std::mem::replace(&mut self.came[class as usize], true) {
             return;
         }
         self.best.push((rank, class));

@@ -74,6 +74,7 @@ pub(super) struct Asker {
 
 impl Asker {
     /// The first thing that speaks against this very node: the same as the filter of whole offers says.
+    #[inline]
     pub(super) fn refuses(&self, slot: &Slot, need: Need, replicas: u32) -> Option<Reason> {
         if let Some(reason) = self.unwanted(slot) {
             return Some(reason);
@@ -88,6 +89,7 @@ impl Asker {
     }
 
     /// Why it would not go there even if nobody else did.
+    #[inline]
     pub(super) fn unwanted(&self, slot: &Slot) -> Option<Reason> {
         let may_have_all = slot.label_bits & self.selector_bits == self.selector_bits;
         if !may_have_all || self.selector.iter().any(|label| slot.labels.binary_search(label).is_err()) {

@@ -45,6 +45,7 @@ impl Catalog {
                 None => wish.agrees(terms),
             };
             if let (true, Ok(agreed), None) = (many, agreed, slot.closed)
+                && ranking.has_place_for(agreed.rank)
                 && agreed.need.fits_in(slot.room)
             {
                 ranking.add(agreed.rank, slot.class);
@@ -154,6 +155,7 @@ impl Catalog {
 }
 
 /// The first thing that speaks against a slot, with what its terms came to.
+#[inline]
 fn refuses(asker: &Asker, slot: &Slot, terms: &Terms, agreed: Result<Agreed, Reason>) -> Option<Reason> {
     match (agreed, slot.closed) {
         (Err(Reason::ResourceNotSold), _) => Some(Reason::ResourceNotSold),
