@@ -83,7 +83,8 @@ impl Market {
         let file = folder.path().join("contracts.json");
         let at = deploy(&chain, &keys[0], None, WINDOW_SECONDS, THAW_SECONDS, &file).await.unwrap();
         assert_eq!(at, deploy(&chain, &keys[0], None, WINDOW_SECONDS, THAW_SECONDS, &file).await.unwrap(), "deployed twice");
-        let other_terms = deploy(&chain, &keys[0], None, WINDOW_SECONDS + 1, THAW_SECONDS, &folder.path().join("contracts.json")).await.unwrap();
+        let other_terms =
+            deploy(&chain, &keys[0], None, WINDOW_SECONDS + 1, THAW_SECONDS, &folder.path().join("contracts.json")).await.unwrap();
         assert_ne!(at.escrow, other_terms.escrow, "other terms are another contract");
         assert_eq!(at.token, other_terms.token, "of the same token");
         let mut market = Self { _anvil: anvil, chain, at, keys, account: B256::ZERO };
