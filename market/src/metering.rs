@@ -56,6 +56,32 @@ pub fn measure(record: &PodRecord) -> Measured {
     }
 }
 
+/// Workers that belong together are billed from the start of the last of them: nothing, if one of them never started. Their
+/// starts are compared by the kubelets' clocks only as far as ours bears them out.
+pub fn measure_together(records: &[Option<PodRecord>]) -> Vec<Option<Measured>> {
+    let start = |record: &PodRecord| {
+        let seen = record.first_running.or(record.terminal);
+        let told = record.started.filter(|&started| started >= EARLIEST && (record.first_running.is_some() || record.finished.is_some()));
+        match (told, seen) {
+            (Some(told), Some(seen)) => Some(told.clamp(record.bound.min(seen), seen)),
+            (None, _) => record.first_running,
+            (told, None) => told,
+        }
+    };
+    let starts: Vec<Option<Second>> = records.iter().map(|record| record.as_ref().and_then(start)).collect();
+    let last = starts.iter().copied().try_fold(Second::MIN, |last, start| Some(last.max(start?)));
+    let alone = records.len() == 1;
+    let one = |(record, start): (&Option<PodRecord>, &Option<Second>)| {
+        let mut measured = measure(record.as_ref()?);
+        if !alone {
+            let early = last.zip(*start).map(|(last, start)| (last - start).unsigned_abs());
+            measured.seconds = early.map_or(0, |early| measured.seconds.saturating_sub(early));
+        }
+        Some(measured)
+    };
+    records.iter().zip(&starts).map(one).collect()
+}
+
 /// Cut to what our clock saw between binding and the end: a longer record is a wrong one.
 fn clamped(record: &PodRecord, started: Second, finished: Second) -> Measured {
     let ran = finished - started;
@@ -108,6 +134,25 @@ mod tests {
         for (name, record, seconds, evidence) in cases {
             let measured = measure(&record);
             assert_eq!((measured.seconds, measured.evidence), (seconds, evidence), "{name}");
+        }
+    }
+
+    #[test]
+    fn workers_are_billed_from_the_start_of_the_last_of_them() {
+        let worker = |start: Second| PodRecord { started: Some(T + start), first_running: Some(T + start + 1), ..record() };
+        let never = PodRecord { started: None, finished: None, first_running: None, ..record() };
+        let ahead = |by: Second, start: Second| PodRecord { started: Some(T + start + by), finished: Some(T + 62 + by), ..worker(start) };
+        let cases: [(&str, Vec<Option<PodRecord>>, Vec<Option<u64>>); 6] = [
+            ("one alone", vec![Some(worker(2))], vec![Some(60)]),
+            ("one of two is late", vec![Some(worker(2)), Some(worker(22))], vec![Some(40), Some(40)]),
+            ("one never starts", vec![Some(worker(2)), Some(never)], vec![Some(0), Some(0)]),
+            ("one was never made", vec![Some(worker(2)), None], vec![Some(0), None]),
+            ("one ends before the other starts", vec![Some(PodRecord { finished: Some(T + 9), ..worker(2) }), Some(worker(22))], vec![Some(0), Some(40)]),
+            ("a clock that is five minutes ahead", vec![Some(ahead(300, 2)), Some(worker(2))], vec![Some(60), Some(59)]),
+        ];
+        for (name, records, seconds) in cases {
+            let measured: Vec<Option<u64>> = measure_together(&records).into_iter().map(|one| one.map(|one| one.seconds)).collect();
+            assert_eq!(measured, seconds, "{name}");
         }
     }
 

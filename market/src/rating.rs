@@ -44,6 +44,12 @@ impl ExactCost {
         Self::amount(self.0.div_ceil(DENOMINATOR))
     }
 
+    /// How often it fits into an amount: for ever when it costs nothing at all.
+    pub fn times_within(self, amount: Amount) -> u64 {
+        let whole = u128::from(amount.units()).saturating_mul(DENOMINATOR);
+        whole.checked_div(self.0).map_or(u64::MAX, |times| u64::try_from(times).unwrap_or(u64::MAX))
+    }
+
     fn amount(units: u128) -> Result<Amount, TooMuch> {
         u64::try_from(units).map(Amount::from_units).map_err(|_| TooMuch)
     }
@@ -73,16 +79,6 @@ pub fn cost(held: &Held, seconds: u64) -> Result<ExactCost, TooMuch> {
 /// Everything included, for an hour: what is compared with a price limit.
 pub fn price_per_hour(held: &Held) -> Result<Amount, TooMuch> {
     cost(held, 3_600)?.reserved()
-}
-
-/// The longest that a budget pays for, in whole seconds. `None` when it costs nothing at all.
-pub fn seconds_for(held: &Held, workers: u32, budget: Amount) -> Result<Option<u64>, TooMuch> {
-    let per_second = cost(held, 1)?.0.checked_mul(u128::from(workers)).ok_or(TooMuch)?;
-    if per_second == 0 {
-        return Ok(None);
-    }
-    let whole = u128::from(budget.units()).checked_mul(DENOMINATOR).ok_or(TooMuch)?;
-    Ok(Some(u64::try_from(whole / per_second).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -142,7 +138,8 @@ mod tests {
         #[test]
         fn a_budget_is_never_overspent_by_the_seconds_it_pays_for(price in 1_u64..10_000_000_000_000, budget in 0_u64..1_000_000_000, workers in 1_u32..64) {
             let held = one_gpu(&Price::from_nanos_per_hour(price).to_string());
-            let seconds = seconds_for(&held, workers, Amount::from_units(budget)).expect("fits").expect("it costs something");
+            let second = cost(&Held { devices: workers, ..held }, 1).expect("fits");
+            let seconds = second.times_within(Amount::from_units(budget));
             let all = cost(&Held { devices: workers, ..held }, seconds).expect("fits").reserved().expect("fits");
             prop_assert!(all.units() <= budget);
         }

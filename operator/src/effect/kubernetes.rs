@@ -5,7 +5,7 @@ use super::EffectError;
 use crate::plan::Effect;
 use crate::watch::{self, now};
 use crate::world::Event;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
@@ -26,11 +26,23 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     match effect {
         Effect::Book(_) => Ok(Vec::new()),
-        Effect::CreatePod(pod) => create_pod(client, *pod).await,
+        Effect::CreatePod { work, service, pod } => {
+            let made = async {
+                if let Some(service) = service {
+                    create_service(client, *service).await?;
+                }
+                create_pod(client, *pod).await
+            };
+            match made.await {
+                // Whoever reads the task's status can mend it: a quota, a limit, a name that is taken.
+                Err(error) if error.needs_a_person() => Err(EffectError::Refused { work, source: Box::new(error) }),
+                made => made,
+            }
+        }
         Effect::DeletePod { namespace, name, uid, grace_seconds } => {
             let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
             let parameters = DeleteParams {
-                grace_period_seconds: Some(grace_seconds),
+                grace_period_seconds: grace_seconds,
                 preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
                 ..DeleteParams::default()
             };
@@ -98,6 +110,15 @@ fn gone_is_fine<T>(written: Result<T, kube::Error>, doing: &'static str) -> Resu
         Ok(object) => Ok(Some(object)),
         Err(error) if is_code(&error, 404) => Ok(None),
         Err(error) => Err(failed(doing)(error)),
+    }
+}
+
+/// A Service of this name that exists already is this Service.
+async fn create_service(client: &Client, service: Service) -> Result<(), EffectError> {
+    let api: Api<Service> = Api::namespaced(client.clone(), service.metadata.namespace.as_deref().unwrap_or_default());
+    match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, &service).await {
+        Err(error) if !is_code(&error, 409) => Err(failed("creating a gang's Service")(error)),
+        _ => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ use kube::Client;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use supercargo_ledger::{Fence, Ledger, LedgerError};
+use supercargo_market::work::WorkId;
 use tokio::sync::mpsc;
 
 const MOST_IN_FLIGHT: usize = 64;
@@ -23,6 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub enum EffectError {
     #[error("{doing}: {source}")]
     Kubernetes { doing: &'static str, source: kube::Error },
+    #[error("{source}")]
+    Refused { work: WorkId, source: Box<EffectError> },
     #[error("booking: {0}")]
     Ledger(#[from] LedgerError),
 }
@@ -30,7 +33,26 @@ pub enum EffectError {
 impl EffectError {
     /// A write that can't succeed as it is: nobody helps by trying again soon.
     fn needs_a_person(&self) -> bool {
-        matches!(self, Self::Kubernetes { source: kube::Error::Api(status), .. } if matches!(status.code, 400 | 403 | 422))
+        let refused = |status: &kube::core::Status| matches!(status.code, 400 | 403 | 422);
+        match self {
+            Self::Kubernetes { source: kube::Error::Api(status), .. } => refused(status),
+            Self::Refused { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// What the world should know of it.
+    fn event(self) -> Option<Event> {
+        match self {
+            Self::Refused { work, source } => {
+                let why = match *source {
+                    Self::Kubernetes { source: kube::Error::Api(status), .. } => status.message.clone(),
+                    other => other.to_string(),
+                };
+                Some(Event::Unmade { work, why })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -101,7 +123,7 @@ impl Executor {
                 let pause = if error.needs_a_person() { pause.max(Duration::from_secs(5)) } else { jittered(pause) };
                 self.paused.insert(done.key.clone(), (Instant::now() + pause, pause));
                 tracing::warn!(key = done.key, %error, pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "an effect failed");
-                Vec::new()
+                error.event().into_iter().collect()
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Escrows: their money goes into the books, and their status says what may be spent and what is missing.
 
 use super::{ChainTerms, Effect, Plan, Terms, status};
-use crate::world::World;
 use crate::world::records::Escrow;
+use crate::world::{Key, World};
 use supercargo_contracts::tenant_id;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::{EscrowStatus, Funding, LastPost};
@@ -11,8 +11,20 @@ use supercargo_ledger::Posting;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
-pub fn plan(world: &World, terms: &Terms, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
-    for escrow in world.escrows.values() {
+pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
+    let mut busy = Vec::new();
+    while let Some(key) = world.todo.escrows.pop() {
+        let before = plan.effects.len() + postings.len();
+        look(world, terms, &key, plan, postings, now);
+        if plan.effects.len() + postings.len() > before {
+            busy.push(key);
+        }
+    }
+    busy.into_iter().for_each(|key| world.todo.escrows.push(key));
+}
+
+fn look(world: &World, terms: &Terms, key: &Key, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
+    if let Some(escrow) = world.escrows.get(key) {
         let tenant = tenant(world, escrow);
         if let Some((funding, funded)) = funded(world, escrow, tenant.as_deref()) {
             let known = world.fundings.get(&funding).map(|(balance, _)| (balance.deposited, balance.withdrawn));

@@ -1,76 +1,67 @@
 //! Taking evidence: an attempt that is over is charged from its pod's record, and what it held back is released, in one
 //! transaction. The pod's task need not exist any more.
 
-use super::Terms;
+use super::{Terms, attempt};
 use crate::world::World;
-use crate::world::records::{Placement, Pod};
+use crate::world::records::{Place, Placement, Pod, Task};
 use supercargo_ledger::{Charge, Posting};
 use supercargo_market::metering::{self, Evidence, Measured, PodRecord};
-use supercargo_market::money::Price;
-use supercargo_market::rating::{self, Held};
-use supercargo_market::work::SegmentId;
+use supercargo_market::rating;
+use supercargo_market::work::{SegmentId, WorkId};
 
 /// A provider's fault is not billed when the attempt was shorter.
 const FAULT_FREE_SECONDS: u64 = 600;
 
-pub fn plan(world: &World, terms: &Terms, postings: &mut Vec<Posting>) {
-    let mut pods: Vec<&Pod> = world.pods.values().filter(|pod| pod.is_over()).collect();
-    pods.sort_by(|one, two| one.uid.cmp(&two.uid));
-    for pod in pods {
-        let Some(ours) = &pod.ours else { continue };
-        let Some(reservation) = world.reservations.get(&ours.work) else { continue };
-        let placement = &reservation.placement;
-        if placement.attempt != ours.attempt || world.is_charged(&ours.work, ours.attempt) {
-            continue;
-        }
-        postings.push(Posting::Charge(charge(pod, placement, terms)));
-        postings.push(Posting::Release { work: ours.work.clone() });
+pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, postings: &mut Vec<Posting>) {
+    let Some(reservation) = world.reservations.get(work) else { return };
+    let placement = &reservation.placement;
+    let workers = world.workers_of(work, placement);
+    if world.is_charged(work, placement.attempt) || !attempt::is_over(task, &workers) {
+        return;
     }
+    let billed = billed(&workers, placement);
+    for ((pod, place), measured) in workers.iter().zip(&placement.workers).zip(billed) {
+        if let (Some(pod), Some(measured)) = (pod, measured) {
+            postings.push(Posting::Charge(charge(work, placement, place, pod, measured, terms)));
+        }
+    }
+    postings.push(Posting::Release { work: work.clone() });
 }
 
-pub fn measured(pod: &Pod, placement: &Placement) -> Measured {
+fn record(pod: &Pod, placement: &Placement) -> PodRecord {
     let bound = pod.ours.as_ref().map_or(placement.bound, |ours| ours.bound.max(placement.bound));
-    let record = PodRecord {
+    PodRecord {
         started: pod.started,
         finished: pod.finished,
         bound,
         first_running: pod.first_running,
         last_alive: pod.last_alive,
         terminal: pod.terminal,
-    };
-    metering::measure(&record)
+    }
 }
 
-/// What is billed of it: nothing of a short attempt that ended by the provider's fault.
-pub fn billed(pod: &Pod, placement: &Placement) -> Measured {
-    let measured = measured(pod, placement);
-    if is_provider_fault(pod) && measured.seconds < FAULT_FREE_SECONDS { Measured { seconds: 0, ..measured } } else { measured }
+/// What is billed of each worker: from the last one's start, and nothing of a short attempt that a provider's fault ended.
+pub fn billed(workers: &[Option<&Pod>], placement: &Placement) -> Vec<Option<Measured>> {
+    let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(pod, placement))).collect();
+    let mut measured = metering::measure_together(&records);
+    let longest = measured.iter().flatten().map(|one| one.seconds).max().unwrap_or_default();
+    if longest < FAULT_FREE_SECONDS && workers.iter().flatten().any(|pod| is_provider_fault(pod)) {
+        measured.iter_mut().flatten().for_each(|one| one.seconds = 0);
+    }
+    measured
 }
 
-fn charge(pod: &Pod, placement: &Placement, terms: &Terms) -> Charge {
-    let measured = billed(pod, placement);
-    let work = supercargo_market::work::WorkId::task(pod.ours.as_ref().map(|ours| ours.work.uid.clone()).unwrap_or_default());
+fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measured: Measured, terms: &Terms) -> Charge {
     Charge {
-        work,
+        work: work.clone(),
         attempt: placement.attempt,
         segment: SegmentId::of_pod(&pod.uid, 0),
         seconds: measured.seconds,
         evidence: measured.evidence,
         // A cost that does not fit was refused when the reservation was made; zero seconds always fit.
-        cost: rating::cost(&held(placement), measured.seconds).unwrap_or_default(),
-        payee: placement.payee,
+        cost: rating::cost(&place.held(), measured.seconds).unwrap_or_default(),
+        payee: place.payee,
         fees: terms.fees.clone(),
-    }
-}
-
-pub fn held(placement: &Placement) -> Held {
-    Held {
-        devices: placement.devices,
-        device_price: Price::from_nanos_per_hour(placement.device_price_nanos),
-        cpu_millis: placement.cpu_millis,
-        cpu_price: Price::from_nanos_per_hour(placement.cpu_price_nanos),
-        memory_bytes: placement.memory_bytes,
-        memory_gib_price: Price::from_nanos_per_hour(placement.memory_price_nanos),
     }
 }
 
@@ -106,7 +97,7 @@ pub fn has_run(pod: &Pod) -> bool {
     pod.first_running.is_some() || pod.started.is_some_and(|started| started > 0)
 }
 
-pub fn evidence_name(evidence: Evidence) -> &'static str {
+pub fn name(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::Record => "Record",
         Evidence::Clamped => "Clamped",

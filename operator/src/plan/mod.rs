@@ -1,16 +1,20 @@
 //! The planner: from what is to what should be done. Pure: the world and the time go in, effects come out. It is asked
 //! again after every event and says the same until the world shows that it was done.
 
+mod attempt;
 mod escrow;
 mod evidence;
+mod gang;
 mod node;
+mod outcome;
 mod place;
 mod pod;
 mod status;
 mod task;
+mod waiting;
 
 use crate::world::World;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use std::fmt;
 use supercargo_crds::escrow::EscrowStatus;
 use supercargo_crds::node::ProviderNodeStatus;
@@ -18,18 +22,25 @@ use supercargo_crds::pool::ProviderPoolStatus;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_ledger::Posting;
 use supercargo_market::fees::FeeSchedule;
+use supercargo_market::work::WorkId;
 
 /// One thing to do. All of them can be done twice.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Everything for the books of one pass: one transaction.
     Book(Vec<Posting>),
-    CreatePod(Box<Pod>),
+    /// A worker's pod; before it the Service that its gang's workers find each other by.
+    CreatePod {
+        work: WorkId,
+        service: Option<Box<Service>>,
+        pod: Box<Pod>,
+    },
     DeletePod {
         namespace: String,
         name: String,
         uid: String,
-        grace_seconds: u32,
+        /// The pod's own when it is not given.
+        grace_seconds: Option<u32>,
     },
     /// The books have the pod's facts: its finalizer goes.
     FreePod {
@@ -71,7 +82,7 @@ impl Effect {
     pub fn key(&self) -> String {
         match self {
             Self::Book(_) => "books".to_owned(),
-            Self::CreatePod(pod) => format!(
+            Self::CreatePod { pod, .. } => format!(
                 "pod/{}/{}",
                 pod.metadata.namespace.as_deref().unwrap_or_default(),
                 pod.metadata.name.as_deref().unwrap_or_default()
@@ -88,7 +99,7 @@ impl Effect {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Book(_) => "book",
-            Self::CreatePod(_) => "create_pod",
+            Self::CreatePod { .. } => "create_pod",
             Self::DeletePod { .. } => "delete_pod",
             Self::FreePod { .. } => "free_pod",
             Self::WriteTask { .. } => "write_task",
@@ -138,6 +149,10 @@ impl Plan {
     fn wake_at(&mut self, at: i64) {
         self.wake = Some(self.wake.map_or(at, |known| known.min(at)));
     }
+
+    fn wake_at_next(&mut self, at: Option<i64>) {
+        at.into_iter().for_each(|at| self.wake_at(at));
+    }
 }
 
 /// One pass over the world.
@@ -146,9 +161,7 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     let mut postings = Vec::new();
     node::plan(world, &mut plan, now);
     escrow::plan(world, terms, &mut plan, &mut postings, now);
-    evidence::plan(world, terms, &mut postings);
-    task::plan(world, &mut plan, &mut postings, now);
-    pod::plan(world, &mut plan);
+    task::plan(world, terms, &mut plan, &mut postings, now);
     if !postings.is_empty() {
         plan.effects.insert(0, Effect::Book(postings));
     }

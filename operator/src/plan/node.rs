@@ -10,17 +10,43 @@ use supercargo_crds::names::node_condition::{HEALTHY, READY};
 use supercargo_crds::node::{Availability, OfferStatus, ProviderNodeStatus};
 use supercargo_crds::pool::ProviderPoolStatus;
 
-pub fn plan(world: &World, plan: &mut Plan, now: i64) {
+pub fn plan(world: &mut World, plan: &mut Plan, now: i64) {
+    while let Some(node) = world.todo.node_alarms.pop_due(now) {
+        world.todo.nodes.push(node);
+    }
+    if world.todo.pools {
+        world.todo.pools = pools(world, plan, now);
+    }
+    let mut busy = Vec::new();
+    while let Some(name) = world.todo.nodes.pop() {
+        let offers = world.offers_of(&name);
+        world.market.offer(&name, &offers);
+        let Some(provided) = world.provider_node_of(&name) else { continue };
+        let next = node_status(world, provided, &world.devices_taken(&name), now);
+        if differs(&provided.status, &next) {
+            plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next) });
+            busy.push(name);
+        }
+    }
+    busy.into_iter().for_each(|name| world.todo.nodes.push(name));
+    plan.wake_at_next(world.todo.node_alarms.next());
+}
+
+/// Which pool has which node. Whether anything is to be written.
+fn pools(world: &World, plan: &mut Plan, now: i64) -> bool {
+    let before = plan.effects.len();
     let mut pools: Vec<&Pool> = world.pools.values().collect();
     pools.sort_by(|one, two| (one.created, &one.name).cmp(&(two.created, &two.name)));
     let mut owner: BTreeMap<&str, &Pool> = BTreeMap::new();
     let mut lost: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for pool in &pools {
         for node in world.nodes.values().filter(|node| selects(pool, node)) {
             if owner.contains_key(node.name.as_str()) {
                 lost.entry(&pool.name).or_default().push(&node.name);
             } else {
                 owner.insert(&node.name, pool);
+                *counts.entry(&pool.name).or_default() += 1;
             }
         }
     }
@@ -30,21 +56,14 @@ pub fn plan(world: &World, plan: &mut Plan, now: i64) {
             plan.effects.push(Effect::ApplyNode { name: (*node).to_owned(), pool: pool.name.clone() });
         }
     }
-    let taken = world.taken();
-    for provided in world.provider_nodes.values() {
-        let used = taken.get(provided.spec.node_name.as_str()).map(|used| &used.0.devices);
-        let next = node_status(world, provided, used, now);
-        if differs(&provided.status, &next) {
-            plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next) });
-        }
-    }
     for pool in pools {
-        let count = owner.values().filter(|found| found.name == pool.name).count();
+        let count = counts.get(pool.name.as_str()).copied().unwrap_or_default();
         let next = pool_status(pool, count, lost.get(pool.name.as_str()).map_or(&[], Vec::as_slice), now);
         if next != pool.status {
             plan.effects.push(Effect::WritePool { name: pool.name.clone(), status: Box::new(next) });
         }
     }
+    plan.effects.len() > before
 }
 
 fn selects(pool: &Pool, node: &Node) -> bool {
@@ -62,7 +81,7 @@ fn differs(before: &ProviderNodeStatus, next: &ProviderNodeStatus) -> bool {
     without_free(before) != without_free(next)
 }
 
-fn node_status(world: &World, provided: &ProviderNode, used: Option<&BTreeMap<String, u64>>, now: i64) -> ProviderNodeStatus {
+fn node_status(world: &World, provided: &ProviderNode, used: &BTreeMap<String, u64>, now: i64) -> ProviderNodeStatus {
     let mut next = provided.status.clone();
     next.observed_generation = provided.generation;
     next.reputation = Some(50);
@@ -83,14 +102,14 @@ fn node_status(world: &World, provided: &ProviderNode, used: Option<&BTreeMap<St
     next
 }
 
-fn offers(world: &World, provided: &ProviderNode, node: &Node, used: Option<&BTreeMap<String, u64>>) -> Vec<OfferStatus> {
+fn offers(world: &World, provided: &ProviderNode, node: &Node, used: &BTreeMap<String, u64>) -> Vec<OfferStatus> {
     let Some(pool) = world.pools.get(&provided.spec.pool) else { return Vec::new() };
     let sold = world.sold_resources(node, &pool.spec);
     sold.into_iter()
         .map(|resource| {
             let (model, memory, model_from) = model_of(node, &pool.spec, resource);
             let count = node.devices.get(resource).copied().unwrap_or_default();
-            let free = count.saturating_sub(used.and_then(|used| used.get(resource)).copied().unwrap_or_default());
+            let free = count.saturating_sub(used.get(resource).copied().unwrap_or_default());
             OfferStatus {
                 resource_name: resource.to_owned(),
                 model,

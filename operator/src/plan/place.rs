@@ -1,20 +1,27 @@
-//! Deciding where a task goes, what is held back for it, and in which words it waits.
+//! Bringing tasks to the market: what each asks for, what is held back for the place that it gets, and in which words it
+//! waits.
 
 use crate::world::World;
 use crate::world::free::isolation_rank;
-use crate::world::records::{Placement, Task};
-use supercargo_crds::task::Strategy as Wanted;
+use crate::world::market::Decision;
+use crate::world::records::{Place, Placement, Task};
+use std::sync::Arc;
+use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_ledger::Posting;
 use supercargo_market::money::Amount;
-use supercargo_market::placement::{self, Assignment, Offer, Request, Strategy};
-use supercargo_market::rating::{self, Held};
-use supercargo_market::work::FundingId;
+use supercargo_market::placement::{Assignment, Reason, Request, Strategy, Topology, Waiting};
+use supercargo_market::rating::{self, ExactCost, TooMuch};
+use supercargo_market::work::{FundingId, WorkId};
 
 /// Longer than a kubelet takes from the end of the grace period to the record of the end.
 pub const KILL_LATENCY_SECONDS: u64 = 10;
 /// A budget that pays for less is too small to start with.
 const LEAST_SECONDS: u64 = 60;
 pub const DEFAULT_STORAGE_BYTES: u64 = 1 << 30;
+/// A place that the books have not heard of for so long is looked for again.
+const STALE_SECONDS: i64 = 30;
+/// Who found no money tries again when there is more, and at least so often.
+const SHORT_SECONDS: i64 = 60;
 
 /// Why a task waits, for its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,13 +49,12 @@ pub struct Payer {
 
 /// The escrow that pays, or what is missing.
 pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
-    let reference = &task.spec.escrow_ref;
-    let namespace = reference.namespace.as_ref().unwrap_or(&task.namespace);
-    let name = format!("{namespace}/{}", reference.name);
-    let Some(escrow) = world.escrows.get(&(namespace.clone(), reference.name.clone())) else {
+    let key = task.payer();
+    let name = format!("{}/{}", key.0, key.1);
+    let Some(escrow) = world.escrows.get(&key) else {
         return Err(Wait::new("EscrowNotFound", format!("there is no Escrow {name}")));
     };
-    if *namespace != task.namespace && !escrow.spec.allowed_namespaces.contains(&task.namespace) {
+    if key.0 != task.namespace && !escrow.spec.allowed_namespaces.contains(&task.namespace) {
         return Err(Wait::new(
             "EscrowNotAllowed",
             format!("Escrow {name} does not list namespace {} in allowedNamespaces", task.namespace),
@@ -61,11 +67,13 @@ pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
     let Some((funding, available)) = funding else {
         return Err(Wait::new("EscrowNotReady", format!("Escrow {name} is not in the books yet")));
     };
+    let available = available.saturating_sub(world.market.committed(&funding));
     let chain = escrow.spec.account_id.as_ref().and(escrow.spec.chain.clone());
     Ok(Payer { funding, chain, token: escrow.spec.token.clone(), available, own_provider: escrow.spec.provider.clone() })
 }
 
-fn request(task: &Task, payer: &Payer, excluded_nodes: Vec<String>) -> Request {
+/// What one worker asks of a node.
+fn request(task: &Task, payer: &Payer, max_price_per_hour: Option<Amount>, excluded_nodes: Vec<String>) -> Request {
     let spec = &task.spec;
     let units = |quantity: &Option<supercargo_crds::Quantity>| quantity.as_ref().and_then(|found| found.units().ok());
     Request {
@@ -90,7 +98,7 @@ fn request(task: &Task, payer: &Payer, excluded_nodes: Vec<String>) -> Request {
         tenancy: spec.placement.tenancy.name().to_owned(),
         data_class: spec.data_class.name().to_owned(),
         isolation_level: isolation_rank(spec.placement.isolation),
-        max_price_per_hour: spec.placement.max_price_per_hour.map(|most| most.0),
+        max_price_per_hour,
         min_reputation: u8::try_from(spec.placement.min_reputation).unwrap_or(100),
         regions: spec.placement.regions.clone(),
         node_selector: spec.placement.node_selector.clone(),
@@ -109,118 +117,212 @@ pub fn storage_bytes(task: &Task) -> u64 {
     asked.unwrap_or_else(|| scratch.saturating_add(DEFAULT_STORAGE_BYTES))
 }
 
-/// How long it may run and what is held back for that, within the rest of its budget.
-fn terms(task: &Task, held: &Held, left: Amount) -> Result<(u64, Amount), Wait> {
-    let too_much = |_| Wait::new("PriceTooHigh", "it would cost more than can be paid");
-    let after = task.spec.grace_period_seconds.unsigned_abs() + KILL_LATENCY_SECONDS;
-    let limit = task.spec.time_limit_seconds.unsigned_abs();
-    let worst = rating::cost(held, limit + after).and_then(|cost| cost.reserved()).map_err(too_much)?;
-    if worst <= left {
-        return Ok((limit, worst));
-    }
-    let seconds = rating::seconds_for(held, 1, left).map_err(too_much)?.unwrap_or(limit + after);
-    let run = seconds.saturating_sub(after).min(limit);
-    if run < LEAST_SECONDS.min(limit) {
-        let message =
-            format!("the {left} that is left of the budget pays for {run} s after the grace period; {LEAST_SECONDS} s are the least");
-        return Err(Wait::new("BudgetTooSmall", message));
-    }
-    Ok((run, left))
+/// From the end of a run to the record of it.
+fn after_seconds(task: &Task) -> u64 {
+    task.spec.grace_period_seconds.unsigned_abs() + KILL_LATENCY_SECONDS
 }
 
-/// What has been spent of a task's budget.
-pub fn charged(world: &World, task: &Task) -> Amount {
-    world.works.get(&task.work()).map(|balance| balance.charged).unwrap_or_default()
+/// How long its workers may take to start.
+pub fn start_timeout_seconds(task: &Task) -> i64 {
+    task.spec.gang.as_ref().map_or(task.spec.start_timeout_seconds, |gang| gang.start_timeout_seconds)
 }
 
-/// A place for the task's next attempt, as a posting; or why it waits.
-pub fn place(world: &World, offers: &[Offer], task: &Task, now: i64) -> Result<(Posting, Placement), Vec<Wait>> {
-    let payer = payer(world, task).map_err(|wait| vec![wait])?;
-    let before = world.latest.get(&task.work());
-    let excluded = excluded(task);
-    // Elsewhere first; but where there is no other place the same one gets another chance.
-    let assignment = choose(offers, task, &payer, excluded).or_else(|waits| {
-        let only_that = waits.iter().any(|wait| wait.reason == placement::Reason::FailedThereBefore.name());
-        if only_that { choose(offers, task, &payer, Vec::new()) } else { Err(waits) }
-    })?;
-    let left = task.spec.budget.0.saturating_sub(charged(world, task));
-    let (run_seconds, amount) = terms(task, &assignment.held, left).map_err(|wait| vec![wait])?;
-    if amount > payer.available {
-        let message = format!("{amount} has to be held back and {} is available in the Escrow", payer.available);
-        return Err(vec![Wait::new("EscrowTooLow", message)]);
+pub fn workers(task: &Task) -> u32 {
+    task.spec.gang.as_ref().map_or(1, |gang| gang.workers.unsigned_abs().max(1))
+}
+
+/// What is left of its budget.
+fn left(world: &World, task: &Task) -> Amount {
+    let charged = world.works.get(&task.work()).map(|balance| balance.charged).unwrap_or_default();
+    task.spec.budget.0.saturating_sub(charged)
+}
+
+/// The least that it must be able to run for.
+fn least_seconds(task: &Task) -> u64 {
+    LEAST_SECONDS.min(task.spec.time_limit_seconds.unsigned_abs())
+}
+
+/// The most that a worker may cost an hour for the budget to pay for the least that is worth starting.
+fn affordable(task: &Task, left: Amount) -> Amount {
+    let seconds = u128::from(least_seconds(task) + after_seconds(task)) * u128::from(workers(task));
+    Amount::from_units(u64::try_from(u128::from(left.units()) * 3_600 / seconds).unwrap_or(u64::MAX))
+}
+
+/// What the task asks of the market, or what it waits for before it may ask.
+pub fn wish(world: &World, task: &Task, now: i64) -> Result<Waiting, Wait> {
+    let payer = payer(world, task)?;
+    let work = task.work();
+    if let Some(amount) = world.market.short_of(&payer.funding, &work, now) {
+        return Err(too_low(amount, payer.available));
     }
-    let attempt = before.map_or(0, |placement| placement.attempt + 1);
-    let failures = before.map_or(0, |placement| placement.failures);
-    let placement = placement(world, task, &payer, &assignment, attempt, failures, run_seconds, now);
-    let detail = serde_json::to_string(&placement).map_err(|error| vec![Wait::new("Internal", error.to_string())])?;
-    let posting = Posting::Reserve { work: task.work(), funding: payer.funding, amount, detail };
-    Ok((posting, placement))
-}
-
-/// Nodes where an attempt of it ended by the node's own fault.
-fn excluded(task: &Task) -> Vec<String> {
-    task.status.attempts.iter().filter(|attempt| attempt.outcome == "ProviderFault").map(|attempt| attempt.node.clone()).collect()
-}
-
-fn choose(offers: &[Offer], task: &Task, payer: &Payer, excluded: Vec<String>) -> Result<Assignment, Vec<Wait>> {
-    if offers.is_empty() {
-        return Err(vec![Wait::new("NoProvider", "no ProviderPool sells a node here")]);
-    }
-    placement::choose(offers, &request(task, payer, excluded)).map_err(|refused| {
-        // A node that sells what is asked for sells other things too: of those nobody wants to hear.
-        let others = refused.iter().any(|one| one.reason != placement::Reason::ResourceNotSold);
-        let told = refused.into_iter().filter(|one| !others || one.reason != placement::Reason::ResourceNotSold);
-        let wait = |one: placement::Refused| Wait {
-            reason: one.reason.name().to_owned(),
-            nodes: i32::try_from(one.nodes).unwrap_or(i32::MAX),
-            example: one.example,
-        };
-        told.map(wait).collect()
+    let asked = task.spec.placement.max_price_per_hour.map(|most| most.0);
+    let affordable = world.market.is_frugal(&work).then(|| affordable(task, left(world, task)));
+    let excluded = if world.market.goes_anywhere(&work) { Vec::new() } else { failed_on(task) };
+    let request = request(task, &payer, asked.into_iter().chain(affordable).min(), excluded);
+    let most = task.spec.time_limit_seconds.saturating_add_unsigned(after_seconds(task)).saturating_add(start_timeout_seconds(task));
+    Ok(Waiting {
+        id: task.uid.clone(),
+        request: Arc::new(request),
+        priority: task.spec.priority,
+        created: task.created,
+        workers: workers(task),
+        topology: match task.spec.gang.as_ref().map(|gang| gang.topology).unwrap_or_default() {
+            Near::Any => Topology::Any,
+            Near::Zone => Topology::Zone,
+            Near::Node => Topology::Node,
+        },
+        seconds: most,
     })
 }
 
-#[allow(clippy::too_many_arguments, reason = "a record is filled from what was decided, field by field")]
-fn placement(
-    world: &World,
-    task: &Task,
-    payer: &Payer,
-    chosen: &Assignment,
-    attempt: u32,
-    failures: u32,
-    run_seconds: u64,
-    now: i64,
-) -> Placement {
-    let pool = world.pools.get(&chosen.pool);
-    let payee = pool.and_then(|pool| pool.spec.payee).and_then(|payee| u32::try_from(payee).ok());
-    Placement {
+/// Nodes where an attempt of it ended by the node's own fault.
+fn failed_on(task: &Task) -> Vec<String> {
+    let failed = task.status.attempts.iter().filter(|attempt| attempt.outcome == "ProviderFault");
+    let mut nodes: Vec<String> = failed.map(|attempt| attempt.node.clone()).collect();
+    nodes.sort();
+    nodes.dedup();
+    nodes
+}
+
+fn too_low(amount: Amount, available: Amount) -> Wait {
+    Wait::new("EscrowTooLow", format!("{amount} has to be held back and {available} is available in the Escrow"))
+}
+
+/// One look of the market at all who wait. Whether anything came of it that has to be looked at.
+pub fn assign(world: &mut World, now: i64) -> bool {
+    let brought = world.market.assign(now);
+    let any = !brought.placed.is_empty() || !brought.waiting.is_empty();
+    for (work, assignments) in brought.placed {
+        if !decide(world, &work, &assignments, now) {
+            world.market.undo(&work);
+        }
+        world.todo.works.push(work);
+    }
+    for work in brought.waiting {
+        // Elsewhere first; but where there is no other place the same one gets another chance.
+        let failed_there = |one: &supercargo_market::placement::Refused| one.reason == Reason::FailedThereBefore;
+        if world.market.reasons(&work).is_some_and(|reasons| reasons.iter().any(failed_there)) {
+            world.market.go_anywhere(&work);
+        }
+        world.todo.works.push(work);
+    }
+    any
+}
+
+/// Takes a place, if there is money for it.
+fn decide(world: &mut World, work: &WorkId, assignments: &[Assignment], now: i64) -> bool {
+    let Some(task) = world.task_of(work).cloned() else { return false };
+    let Ok(payer) = payer(world, &task) else { return false };
+    let Ok((run_seconds, amount)) = terms(&task, assignments, left(world, &task)) else {
+        world.market.be_frugal(work);
+        return false;
+    };
+    if amount > payer.available {
+        world.market.is_short(&payer.funding, work.clone(), amount, now + SHORT_SECONDS);
+        world.todo.alarms.set(now + SHORT_SECONDS, work.clone());
+        return false;
+    }
+    let attempt = world.latest.get(work).map_or(0, |placement| placement.attempt + 1);
+    let placement = Placement {
         attempt,
-        failures,
         namespace: task.namespace.clone(),
         task: task.name.clone(),
+        token: payer.token.clone(),
+        tenancy: task.spec.placement.tenancy.name().to_owned(),
+        resource_name: task.spec.resources.gpu.resource_name.clone(),
+        run_seconds,
+        hold_seconds: start_timeout_seconds(&task).unsigned_abs() + run_seconds + after_seconds(&task),
+        bound: now,
+        workers: (0..).zip(assignments).map(|(worker, chosen)| place(world, &task, &payer, chosen, attempt, worker)).collect(),
+    };
+    world.market.decide(work.clone(), Decision { funding: payer.funding, amount, placement, at: now });
+    true
+}
+
+/// Asks the books for what was decided. `false`: nothing is.
+pub fn reserve(world: &World, work: &WorkId, postings: &mut Vec<Posting>) -> bool {
+    let Some(decision) = world.market.decision(work) else { return false };
+    // Its own types can't fail to be written as JSON.
+    let detail = serde_json::to_string(&decision.placement).unwrap_or_default();
+    postings.push(Posting::Reserve { work: work.clone(), funding: decision.funding.clone(), amount: decision.amount, detail });
+    true
+}
+
+/// A decision that the books have not heard of for too long is none.
+pub fn is_stale(decision: &Decision, now: i64) -> bool {
+    now >= decision.at + STALE_SECONDS
+}
+
+/// How long it may run and what is held back for that, within the rest of its budget.
+fn terms(task: &Task, assignments: &[Assignment], left: Amount) -> Result<(u64, Amount), TooMuch> {
+    let all = |seconds: u64| {
+        let costs = assignments.iter().map(|assignment| rating::cost(&assignment.held, seconds));
+        costs.into_iter().try_fold(ExactCost::default(), |sum, cost| sum.checked_add(cost?))
+    };
+    let after = after_seconds(task);
+    let limit = task.spec.time_limit_seconds.unsigned_abs();
+    let worst = all(limit + after)?.reserved()?;
+    if worst <= left {
+        return Ok((limit, worst));
+    }
+    let run = all(1)?.times_within(left).saturating_sub(after).min(limit);
+    if run < least_seconds(task) { Err(TooMuch) } else { Ok((run, left)) }
+}
+
+fn place(world: &World, task: &Task, payer: &Payer, chosen: &Assignment, attempt: u32, worker: u32) -> Place {
+    let pool = world.pools.get(&chosen.pool);
+    let payee = pool.and_then(|pool| pool.spec.payee).and_then(|payee| u32::try_from(payee).ok());
+    Place {
         node: chosen.node.clone(),
         pool: chosen.pool.clone(),
         provider: pool.map(|pool| pool.spec.provider.clone()).unwrap_or_default(),
-        pod: pod_name(task, attempt, 0),
+        pod: pod_name(task, attempt, worker),
         because: chosen.because.clone(),
         price_per_hour: chosen.price_per_hour,
-        token: payer.token.clone(),
         payee: payer.chain.as_ref().and(payee),
-        resource_name: task.spec.resources.gpu.resource_name.clone(),
         devices: chosen.held.devices,
         cpu_millis: chosen.held.cpu_millis,
         memory_bytes: chosen.held.memory_bytes,
+        storage_bytes: storage_bytes(task),
         device_price_nanos: chosen.held.device_price.nanos_per_hour(),
         cpu_price_nanos: chosen.held.cpu_price.nanos_per_hour(),
         memory_price_nanos: chosen.held.memory_gib_price.nanos_per_hour(),
         rate_card: pool.map(|pool| pool.spec.pricing.card().hash().to_string()).unwrap_or_default(),
-        run_seconds,
-        bound: now,
     }
 }
 
-/// The same attempt always has the same pod.
-pub fn pod_name(task: &Task, attempt: u32, worker: u32) -> String {
+/// Why the market has no place for it, in words.
+pub fn reasons(world: &World, task: &Task) -> Vec<Wait> {
+    let work = task.work();
+    if world.market.is_empty() {
+        return vec![Wait::new("NoProvider", "no ProviderPool sells a node here")];
+    }
+    let Some(refused) = world.market.reasons(&work) else { return Vec::new() };
+    // A node that sells what is asked for sells other things too: of those nobody wants to hear.
+    let others = refused.iter().any(|one| one.reason != Reason::ResourceNotSold);
+    let (left, asked) = (left(world, task), task.spec.placement.max_price_per_hour.map(|most| most.0));
+    // The tighter of two limits is the one to be told.
+    let frugal = world.market.is_frugal(&work) && asked.is_none_or(|asked| affordable(task, left) < asked);
+    let told = refused.iter().filter(|one| !others || one.reason != Reason::ResourceNotSold);
+    let wait = |one: &supercargo_market::placement::Refused| {
+        let nodes = i32::try_from(one.nodes).unwrap_or(i32::MAX);
+        if frugal && one.reason == Reason::PriceTooHigh {
+            let words = format!("{}, and the {left} that is left of the budget pays for less than {} s of it", one.example, least_seconds(task));
+            return Wait { reason: "BudgetTooSmall".to_owned(), nodes, example: words };
+        }
+        Wait { reason: one.reason.name().to_owned(), nodes, example: one.example.clone() }
+    };
+    told.map(wait).collect()
+}
+
+/// A task's own part of the names of what is made for it.
+pub fn stem(task: &Task) -> String {
     let name: String = task.name.chars().take(40).collect();
     let uid: String = task.uid.chars().filter(|letter| *letter != '-').take(8).collect();
-    format!("{}-{uid}-{attempt}-{worker}", name.trim_end_matches(['-', '.']))
+    format!("{}-{uid}", name.trim_end_matches(['-', '.']))
+}
+
+/// The same worker of the same attempt always has the same pod.
+pub fn pod_name(task: &Task, attempt: u32, worker: u32) -> String {
+    format!("{}-{attempt}-{worker}", stem(task))
 }

@@ -1,7 +1,7 @@
 //! Pods: the object of an attempt, with the floor that no task gets below; and taking the finalizer off when the books
 //! have the facts.
 
-use super::{Effect, Plan, place};
+use super::{Effect, Plan, attempt, gang, place};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::records::{Placement, Task};
@@ -15,33 +15,53 @@ use supercargo_crds::names::{
 };
 use supercargo_crds::pool::{Binding, ProviderPoolSpec};
 use supercargo_crds::task::{Egress, Volume};
+use supercargo_market::work::WorkId;
 
-/// The finalizer goes when the books have the attempt's facts, and the task, if it is still there, has been told.
-pub fn plan(world: &World, plan: &mut Plan) {
-    let mut pods: Vec<_> = world.pods.values().filter(|pod| pod.has_finalizer && pod.is_over()).collect();
-    pods.sort_by(|one, two| one.uid.cmp(&two.uid));
-    for pod in pods {
+/// The finalizer goes when the books have the attempt's facts, and the task, if it is still there, has been told. A pod
+/// that nothing is held back for does not run on.
+pub fn plan(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Plan) {
+    let mut told = Vec::new();
+    for pod in world.pods_of(work) {
         let Some(ours) = &pod.ours else { continue };
-        if !world.is_charged(&ours.work, ours.attempt) {
-            continue;
+        let held = world.reservations.get(work).is_some_and(|reservation| reservation.placement.attempt == ours.attempt);
+        let charged = world.is_charged(work, ours.attempt);
+        if !held && (pod.lost || !pod.is_over()) {
+            plan.effects.extend(attempt::delete(pod, Some(0)));
         }
-        let task = world.tasks.get(&(pod.namespace.clone(), ours.task.clone())).filter(|task| task.uid == ours.work.uid && !task.deleting);
-        let told = task.is_none_or(|task| task.status.attempts.iter().any(|attempt| u32::try_from(attempt.index) == Ok(ours.attempt)));
-        if told {
-            plan.effects.push(Effect::FreePod { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() });
+        if pod.is_over() && (charged || !held) && task.is_none_or(|task| task.deleting || !charged || task.was_told(ours.attempt)) {
+            told.push(pod.clone());
+        }
+    }
+    for pod in told {
+        if pod.gone {
+            world.forget_pod(&pod);
+        } else if pod.has_finalizer {
+            plan.effects.push(Effect::FreePod { namespace: pod.namespace, name: pod.name, uid: pod.uid });
         }
     }
 }
 
-pub fn build(task: &Task, placement: &Placement, pool: Option<&ProviderPoolSpec>) -> core::Pod {
+/// Makes a worker's pod, and before it what it needs to be there.
+pub fn start(world: &World, task: &Task, placement: &Placement, worker: u32) -> Effect {
+    let place = &placement.workers[worker as usize];
+    let pool = world.pools.get(&place.pool).map(|pool| &pool.spec);
+    let service = (placement.workers.len() > 1).then(|| Box::new(gang::service(task)));
+    Effect::CreatePod { work: task.work(), service, pod: Box::new(build(task, placement, worker, pool)) }
+}
+
+pub fn build(task: &Task, placement: &Placement, worker: u32, pool: Option<&ProviderPoolSpec>) -> core::Pod {
+    let place = &placement.workers[worker as usize];
+    let together = placement.workers.len() > 1;
     let mut spec = core::PodSpec {
-        containers: vec![container(task, placement)],
+        containers: vec![container(task, placement, worker)],
         volumes: Some(volumes(task)).filter(|volumes| !volumes.is_empty()),
         restart_policy: Some("Never".to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
+        hostname: together.then(|| gang::hostname(placement.attempt, worker)),
+        subdomain: together.then(|| place::stem(task)),
         termination_grace_period_seconds: Some(task.spec.grace_period_seconds),
-        active_deadline_seconds: Some(task.spec.start_timeout_seconds + placement.run_seconds.cast_signed()),
+        active_deadline_seconds: Some(place::start_timeout_seconds(task) + placement.run_seconds.cast_signed()),
         priority_class_name: Some(PRIORITY_CLASS.to_owned()),
         runtime_class_name: runtime_class(task, pool),
         tolerations: Some(tolerations()),
@@ -53,13 +73,13 @@ pub fn build(task: &Task, placement: &Placement, pool: Option<&ProviderPoolSpec>
         ..core::PodSpec::default()
     };
     match pool.map(|pool| pool.binding).unwrap_or_default() {
-        Binding::Direct => spec.node_name = Some(placement.node.clone()),
-        Binding::Scheduler => spec.affinity = Some(only_on(&placement.node)),
+        Binding::Direct => spec.node_name = Some(place.node.clone()),
+        Binding::Scheduler => spec.affinity = Some(only_on(&place.node)),
     }
-    core::Pod { metadata: metadata(task, placement), spec: Some(spec), status: None }
+    core::Pod { metadata: metadata(task, placement, worker), spec: Some(spec), status: None }
 }
 
-fn metadata(task: &Task, placement: &Placement) -> ObjectMeta {
+fn metadata(task: &Task, placement: &Placement, worker: u32) -> ObjectMeta {
     let egress = match task.spec.network.egress {
         Egress::None => "none",
         Egress::Internet => "internet",
@@ -69,7 +89,7 @@ fn metadata(task: &Task, placement: &Placement) -> ObjectMeta {
         (LABEL_TASK, task.name.clone()),
         (LABEL_TASK_UID, task.uid.clone()),
         (LABEL_ATTEMPT, placement.attempt.to_string()),
-        (LABEL_WORKER, "0".to_owned()),
+        (LABEL_WORKER, worker.to_string()),
         (LABEL_EGRESS, egress.to_owned()),
     ];
     let annotations = [
@@ -81,24 +101,29 @@ fn metadata(task: &Task, placement: &Placement) -> ObjectMeta {
     let owned =
         |pairs: &[(&str, String)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<BTreeMap<_, _>>();
     ObjectMeta {
-        name: Some(placement.pod.clone()),
+        name: Some(placement.workers[worker as usize].pod.clone()),
         namespace: Some(task.namespace.clone()),
         labels: Some(owned(&labels)),
         annotations: Some(owned(&annotations)),
         finalizers: Some(vec![FINALIZER_EVIDENCE.to_owned()]),
-        owner_references: Some(vec![OwnerReference {
-            api_version: "supercargo.dev/v1alpha1".to_owned(),
-            kind: "ComputeTask".to_owned(),
-            name: task.name.clone(),
-            uid: task.uid.clone(),
-            controller: Some(true),
-            block_owner_deletion: Some(false),
-        }]),
+        owner_references: Some(vec![owner(task)]),
         ..ObjectMeta::default()
     }
 }
 
-fn container(task: &Task, placement: &Placement) -> core::Container {
+/// Whatever is made for a task goes with it.
+pub fn owner(task: &Task) -> OwnerReference {
+    OwnerReference {
+        api_version: "supercargo.dev/v1alpha1".to_owned(),
+        kind: "ComputeTask".to_owned(),
+        name: task.name.clone(),
+        uid: task.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(false),
+    }
+}
+
+fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container {
     let spec = &task.spec;
     let list = |words: &[String]| Some(words.to_vec()).filter(|words| !words.is_empty());
     core::Container {
@@ -108,7 +133,7 @@ fn container(task: &Task, placement: &Placement) -> core::Container {
         command: list(&spec.command),
         args: list(&spec.args),
         working_dir: spec.working_dir.clone(),
-        env: Some(env(task, placement)),
+        env: Some(env(task, placement, worker)),
         ports: Some(
             spec.network
                 .ports
@@ -121,7 +146,7 @@ fn container(task: &Task, placement: &Placement) -> core::Container {
                 .collect::<Vec<_>>(),
         )
         .filter(|ports| !ports.is_empty()),
-        resources: Some(resources(task, placement)),
+        resources: Some(resources(placement, worker)),
         volume_mounts: Some(mounts(task)).filter(|mounts| !mounts.is_empty()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(core::SecurityContext {
@@ -134,9 +159,12 @@ fn container(task: &Task, placement: &Placement) -> core::Container {
     }
 }
 
-fn env(task: &Task, placement: &Placement) -> Vec<core::EnvVar> {
+fn env(task: &Task, placement: &Placement, worker: u32) -> Vec<core::EnvVar> {
     let value = |name: &str, value: String| core::EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     let mut all = vec![value("SUPERCARGO_TASK", task.name.clone()), value("SUPERCARGO_ATTEMPT", placement.attempt.to_string())];
+    if placement.workers.len() > 1 {
+        all.extend(gang::env(task, placement, worker).into_iter().map(|(name, text)| value(name, text)));
+    }
     all.extend(task.spec.env.iter().map(|variable| {
         let source = variable.value_from.as_ref().map(|from| core::EnvVarSource {
             secret_key_ref: from.secret_key_ref.as_ref().map(|key| core::SecretKeySelector {
@@ -157,14 +185,15 @@ fn env(task: &Task, placement: &Placement) -> Vec<core::EnvVar> {
 }
 
 /// Requests are limits: what is paid for is what is had.
-fn resources(task: &Task, placement: &Placement) -> core::ResourceRequirements {
+fn resources(placement: &Placement, worker: u32) -> core::ResourceRequirements {
+    let place = &placement.workers[worker as usize];
     let mut all = BTreeMap::from([
-        ("cpu".to_owned(), Quantity(format!("{}m", placement.cpu_millis))),
-        ("memory".to_owned(), Quantity(placement.memory_bytes.to_string())),
-        ("ephemeral-storage".to_owned(), Quantity(place::storage_bytes(task).to_string())),
+        ("cpu".to_owned(), Quantity(format!("{}m", place.cpu_millis))),
+        ("memory".to_owned(), Quantity(place.memory_bytes.to_string())),
+        ("ephemeral-storage".to_owned(), Quantity(place.storage_bytes.to_string())),
     ]);
-    if placement.devices > 0 {
-        all.insert(placement.resource_name.clone(), Quantity(placement.devices.to_string()));
+    if place.devices > 0 {
+        all.insert(placement.resource_name.clone(), Quantity(place.devices.to_string()));
     }
     core::ResourceRequirements { requests: Some(all.clone()), limits: Some(all), claims: None }
 }

@@ -44,12 +44,21 @@ struct Theatre {
     books: Books,
     tasks: BTreeMap<String, Task>,
     pods: BTreeMap<String, Pod>,
+    /// Nodes whose kubelets say nothing, and since when.
+    silent: BTreeMap<String, i64>,
     faults: bool,
     seed: u64,
 }
 
 fn task(name: &str, budget: &str, retries: i32) -> Task {
-    let spec = serde_json::json!({ "budget": budget, "image": "i", "retries": retries, "resources": { "cpu": "1", "memory": "1Gi" }, "timeLimitSeconds": 600 });
+    gang(name, budget, retries, 1, "All")
+}
+
+fn gang(name: &str, budget: &str, retries: i32, workers: u32, success: &str) -> Task {
+    let mut spec = serde_json::json!({ "budget": budget, "image": "i", "retries": retries, "resources": { "cpu": "1", "memory": "1Gi" }, "timeLimitSeconds": 600 });
+    if workers > 1 {
+        spec["gang"] = serde_json::json!({ "workers": workers, "success": success });
+    }
     Task {
         namespace: "n".into(),
         name: name.into(),
@@ -59,14 +68,17 @@ fn task(name: &str, budget: &str, retries: i32) -> Task {
         deleting: false,
         spec: serde_json::from_value(spec).expect("a spec"),
         status: ComputeTaskStatus::default(),
+        findings: Vec::new(),
     }
 }
 
-fn node(name: &str) -> Node {
+fn node(name: &str, now: i64, silent_since: Option<i64>) -> Node {
     Node {
         name: name.into(),
         labels: [("gpu".to_owned(), "yes".to_owned())].into(),
-        ready: true,
+        ready: silent_since.is_none(),
+        ready_since: silent_since.unwrap_or(T),
+        seen: now,
         cordoned: false,
         cpu_millis: 64_000,
         memory_bytes: 256 << 30,
@@ -109,12 +121,16 @@ impl Theatre {
             books: Books::default(),
             tasks: BTreeMap::new(),
             pods: BTreeMap::new(),
+            silent: BTreeMap::new(),
             faults: true,
             seed,
         };
         for index in 0..2 + theatre.dice.roll(8) {
             let retries = i32::try_from(theatre.dice.roll(3)).expect("small");
-            theatre.tasks.insert(format!("t{index}"), task(&format!("t{index}"), if index % 3 == 0 { "0.20" } else { "2" }, retries));
+            let workers = if index % 4 == 3 { 2 + u32::try_from(theatre.dice.roll(2)).expect("small") } else { 1 };
+            let success = if theatre.dice.roll(2) == 0 { "All" } else { "Leader" };
+            let (name, budget) = (format!("t{index}"), if index % 3 == 0 { "0.20" } else { "3" });
+            theatre.tasks.insert(name.clone(), gang(&name, budget, retries, workers, success));
         }
         theatre.restart();
         theatre
@@ -124,7 +140,7 @@ impl Theatre {
     fn restart(&mut self) {
         let mut world = World::default();
         for name in ["n1", "n2"] {
-            world.apply(Event::Node(Box::new(node(name))));
+            world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
             let spec = serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": name })).expect("a spec");
             world.apply(Event::ProviderNode(Box::new(ProviderNode { name: name.into(), generation: 1, spec, status: Default::default() })));
         }
@@ -134,6 +150,16 @@ impl Theatre {
         self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
         self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(pod.clone()))));
         self.world = world;
+        self.tell_books();
+    }
+
+    /// The lead is lost and taken again: what the books hold counts, and not what was thought of.
+    fn lead_again(&mut self) {
+        self.world.begin_anew();
+        self.tell_books();
+    }
+
+    fn tell_books(&mut self) {
         let works: Vec<WorkId> = self.books.latest.keys().cloned().collect();
         for work in works {
             if let (None, Some(latest)) = (self.books.open.get(&work), self.books.latest.get(&work)) {
@@ -179,7 +205,7 @@ impl Theatre {
             }
             self.carry_out(effect);
             if self.chance(25) {
-                self.restart();
+                if self.dice.roll(3) == 0 { self.lead_again() } else { self.restart() }
                 return;
             }
         }
@@ -190,7 +216,7 @@ impl Theatre {
         let answered = !self.chance(6);
         match effect {
             Effect::Book(postings) => postings.into_iter().for_each(|posting| self.book(posting)),
-            Effect::CreatePod(pod) => {
+            Effect::CreatePod { pod, .. } => {
                 let name = pod.metadata.name.clone().expect("a name");
                 if !self.pods.contains_key(&name) {
                     let mut made = (*pod).clone();
@@ -207,6 +233,9 @@ impl Theatre {
             Effect::DeletePod { name, .. } => {
                 if let Some(pod) = self.pods.get_mut(&name) {
                     pod.deleting = true;
+                    if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
+                        return;
+                    }
                     if pod.started.is_some() {
                         pod.finished = pod.finished.or(Some(self.now));
                         pod.exit_code = pod.exit_code.or(Some(137));
@@ -217,7 +246,8 @@ impl Theatre {
             Effect::FreePod { name, .. } => {
                 if let Some(pod) = self.pods.remove(&name) {
                     let segment = format!("pod/{}/0/0", pod.uid);
-                    assert!(self.books.segments.contains(&segment), "seed {}: {name} went before its evidence was taken", self.seed);
+                    let taken = self.books.segments.contains(&segment);
+                    assert!(taken, "seed {}: {name} went before its evidence was taken", self.seed);
                     if answered {
                         self.world.apply(Event::PodGone { uid: pod.uid, at: self.now });
                     }
@@ -244,7 +274,11 @@ impl Theatre {
             }
             Posting::Reserve { work, funding, amount, detail } => {
                 let available = self.books.funds.get_mut(&funding).expect("a funding");
-                if self.books.open.contains_key(&work) || *available < amount.units() {
+                if let Some((_, before, _)) = self.books.open.remove(&work) {
+                    *available += before;
+                }
+                if *available < amount.units() {
+                    self.world.apply(Event::Refused { work, why: "there is too little".into(), at: self.now });
                     return;
                 }
                 *available -= amount.units();
@@ -277,9 +311,26 @@ impl Theatre {
     fn live(&mut self) {
         self.now += 1 + self.dice.roll(20).cast_signed();
         let names: Vec<String> = self.pods.keys().cloned().collect();
+        for name in ["n1", "n2"] {
+            if self.silent.contains_key(name) {
+                if !self.faults || self.dice.roll(40) == 0 {
+                    self.silent.remove(name);
+                }
+            } else if self.chance(80) {
+                self.silent.insert(name.to_owned(), self.now);
+            }
+        }
         for name in names {
             let (start, end, code, evicted) = (self.dice.roll(3) == 0, self.dice.roll(12) == 0, self.dice.roll(4), self.chance(60));
             let Some(pod) = self.pods.get_mut(&name) else { continue };
+            if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
+                continue;
+            }
+            if pod.deleting && !pod.phase.is_terminal() {
+                // Its kubelet is back and does what was asked of it.
+                (pod.phase, pod.exit_code, pod.terminal) = (PodPhase::Failed, Some(137), Some(self.now));
+                pod.finished = pod.started.map(|_| self.now);
+            }
             match pod.phase {
                 PodPhase::Pending if start => {
                     pod.phase = PodPhase::Running;
@@ -304,6 +355,12 @@ impl Theatre {
         // Watches bring all of it, sometimes late.
         let late = self.chance(4);
         if !late {
+            for name in ["n1", "n2"] {
+                self.world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
+            }
+            let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
+            let gone: Vec<String> = self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
+            gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now }));
             self.pods.values().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod.clone()))));
             self.tasks.values().for_each(|task| self.world.apply(Event::Task(Box::new(task.clone()))));
         }
@@ -311,15 +368,20 @@ impl Theatre {
 
     fn holds(&self) {
         for node in ["n1", "n2"] {
-            let on_it = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node) && !pod.is_over());
+            // What a silent node runs on nobody knows; nothing new goes there.
+            if self.silent.contains_key(node) {
+                continue;
+            }
+            let on_it = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node) && !pod.is_over() && !pod.deleting);
             let used: u64 = on_it.map(|pod| pod.requests.devices.get("nvidia.com/gpu").copied().unwrap_or_default()).sum();
             assert!(used <= DEVICES, "seed {}: {used} devices of {node} are used", self.seed);
         }
         for task in self.tasks.values() {
             let charged = self.books.charged.get(&task.work()).copied().unwrap_or_default();
             assert!(charged <= task.spec.budget.0.units(), "seed {}: {} cost {charged}", self.seed, task.name);
-            let running = self.pods.values().filter(|pod| !pod.is_over() && pod.ours.as_ref().is_some_and(|ours| ours.work == task.work()));
-            assert!(running.count() <= 1, "seed {}: {} has two attempts at once", self.seed, task.name);
+            let of_task = |pod: &&Pod| !pod.deleting && !pod.is_over() && pod.ours.as_ref().is_some_and(|ours| ours.work == task.work());
+            let attempts: BTreeSet<u32> = self.pods.values().filter(of_task).filter_map(|pod| Some(pod.ours.as_ref()?.attempt)).collect();
+            assert!(attempts.len() <= 1, "seed {}: {} has attempts {attempts:?} at once", self.seed, task.name);
         }
         let held: u64 = self.books.open.values().map(|(_, amount, _)| amount).sum();
         let spent: u64 = self.books.charged.values().sum();
@@ -393,7 +455,7 @@ fn the_floor_of_every_pod_is_there_whatever_the_task_says() {
     let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
     theatre.carry_out(effects.first().expect("a reservation").clone());
     let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
-    let pod = effects.iter().find_map(|effect| if let Effect::CreatePod(pod) = effect { Some(pod) } else { None }).expect("a pod");
+    let pod = effects.iter().find_map(|effect| if let Effect::CreatePod { pod, .. } = effect { Some(pod) } else { None }).expect("a pod");
     let spec = pod.spec.as_ref().expect("a spec");
     assert_eq!(pod.metadata.name.as_deref(), Some("a-uidofa-0-0"));
     assert_eq!(spec.automount_service_account_token, Some(false));

@@ -26,6 +26,7 @@ pub fn task(object: &ComputeTask) -> Option<records::Task> {
         generation: object.metadata.generation.unwrap_or_default(),
         created: seconds(object.metadata.creation_timestamp.as_ref()).unwrap_or_default(),
         deleting: object.metadata.deletion_timestamp.is_some(),
+        findings: supercargo_crds::validate::task(object).iter().map(ToString::to_string).collect(),
         spec: object.spec.clone(),
         status: object.status.clone().unwrap_or_default(),
     })
@@ -76,15 +77,19 @@ fn devices(of: &BTreeMap<String, Quantity>) -> BTreeMap<String, u64> {
     of.keys().filter(|name| name.contains('/')).map(|name| (name.clone(), units(of, name))).collect()
 }
 
-pub fn node(object: &Node) -> Option<records::Node> {
+pub fn node(object: &Node, now: i64) -> Option<records::Node> {
     let (_, name, _) = identity(&object.metadata)?;
     let status = object.status.clone().unwrap_or_default();
     let allocatable = status.allocatable.unwrap_or_default();
-    let ready = status.conditions.unwrap_or_default().iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let conditions = status.conditions.unwrap_or_default();
+    let told = conditions.iter().find(|condition| condition.type_ == "Ready");
+    let ready = told.is_some_and(|condition| condition.status == "True");
     Some(records::Node {
         name,
         labels: object.metadata.labels.clone().unwrap_or_default(),
         ready,
+        ready_since: told.and_then(|condition| seconds(condition.last_transition_time.as_ref())).unwrap_or(now),
+        seen: now,
         cordoned: object.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
         cpu_millis: millis(&allocatable, "cpu"),
         memory_bytes: units(&allocatable, "memory"),

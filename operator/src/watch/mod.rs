@@ -13,7 +13,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event as Watched};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 use tokio::sync::mpsc;
@@ -48,7 +48,7 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
         "Node",
         Api::<DeserializeGuard<Node>>::all(client.clone()),
         news,
-        |object| node(object).map(|node| Event::Node(Box::new(node))),
+        |object| node(object, now()).map(|node| Event::Node(Box::new(node))),
         |_, key| Event::NodeGone(key.1),
     );
     spawn(
@@ -112,7 +112,10 @@ where
                 }
                 Ok(Watched::InitDone) => {
                     let listed = listing.take().unwrap_or_default();
+                    let names: HashSet<&(String, String)> = listed.values().collect();
                     let lost = known.into_iter().filter(|(uid, _)| !listed.contains_key(uid));
+                    // Pods are known by their UIDs; anything else that has the name now has taken the place already.
+                    let lost = lost.filter(|(_, key)| kind == "Pod" || !names.contains(key));
                     out.extend(lost.map(|(uid, key)| News::Event(gone(uid, key))));
                     known = listed;
                     out.push(News::Listed(kind));

@@ -1,82 +1,52 @@
-//! What is free: allocatable, less the requests of every pod that has not ended, less what is reserved for pods that do
-//! not exist yet.
+//! What is free: allocatable, less the requests of every pod that has not ended and is not of a reservation. What is
+//! reserved the market takes off by itself.
 
 use super::World;
 use super::records::{Node, ProviderNode, Requests};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use supercargo_crds::common::IsolationLevel;
 use supercargo_crds::node::Availability;
 use supercargo_crds::pool::{Accepts, ProviderPoolSpec};
-use supercargo_market::placement::{Closed, Offer, Prices, Tenant};
+use supercargo_market::placement::{Closed, Offer, Prices};
 
 /// A newcomer's reputation.
 const NEWCOMER: u8 = 50;
 
 impl World {
-    /// What of every node is taken.
-    pub fn taken(&self) -> HashMap<&str, (Requests, u64)> {
-        let mut taken: HashMap<&str, (Requests, u64)> = HashMap::new();
-        let mut with_pod = std::collections::HashSet::new();
-        for pod in self.pods.values() {
-            if let Some(ours) = &pod.ours {
-                with_pod.insert((&ours.work, ours.attempt));
-            }
-            if let (Some(node), false) = (&pod.node, pod.is_over()) {
-                add(taken.entry(node).or_default(), &pod.requests);
-            }
-        }
-        for (work, reservation) in &self.reservations {
-            let placement = &reservation.placement;
-            if !with_pod.contains(&(work, placement.attempt)) {
-                let requests = Requests {
-                    cpu_millis: placement.cpu_millis,
-                    memory_bytes: placement.memory_bytes,
-                    storage_bytes: 0,
-                    devices: [(placement.resource_name.clone(), u64::from(placement.devices))].into(),
-                };
-                add(taken.entry(&placement.node).or_default(), &requests);
+    /// What pods take of a node that are of no reservation: what the market does not know of by itself.
+    fn taken_by_others(&self, node: &str) -> (Requests, u64) {
+        let mut taken = (Requests::default(), 0);
+        for pod in self.pods_on(node).filter(|pod| !pod.is_over()) {
+            let reserved = pod.ours.as_ref().and_then(|ours| Some((ours, self.reservations.get(&ours.work)?)));
+            if reserved.is_none_or(|(ours, reservation)| reservation.placement.attempt != ours.attempt) {
+                add(&mut taken, &pod.requests);
             }
         }
         taken
     }
 
-    /// Whose tasks are on every node.
-    fn tenants(&self) -> HashMap<&str, BTreeSet<Tenant>> {
-        let tenancies: HashMap<&str, &str> =
-            self.tasks.values().map(|task| (task.uid.as_str(), task.spec.placement.tenancy.name())).collect();
-        let mut tenants: HashMap<&str, BTreeSet<Tenant>> = HashMap::new();
-        for (work, reservation) in &self.reservations {
-            let placement = &reservation.placement;
-            tenants.entry(&placement.node).or_default().insert(Tenant {
-                funding: reservation.funding.clone(),
-                namespace: placement.namespace.clone(),
-                tenancy: tenancies.get(work.uid.as_str()).copied().unwrap_or("Shared").to_owned(),
-            });
-        }
-        tenants
+    /// Devices of a node that pods have.
+    pub fn devices_taken(&self, node: &str) -> BTreeMap<String, u64> {
+        let mut taken = (Requests::default(), 0);
+        self.pods_on(node).filter(|pod| !pod.is_over()).for_each(|pod| add(&mut taken, &pod.requests));
+        taken.0.devices
     }
 
-    /// Everything that is on offer, as it stands.
-    pub fn offers(&self) -> Vec<Offer> {
-        let taken = self.taken();
-        let tenants = self.tenants();
-        let mut offers = Vec::new();
-        for provided in self.provider_nodes.values() {
-            let (Some(node), Some(pool)) = (self.nodes.get(&provided.spec.node_name), self.pools.get(&provided.spec.pool)) else {
-                continue;
-            };
-            let none = Default::default();
-            let used = taken.get(node.name.as_str()).unwrap_or(&none);
-            let mut resources = self.sold_resources(node, &pool.spec);
-            if resources.is_empty() {
-                resources.push("");
-            }
-            for resource in resources {
-                let there = tenants.get(node.name.as_str()).into_iter().flatten().cloned().collect();
-                offers.extend(offer(provided, node, &pool.spec, resource, used).map(|offer| Offer { tenants: there, ..offer }));
-            }
+    /// What a node has on offer, less what others take of it.
+    pub fn offers_of(&self, node: &str) -> Vec<Offer> {
+        let (Some(node), Some(provided)) = (self.nodes.get(node), self.provider_node_of(node)) else { return Vec::new() };
+        let Some(pool) = self.pools.get(&provided.spec.pool) else { return Vec::new() };
+        let used = self.taken_by_others(&node.name);
+        let mut resources = self.sold_resources(node, &pool.spec);
+        if resources.is_empty() {
+            resources.push("");
         }
-        offers
+        resources.into_iter().filter_map(|resource| offer(provided, node, &pool.spec, resource, &used)).collect()
+    }
+
+    /// The ProviderNode of a node of this cluster: it has the node's name.
+    pub fn provider_node_of(&self, node: &str) -> Option<&ProviderNode> {
+        self.provider_nodes.get(node).filter(|provided| provided.spec.node_name == node)
     }
 
     /// Resources of a node that its pool has a price for.
@@ -145,16 +115,12 @@ fn offer(provided: &ProviderNode, node: &Node, pool: &ProviderPoolSpec, resource
         reputation: NEWCOMER,
         replicas_per_device: node.labels.get("nvidia.com/gpu.replicas").and_then(|count| count.parse().ok()).unwrap_or(1),
         tenants: Vec::new(),
-        labels: labels_of(node),
+        labels: node.labels.clone(),
         data_classes: classes.iter().map(|class| class.name().to_owned()).collect(),
         tenancies: pool.tenancies.iter().map(|tenancy| tenancy.name().to_owned()).collect(),
         isolation_levels: pool.isolation.iter().map(|isolation| isolation_rank(isolation.level)).collect(),
         closed,
     })
-}
-
-fn labels_of(node: &Node) -> BTreeMap<String, String> {
-    node.labels.clone()
 }
 
 pub fn isolation_rank(level: IsolationLevel) -> u8 {

@@ -1,10 +1,16 @@
-//! What is, in compact records: one owner, no locks. `apply` takes an event in; the planner reads the rest.
+//! What is, in compact records: one owner, no locks. `apply` takes an event in and notes what has to be looked at because
+//! of it; the planner reads the rest.
 
+pub mod dirt;
 pub mod free;
+pub mod market;
 pub mod records;
 
+use dirt::{Alarms, Pace, Queue};
+use market::Market;
 use records::{Account, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Reservation, Task};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use supercargo_ledger::{FundingBalance, WorkBalance};
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -44,6 +50,11 @@ pub enum Event {
         why: String,
         at: i64,
     },
+    /// The API server will not have a work's pods.
+    Unmade {
+        work: WorkId,
+        why: String,
+    },
     /// The books hold an attempt's facts.
     Charged {
         work: WorkId,
@@ -69,7 +80,7 @@ pub enum Event {
 /// Everything that the planner may look at.
 #[derive(Debug, Default)]
 pub struct World {
-    pub tasks: BTreeMap<Key, Task>,
+    pub tasks: BTreeMap<Key, Arc<Task>>,
     pub pods: HashMap<String, Pod>,
     pub nodes: BTreeMap<String, Node>,
     pub pools: BTreeMap<String, Pool>,
@@ -80,38 +91,143 @@ pub struct World {
     pub works: HashMap<WorkId, WorkBalance>,
     /// Where each work's latest attempt went, also when nothing is held back for it any more.
     pub latest: HashMap<WorkId, Placement>,
-    /// When the reasons for waiting were last written, so that they are not written too often.
-    pub told: HashMap<WorkId, i64>,
+    /// When which reasons for waiting were last written, so that they are not written too often.
+    pub told: HashMap<WorkId, (i64, BTreeSet<String>)>,
+    pub pace: Pace,
     pub refusals: HashMap<WorkId, (String, i64)>,
-    pub charged: std::collections::HashSet<(WorkId, u32)>,
+    /// Whose pods the API server refuses, and why.
+    pub unmade: HashMap<WorkId, String>,
+    /// Who tries again not before when.
+    pub resting: HashMap<WorkId, i64>,
+    pub charged: HashSet<(WorkId, u32)>,
     pub fundings: HashMap<FundingId, (FundingBalance, Option<(String, u64)>)>,
     pub accounts: HashMap<FundingId, Account>,
+    /// Who waits, who holds what, and what is on offer.
+    pub market: Market,
+    pub todo: Todo,
+    index: Index,
+}
+
+/// What the next pass looks at.
+#[derive(Debug, Default)]
+pub struct Todo {
+    pub works: Queue<WorkId>,
+    pub nodes: Queue<String>,
+    pub escrows: Queue<Key>,
+    /// Which pool has which node has to be found out again.
+    pub pools: bool,
+    pub alarms: Alarms<WorkId>,
+    pub node_alarms: Alarms<String>,
+}
+
+/// Ways from one thing to those that it concerns.
+#[derive(Debug, Default)]
+struct Index {
+    tasks: HashMap<WorkId, Key>,
+    pods_of: HashMap<WorkId, BTreeSet<String>>,
+    pods_on: HashMap<String, BTreeSet<String>>,
+    /// Tasks by the escrow that they name.
+    paid_by: HashMap<Key, BTreeSet<WorkId>>,
+}
+
+/// Takes one out of a set of sets, and the set with its last.
+fn unlink<K: std::hash::Hash + Eq, T: Ord>(index: &mut HashMap<K, BTreeSet<T>>, key: &K, one: &T) {
+    if let Some(all) = index.get_mut(key) {
+        all.remove(one);
+        if all.is_empty() {
+            index.remove(key);
+        }
+    }
 }
 
 impl World {
     pub fn apply(&mut self, event: Event) {
         match event {
-            Event::Task(task) => drop(self.tasks.insert(task.key(), *task)),
-            Event::TaskGone(key) => drop(self.tasks.remove(&key)),
+            Event::Task(task) => self.apply_task(*task),
+            Event::TaskGone(key) => self.task_gone(&key),
             Event::Pod(pod) => self.apply_pod(*pod),
             Event::PodGone { uid, at } => self.pod_gone(&uid, at),
-            Event::Node(node) => drop(self.nodes.insert(node.name.clone(), *node)),
-            Event::NodeGone(name) => drop(self.nodes.remove(&name)),
-            Event::Pool(pool) => drop(self.pools.insert(pool.name.clone(), *pool)),
-            Event::PoolGone(name) => drop(self.pools.remove(&name)),
-            Event::ProviderNode(node) => drop(self.provider_nodes.insert(node.name.clone(), *node)),
-            Event::ProviderNodeGone(name) => drop(self.provider_nodes.remove(&name)),
-            Event::Escrow(escrow) => drop(self.escrows.insert(escrow.key(), *escrow)),
-            Event::EscrowGone(key) => drop(self.escrows.remove(&key)),
-            Event::Namespace(namespace) => drop(self.namespaces.insert(namespace.name.clone(), namespace)),
+            Event::Node(node) => self.apply_node(*node),
+            Event::NodeGone(name) => {
+                self.nodes.remove(&name);
+                self.node_changed(&name, true);
+            }
+            Event::Pool(pool) => {
+                let changed = self.pools.insert(pool.name.clone(), (*pool).clone()).is_none_or(|before| before.spec != pool.spec);
+                self.pool_changed(changed.then_some(&pool.name));
+            }
+            Event::PoolGone(name) => {
+                self.pools.remove(&name);
+                self.pool_changed(Some(&name));
+            }
+            Event::ProviderNode(node) => {
+                let name = node.spec.node_name.clone();
+                self.provider_nodes.insert(node.name.clone(), *node);
+                self.node_changed(&name, true);
+            }
+            Event::ProviderNodeGone(name) => {
+                let node = self.provider_nodes.remove(&name).map_or(name, |node| node.spec.node_name);
+                self.node_changed(&node, true);
+            }
+            Event::Escrow(escrow) => self.apply_escrow(*escrow),
+            Event::EscrowGone(key) => {
+                self.escrows.remove(&key);
+                self.escrow_changed(&key);
+            }
+            Event::Namespace(namespace) => self.apply_namespace(namespace),
             Event::NamespaceGone(name) => drop(self.namespaces.remove(&name)),
             Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
-            Event::Refused { work, why, at } => drop(self.refusals.insert(work, (why, at))),
-            Event::Charged { work, attempt } => drop(self.charged.insert((work, attempt))),
-            Event::Funding { funding, balance, last_post } => drop(self.fundings.insert(funding, (balance, last_post))),
-            Event::Settled { work, balance } => drop(self.works.insert(work, balance)),
-            Event::Account { funding, account } => drop(self.accounts.insert(funding, account)),
+            Event::Refused { work, why, at } => {
+                self.market.undo(&work);
+                self.refusals.insert(work.clone(), (why, at));
+                self.todo.works.push(work);
+            }
+            Event::Unmade { work, why } => {
+                self.unmade.insert(work.clone(), why);
+                self.todo.works.push(work);
+            }
+            Event::Charged { work, attempt } => {
+                self.charged.insert((work.clone(), attempt));
+                self.todo.works.push(work);
+            }
+            Event::Funding { funding, balance, last_post } => self.apply_funding(funding, balance, last_post),
+            Event::Settled { work, balance } => {
+                self.works.insert(work.clone(), balance);
+                self.todo.works.push(work);
+            }
+            Event::Account { funding, account } => {
+                let before = self.accounts.insert(funding.clone(), account.clone());
+                let payers: Vec<Key> = self.escrows_of(&funding);
+                let same = before.is_some_and(|before| Account { funded: account.funded, ..before } == account);
+                payers.iter().for_each(|key| if same { self.todo.escrows.push(key.clone()) } else { self.escrow_changed(key) });
+            }
         }
+    }
+
+    fn apply_task(&mut self, task: Task) {
+        let (key, work) = (task.key(), task.work());
+        let payer = task.payer();
+        if let Some(before) = self.tasks.insert(key.clone(), Arc::new(task)) {
+            let old = before.work();
+            unlink(&mut self.index.paid_by, &before.payer(), &old);
+            if old != work {
+                self.index.tasks.remove(&old);
+                self.todo.works.push(old);
+            }
+        }
+        self.index.tasks.insert(work.clone(), key);
+        self.index.paid_by.entry(payer).or_default().insert(work.clone());
+        self.todo.works.push(work);
+    }
+
+    fn task_gone(&mut self, key: &Key) {
+        let Some(task) = self.tasks.remove(key) else { return };
+        let work = task.work();
+        unlink(&mut self.index.paid_by, &task.payer(), &work);
+        self.index.tasks.remove(&work);
+        self.told.remove(&work);
+        self.refusals.remove(&work);
+        self.todo.works.push(work);
     }
 
     /// What our own clock saw of a pod outlives the pod's next version.
@@ -119,27 +235,145 @@ impl World {
         if let Some(before) = self.pods.get(&pod.uid) {
             pod.first_running = before.first_running.or(pod.first_running);
             pod.terminal = before.terminal.or(pod.terminal);
+            pod.last_alive = before.last_alive.max(pod.last_alive);
+            pod.lost = before.lost;
+            if before.node != pod.node
+                && let Some(node) = &before.node
+            {
+                unlink(&mut self.index.pods_on, node, &pod.uid);
+            }
+        }
+        if let Some(node) = &pod.node {
+            self.index.pods_on.entry(node.clone()).or_default().insert(pod.uid.clone());
+        }
+        if let Some(ours) = &pod.ours {
+            self.index.pods_of.entry(ours.work.clone()).or_default().insert(pod.uid.clone());
+        }
+        self.pod_changed(&pod);
+        if let Some(ours) = &pod.ours {
+            self.unmade.remove(&ours.work);
         }
         self.pods.insert(pod.uid.clone(), pod);
     }
 
-    /// A pod of ours that went without its evidence being taken stays, as what was last seen of it.
+    fn pod_changed(&mut self, pod: &Pod) {
+        if let Some(node) = &pod.node {
+            self.todo.nodes.push(node.clone());
+        }
+        if let Some(ours) = &pod.ours {
+            self.todo.works.push(ours.work.clone());
+        }
+    }
+
+    /// A pod of ours that went before its evidence was taken, or its task was told, stays as what was last seen of it.
     fn pod_gone(&mut self, uid: &str, at: i64) {
-        let Some(pod) = self.pods.get(uid) else { return };
-        let owed =
-            pod.ours.as_ref().is_some_and(|ours| !self.is_charged(&ours.work, ours.attempt) && self.reservations.contains_key(&ours.work));
+        let Some(pod) = self.pods.get(uid).cloned() else { return };
+        self.pod_changed(&pod);
+        let owed = pod.ours.as_ref().is_some_and(|ours| {
+            let charged = self.is_charged(&ours.work, ours.attempt);
+            let told = self.task_of(&ours.work).is_none_or(|task| task.was_told(ours.attempt));
+            (!charged && self.reservations.contains_key(&ours.work)) || !told
+        });
         match self.pods.get_mut(uid) {
             Some(pod) if owed => {
                 pod.gone = true;
                 pod.has_finalizer = false;
                 pod.terminal = pod.terminal.or(Some(at));
             }
-            _ => drop(self.pods.remove(uid)),
+            _ => self.forget_pod(&pod),
         }
+    }
+
+    pub fn forget_pod(&mut self, pod: &Pod) {
+        if let Some(node) = &pod.node {
+            unlink(&mut self.index.pods_on, node, &pod.uid);
+        }
+        if let Some(ours) = &pod.ours {
+            unlink(&mut self.index.pods_of, &ours.work, &pod.uid);
+        }
+        self.pods.remove(&pod.uid);
+    }
+
+    /// A node that is ready says that what runs there is alive.
+    fn apply_node(&mut self, node: Node) {
+        let before = self.nodes.get(&node.name);
+        let moved = before.is_none_or(|before| before.labels != node.labels);
+        let alive: Vec<String> = if node.ready { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
+        for uid in alive {
+            if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.phase == records::PodPhase::Running && !pod.lost) {
+                pod.last_alive = pod.last_alive.max(Some(node.seen));
+            }
+        }
+        let name = node.name.clone();
+        self.nodes.insert(name.clone(), node);
+        self.node_changed(&name, moved);
+    }
+
+    fn node_changed(&mut self, name: &str, pools_too: bool) {
+        self.todo.pools |= pools_too;
+        self.todo.nodes.push(name.to_owned());
+        let works: Vec<WorkId> = self.pods_on(name).filter_map(|pod| Some(pod.ours.as_ref()?.work.clone())).collect();
+        works.into_iter().for_each(|work| self.todo.works.push(work));
+    }
+
+    fn pool_changed(&mut self, name: Option<&String>) {
+        self.todo.pools = true;
+        let nodes = self.provider_nodes.values().filter(|node| name.is_some_and(|name| node.spec.pool == *name));
+        let nodes: Vec<String> = nodes.map(|node| node.spec.node_name.clone()).collect();
+        nodes.into_iter().for_each(|node| self.todo.nodes.push(node));
+    }
+
+    fn apply_escrow(&mut self, escrow: Escrow) {
+        let key = escrow.key();
+        let before = self.escrows.insert(key.clone(), escrow.clone());
+        if before.is_some_and(|before| before.spec == escrow.spec && before.uid == escrow.uid) {
+            self.todo.escrows.push(key);
+        } else {
+            self.escrow_changed(&key);
+        }
+    }
+
+    /// It may pay for others than before.
+    fn escrow_changed(&mut self, key: &Key) {
+        self.todo.escrows.push(key.clone());
+        for work in self.index.paid_by.get(key).into_iter().flatten() {
+            self.todo.works.push(work.clone());
+        }
+    }
+
+    /// Tenants are named by the UIDs of namespaces.
+    fn apply_namespace(&mut self, namespace: Namespace) {
+        let name = namespace.name.clone();
+        let before = self.namespaces.insert(name.clone(), namespace.clone());
+        if before.as_ref().is_some_and(|before| *before == namespace) {
+            return;
+        }
+        let named = before.is_none_or(|before| before.uid != namespace.uid);
+        let escrows: Vec<Key> = self.escrows.keys().filter(|key| named && (name == CLUSTER_NAMESPACE || key.0 == name)).cloned().collect();
+        escrows.iter().for_each(|key| self.escrow_changed(key));
+        let works: Vec<WorkId> =
+            self.tasks.range((name.clone(), String::new())..).take_while(|((place, _), _)| *place == name).map(|(_, task)| task.work()).collect();
+        works.into_iter().for_each(|work| self.todo.works.push(work));
+    }
+
+    fn apply_funding(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
+        self.market.funding_has(&funding, balance.available).into_iter().for_each(|work| self.todo.works.push(work));
+        let before = self.fundings.insert(funding.clone(), (balance, last_post));
+        for key in self.escrows_of(&funding) {
+            if before.is_some() { self.todo.escrows.push(key) } else { self.escrow_changed(&key) }
+        }
+    }
+
+    fn escrows_of(&self, funding: &FundingId) -> Vec<Key> {
+        self.escrows.values().filter(|escrow| Self::funding_of(escrow).as_ref() == Some(funding)).map(Escrow::key).collect()
     }
 
     fn reserved(&mut self, work: WorkId, reservation: Option<Box<Reservation>>, latest: Option<Box<Placement>>, balance: WorkBalance) {
         self.refusals.remove(&work);
+        self.market.booked(&work, reservation.as_deref());
+        // Pods that are of no reservation are counted apart.
+        let places = self.reservations.get(&work).into_iter().chain(reservation.as_deref()).flat_map(|held| &held.placement.workers);
+        places.for_each(|place| self.todo.nodes.push(place.node.clone()));
         if let Some(latest) = latest {
             self.latest.insert(work.clone(), *latest);
         }
@@ -147,7 +381,37 @@ impl World {
             Some(reservation) => drop(self.reservations.insert(work.clone(), *reservation)),
             None => drop(self.reservations.remove(&work)),
         }
-        self.works.insert(work, balance);
+        self.works.insert(work.clone(), balance);
+        self.todo.works.push(work);
+    }
+
+    /// Everything is looked at again, and read from the books again: somebody else may have led meanwhile.
+    pub fn begin_anew(&mut self) {
+        self.market = Market::default();
+        self.reservations.clear();
+        self.works.clear();
+        self.latest.clear();
+        self.charged.clear();
+        self.fundings.clear();
+        self.refusals.clear();
+        self.todo = Todo { pools: true, ..Todo::default() };
+        self.nodes.keys().for_each(|name| self.todo.nodes.push(name.clone()));
+        self.provider_nodes.values().for_each(|node| self.todo.nodes.push(node.spec.node_name.clone()));
+        self.escrows.keys().for_each(|key| self.todo.escrows.push(key.clone()));
+        self.index.tasks.keys().chain(self.index.pods_of.keys()).for_each(|work| self.todo.works.push(work.clone()));
+    }
+
+    /// Nothing is left of a work but what the books hold.
+    pub fn forget(&mut self, work: &WorkId) {
+        self.market.forget(work);
+        self.works.remove(work);
+        self.told.remove(work);
+        self.refusals.remove(work);
+        self.resting.remove(work);
+        self.unmade.remove(work);
+        for attempt in 0..=self.latest.remove(work).map_or(0, |latest| latest.attempt) {
+            self.charged.remove(&(work.clone(), attempt));
+        }
     }
 
     /// Whether the books hold an attempt's facts. Another attempt is only ever made after the one before was charged.
@@ -155,14 +419,30 @@ impl World {
         self.charged.contains(&(work.clone(), attempt)) || self.latest.get(work).is_some_and(|latest| latest.attempt > attempt)
     }
 
-    pub fn pod_of(&self, work: &WorkId, attempt: u32) -> Option<&Pod> {
-        // A task has few pods and pods are found by UID: the index that would find them by work is not worth its upkeep
-        // until a pass shows it.
-        self.pods.values().find(|pod| pod.ours.as_ref().is_some_and(|ours| ours.work == *work && ours.attempt == attempt))
+    pub fn task_of(&self, work: &WorkId) -> Option<&Arc<Task>> {
+        self.tasks.get(self.index.tasks.get(work)?)
     }
 
-    pub fn placement_of(&self, work: &WorkId) -> Option<&Placement> {
-        self.reservations.get(work).map(|reservation| &reservation.placement)
+    /// Every pod of a work, of whichever attempt.
+    pub fn pods_of(&self, work: &WorkId) -> impl Iterator<Item = &Pod> {
+        self.index.pods_of.get(work).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// The pods of an attempt by their worker's number. Of two of one number, one of which is gone, it is the other.
+    pub fn workers_of(&self, work: &WorkId, placement: &Placement) -> Vec<Option<&Pod>> {
+        let mut workers = vec![None; placement.workers.len()];
+        for pod in self.pods_of(work) {
+            let Some(ours) = pod.ours.as_ref().filter(|ours| ours.attempt == placement.attempt) else { continue };
+            let place = usize::try_from(ours.worker).ok().and_then(|worker| workers.get_mut(worker));
+            if let Some(place) = place.filter(|place| place.is_none_or(|known: &Pod| known.gone)) {
+                *place = Some(pod);
+            }
+        }
+        workers
+    }
+
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
+        self.index.pods_on.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
     /// The escrow's funding, if it names one.
@@ -177,6 +457,9 @@ impl World {
 
     /// Namespaces' UIDs name tenants.
     pub fn cluster_uid(&self) -> Option<&str> {
-        self.namespaces.get("kube-system").map(|namespace| namespace.uid.as_str())
+        self.namespaces.get(CLUSTER_NAMESPACE).map(|namespace| namespace.uid.as_str())
     }
 }
+
+/// Its UID is the cluster's.
+const CLUSTER_NAMESPACE: &str = "kube-system";

@@ -7,7 +7,8 @@ use supercargo_crds::node::{ProviderNodeSpec, ProviderNodeStatus};
 use supercargo_crds::pool::{ProviderPoolSpec, ProviderPoolStatus};
 use supercargo_crds::task::ComputeTaskSpec;
 use supercargo_crds::task_status::ComputeTaskStatus;
-use supercargo_market::money::Amount;
+use supercargo_market::money::{Amount, Price};
+use supercargo_market::rating::Held;
 use supercargo_market::work::{FundingId, WorkId};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Task {
     pub deleting: bool,
     pub spec: ComputeTaskSpec,
     pub status: ComputeTaskStatus,
+    /// What is wrong with the spec, in the words of the gate.
+    pub findings: Vec<String>,
 }
 
 impl Task {
@@ -29,6 +32,17 @@ impl Task {
 
     pub fn work(&self) -> WorkId {
         WorkId::task(&self.uid)
+    }
+
+    /// Whether its status has how an attempt ended.
+    pub fn was_told(&self, attempt: u32) -> bool {
+        self.status.attempts.iter().any(|known| u32::try_from(known.index) == Ok(attempt))
+    }
+
+    /// The Escrow that it names.
+    pub fn payer(&self) -> (String, String) {
+        let reference = &self.spec.escrow_ref;
+        (reference.namespace.clone().unwrap_or_else(|| self.namespace.clone()), reference.name.clone())
     }
 }
 
@@ -96,12 +110,14 @@ pub struct Pod {
     pub terminal: Option<i64>,
     /// It is no longer in the API.
     pub gone: bool,
+    /// Its node is silent for so long that nobody waits for it.
+    pub lost: bool,
 }
 
 impl Pod {
     /// Nothing of it runs any more.
     pub fn is_over(&self) -> bool {
-        self.gone || self.phase.is_terminal() || (self.deleting && self.finished.is_some()) || (self.deleting && self.node.is_none())
+        self.gone || self.lost || self.phase.is_terminal() || (self.deleting && self.finished.is_some()) || (self.deleting && self.node.is_none())
     }
 }
 
@@ -110,6 +126,10 @@ pub struct Node {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub ready: bool,
+    /// Since when it is as ready as it is, by the cluster's clock.
+    pub ready_since: i64,
+    /// When it was last seen, by our clock.
+    pub seen: i64,
     pub cordoned: bool,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
@@ -163,30 +183,53 @@ pub struct Namespace {
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
     pub attempt: u32,
-    /// Failures that counted against the task's retries.
-    pub failures: u32,
     pub namespace: String,
     pub task: String,
+    pub token: String,
+    pub tenancy: String,
+    pub resource_name: String,
+    /// How long the containers may run before the time limit or the budget ends them.
+    pub run_seconds: u64,
+    /// How long it may hold its places at most: until it has started, run and ended.
+    pub hold_seconds: u64,
+    pub bound: i64,
+    /// By the worker's number.
+    pub workers: Vec<Place>,
+}
+
+/// Where one worker went, what it holds there and whom that pays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
     pub node: String,
     pub pool: String,
     pub provider: String,
     pub pod: String,
     pub because: String,
     pub price_per_hour: Amount,
-    pub token: String,
     /// What the provider is paid as, on the escrow's chain.
     pub payee: Option<u32>,
-    pub resource_name: String,
     pub devices: u32,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
+    pub storage_bytes: u64,
     pub device_price_nanos: u64,
     pub cpu_price_nanos: u64,
     pub memory_price_nanos: u64,
     pub rate_card: String,
-    /// How long the container may run before the time limit or the budget ends it.
-    pub run_seconds: u64,
-    pub bound: i64,
+}
+
+impl Place {
+    pub fn held(&self) -> Held {
+        Held {
+            devices: self.devices,
+            device_price: Price::from_nanos_per_hour(self.device_price_nanos),
+            cpu_millis: self.cpu_millis,
+            cpu_price: Price::from_nanos_per_hour(self.cpu_price_nanos),
+            memory_bytes: self.memory_bytes,
+            memory_gib_price: Price::from_nanos_per_hour(self.memory_price_nanos),
+        }
+    }
 }
 
 /// What the ledger holds back for a work.

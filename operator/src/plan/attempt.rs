@@ -1,0 +1,149 @@
+//! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
+
+use super::{Effect, Plan, outcome, place, pod, status};
+use crate::world::World;
+use crate::world::records::{Placement, Pod, PodPhase, Task};
+use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
+use supercargo_crds::task::OnNodeLoss;
+use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_market::work::WorkId;
+
+/// A start is told only when the end does not come at once: the end tells it too.
+const QUIET_SECONDS: i64 = 2;
+/// A node that is silent for so long is lost.
+const LOST_SECONDS: i64 = 300;
+
+/// What an attempt needs now; the status to write, if one should be.
+pub fn step(world: &mut World, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
+    lose(world, task, placement, now);
+    let (status, again) = look(world, task, placement, plan, now);
+    again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
+    status
+}
+
+/// The status, and when to look again.
+fn look(world: &World, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> (Option<ComputeTaskStatus>, Option<i64>) {
+    let work = task.work();
+    let workers = world.workers_of(&work, placement);
+    if is_over(Some(task), &workers) {
+        return (None, None);
+    }
+    let started = started(&workers);
+    let timeout = placement.bound + place::start_timeout_seconds(task);
+    let until = started.map_or(timeout, |started| started + placement.run_seconds.cast_signed());
+    if is_ending(Some(task), &workers) || now >= until {
+        end(task, &workers, plan);
+        return (None, None);
+    }
+    if workers.contains(&None) {
+        // One attempt at a time: what is left of the last one has been told to end before the next one begins.
+        let earlier = |pod: &Pod| pod.ours.as_ref().is_some_and(|ours| ours.attempt != placement.attempt);
+        if world.pods_of(&work).any(|pod| earlier(pod) && !pod.deleting && (pod.lost || !pod.is_over())) {
+            return (None, Some(until));
+        }
+        let missing = (0..).zip(&workers).filter(|(_, pod)| pod.is_none()).map(|(worker, _)| worker);
+        missing.for_each(|worker: u32| plan.effects.push(pod::start(world, task, placement, worker)));
+        return (world.unmade.get(&work).map(|why| unmade(task, placement, why, now)), Some(until));
+    }
+    match started {
+        None => (trouble(task, placement, &workers, now), Some(until)),
+        Some(started) if now < started + QUIET_SECONDS => (None, Some(until.min(started + QUIET_SECONDS))),
+        Some(started) => (Some(running(task, placement, started)), Some(until)),
+    }
+}
+
+/// When the last of them started, by our clock.
+fn started(workers: &[Option<&Pod>]) -> Option<i64> {
+    workers.iter().map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0)))).try_fold(i64::MIN, |latest, started| Some(latest.max(started?)))
+}
+
+/// Whether what there is of it has to end: somebody said so, or a worker's end is the end of all.
+fn is_ending(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
+    let over = workers.iter().enumerate().any(|(worker, pod)| pod.is_some_and(|pod| outcome::ends_all(task, worker, pod)));
+    over || task.is_none_or(|task| task.spec.suspend)
+}
+
+/// Nothing of it runs, and nothing of it will.
+pub fn is_over(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
+    let there = || workers.iter().flatten();
+    there().next().is_some() && there().all(|pod| pod.is_over()) && (!workers.contains(&None) || is_ending(task, workers))
+}
+
+fn end(task: &Task, workers: &[Option<&Pod>], plan: &mut Plan) {
+    let grace = u32::try_from(task.spec.grace_period_seconds).unwrap_or_default();
+    for pod in workers.iter().flatten().filter(|pod| !pod.is_over()) {
+        // What has not started has nothing to put in order.
+        plan.effects.extend(delete(pod, Some(if pod.phase == PodPhase::Running { grace } else { 0 })));
+    }
+}
+
+/// Ends a pod that is not ended already; with the grace that it was made with, unless another is given.
+pub fn delete(pod: &Pod, grace_seconds: Option<u32>) -> Option<Effect> {
+    (!pod.deleting).then(|| Effect::DeletePod {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        grace_seconds,
+    })
+}
+
+/// Nobody waits longer for a node that is silent, unless the task does.
+fn lose(world: &mut World, task: &Task, placement: &Placement, now: i64) {
+    if task.spec.on_node_loss == OnNodeLoss::Wait {
+        return;
+    }
+    let (mut lost, mut again) = (Vec::new(), None);
+    for pod in world.workers_of(&task.work(), placement).into_iter().flatten().filter(|pod| !pod.is_over()) {
+        let Some(node) = pod.node.as_ref().and_then(|node| world.nodes.get(node)).filter(|node| !node.ready) else { continue };
+        if now >= node.ready_since + LOST_SECONDS {
+            lost.push(pod.uid.clone());
+        } else {
+            again = Some(node.ready_since + LOST_SECONDS).into_iter().chain(again).min();
+        }
+    }
+    again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
+    for uid in lost {
+        if let Some(pod) = world.pods.get_mut(&uid) {
+            (pod.lost, pod.reason, pod.terminal) = (true, Some("NodeLost".to_owned()), pod.terminal.or(Some(now)));
+        }
+    }
+}
+
+/// Its task is gone, or goes: what of it runs ends.
+pub fn abandon(world: &World, work: &WorkId, plan: &mut Plan) {
+    for pod in world.pods_of(work).filter(|pod| !pod.is_over()) {
+        plan.effects.extend(delete(pod, None));
+    }
+}
+
+fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatus {
+    let mut status = super::task::placed(task, placement, started);
+    let words = if placement.workers.len() > 1 { format!("all {} workers run", placement.workers.len()) } else { "the container runs".to_owned() };
+    status::set(&mut status.conditions, STARTED, true, "Running", words, task.generation, started);
+    status::clear(&mut status.conditions, RECONCILING);
+    status::phase(&mut status, "Running", "Running");
+    status
+}
+
+/// The API server does not let its pods be made: why, in its words.
+fn unmade(task: &Task, placement: &Placement, why: &str, now: i64) -> ComputeTaskStatus {
+    let mut status = super::task::placed(task, placement, now);
+    status::set(&mut status.conditions, STARTED, false, "PodRefused", why, task.generation, now);
+    status::set(&mut status.conditions, RECONCILING, true, "PodRefused", "its pod can not be made", task.generation, now);
+    status::phase(&mut status, "Starting", "PodRefused");
+    status
+}
+
+/// It has its places and does not start: why, in the kubelet's words.
+fn trouble(task: &Task, placement: &Placement, workers: &[Option<&Pod>], now: i64) -> Option<ComputeTaskStatus> {
+    let quiet = ["", "ContainerCreating", "PodInitializing"];
+    let waits = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !quiet.contains(&reason.as_str()));
+    let (worker, (reason, message)) = workers.iter().enumerate().find_map(|(worker, pod)| Some((worker, waits((*pod)?)?)))?;
+    let mut status = super::task::placed(task, placement, now);
+    let message = if message.is_empty() { format!("{} says {reason}", placement.workers[worker].node) } else { message };
+    status::set(&mut status.conditions, STARTED, false, &reason, message, task.generation, now);
+    let words = if workers.len() > 1 { format!("worker {worker} does not start") } else { "the container does not start".to_owned() };
+    status::set(&mut status.conditions, RECONCILING, true, &reason, words, task.generation, now);
+    status::phase(&mut status, "Starting", &reason);
+    Some(status)
+}

@@ -1,0 +1,131 @@
+//! Tasks that have no place: they are on the market, or something else comes first, and their status says what.
+
+use super::place::{self, Wait};
+use super::{outcome, status};
+use crate::world::World;
+use crate::world::records::Task;
+use std::collections::BTreeSet;
+use supercargo_crds::names::task_condition::{RECONCILING, STALLED};
+use supercargo_crds::task_status::{ComputeTaskStatus, Waiting};
+
+/// Reasons for waiting are written at most so often a task, but for the first.
+const REASONS_SECONDS: i64 = 60;
+/// So many tasks a second are told that their reasons have changed.
+const REASONS_A_SECOND: i64 = 10;
+/// A refusal by the books is asked again after so long.
+const REFUSED_SECONDS: i64 = 5;
+
+/// Nothing is held back for it: on to the market, unless something is to be mended or waited for first.
+pub fn step(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStatus> {
+    let work = task.work();
+    if !task.findings.is_empty() {
+        world.market.forget(&work);
+        return Some(stalled(task, "Invalid", &task.findings.join("; "), now));
+    }
+    if task.spec.suspend {
+        world.market.forget(&work);
+        return Some(suspended(task, now));
+    }
+    if let Some(limit) = task.spec.queue_timeout_seconds {
+        let until = task.created + limit;
+        if now >= until {
+            world.market.forget(&work);
+            let mut status = task.status.clone();
+            outcome::finish(task, &mut status, false, "QueueTimeout", format!("it found no place within {limit} s"), now);
+            return Some(status);
+        }
+        world.todo.alarms.set(until, work.clone());
+    }
+    let waits = match before_the_market(world, task, now) {
+        Err(wait) => {
+            world.market.stop(&work);
+            vec![wait]
+        }
+        Ok(wish) => {
+            world.market.wait(&wish);
+            place::reasons(world, task)
+        }
+    };
+    // It has been put on the market in this very pass: there are no reasons yet.
+    if waits.is_empty() { None } else { told(world, task, waits, now) }
+}
+
+/// What the task asks of the market, or what keeps it from asking.
+fn before_the_market(world: &mut World, task: &Task, now: i64) -> Result<supercargo_market::placement::Waiting, Wait> {
+    let work = task.work();
+    if world.namespaces.get(&task.namespace).is_some_and(|namespace| namespace.deleting) {
+        return Err(Wait::new("NamespaceGoes", format!("namespace {} is being deleted", task.namespace)));
+    }
+    if let Some(until) = world.resting.get(&work).copied().filter(|until| now < *until) {
+        world.todo.alarms.set(until, work);
+        return Err(Wait::new("Resting", "several attempts in a row ended by faults of providers: the next one waits a little"));
+    }
+    if let Some((why, at)) = world.refusals.get(&work).filter(|(_, at)| now < at + REFUSED_SECONDS) {
+        let wait = Wait::new("EscrowTooLow", why.clone());
+        world.todo.alarms.set(at + REFUSED_SECONDS, work);
+        return Err(wait);
+    }
+    place::wish(world, task, now)
+}
+
+/// The reasons, written when their set changes and not too often.
+fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<ComputeTaskStatus> {
+    let names = |all: &[Waiting]| all.iter().map(|one| one.reason.clone()).collect::<BTreeSet<_>>();
+    let waiting: Vec<Waiting> =
+        reasons.into_iter().map(|wait| Waiting { reason: wait.reason, nodes: wait.nodes, example: clipped(&wait.example) }).collect();
+    let first = task.status.waiting.is_empty() || task.status.observed_generation != task.generation;
+    if !first && names(&waiting) == names(&task.status.waiting) {
+        return None;
+    }
+    let work = task.work();
+    let before = world.told.get(&work);
+    // What was to be written and is not there yet is written again.
+    let again = before.is_some_and(|(_, told)| *told == names(&waiting));
+    if let Some((at, _)) = before.filter(|(at, _)| !first && !again && now < at + REASONS_SECONDS) {
+        world.todo.alarms.set(at + REASONS_SECONDS, work);
+        return None;
+    }
+    if !first && !again && let Err(seconds) = world.pace.take(now, REASONS_A_SECOND) {
+        world.todo.alarms.set(now + seconds, work);
+        return None;
+    }
+    if !again {
+        world.told.insert(work, (now, names(&waiting)));
+    }
+    let mut status = task.status.clone();
+    status.observed_generation = task.generation;
+    status::clear(&mut status.conditions, STALLED);
+    let message = waiting.iter().map(|one| {
+        if one.nodes > 0 { format!("{} nodes: {} (for example {})", one.nodes, one.reason, one.example) } else { one.example.clone() }
+    });
+    let message = message.collect::<Vec<_>>().join("; ");
+    let reason = waiting.first().map_or("Waiting", |one| one.reason.as_str()).to_owned();
+    status::set(&mut status.conditions, RECONCILING, true, &reason, message, task.generation, now);
+    status::phase(&mut status, "Waiting", &reason);
+    status.waiting = waiting;
+    Some(status)
+}
+
+fn stalled(task: &Task, reason: &str, message: &str, now: i64) -> ComputeTaskStatus {
+    let mut status = task.status.clone();
+    status.observed_generation = task.generation;
+    status.waiting.clear();
+    status::clear(&mut status.conditions, RECONCILING);
+    status::set(&mut status.conditions, STALLED, true, reason, message, task.generation, now);
+    status::phase(&mut status, "Stalled", reason);
+    status
+}
+
+fn suspended(task: &Task, now: i64) -> ComputeTaskStatus {
+    let mut status = task.status.clone();
+    status.observed_generation = task.generation;
+    status.waiting.clear();
+    status::clear(&mut status.conditions, STALLED);
+    status::set(&mut status.conditions, RECONCILING, true, "Suspended", "it runs when spec.suspend is set to false", task.generation, now);
+    status::phase(&mut status, "Suspended", "Suspended");
+    status
+}
+
+fn clipped(text: &str) -> String {
+    text.chars().take(250).collect()
+}

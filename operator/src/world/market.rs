@@ -1,0 +1,202 @@
+//! What the exchange is told of the world, what it decided that the books do not hold yet, and why who waits waits.
+
+use super::records::{Placement, Reservation};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use supercargo_market::money::Amount;
+use supercargo_market::placement::{Assignment, Exchange, Offer, Refused, Running, Tenant, Waiting, Worker};
+use supercargo_market::work::{FundingId, WorkId};
+
+/// A place that was found, and what is to be held back for it. It is asked of the books again and again until they answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub funding: FundingId,
+    pub amount: Amount,
+    pub placement: Placement,
+    pub at: i64,
+}
+
+/// What a pass of the exchange brought.
+#[derive(Debug, Default)]
+pub struct Brought {
+    pub placed: Vec<(WorkId, Vec<Assignment>)>,
+    /// Whose reasons are not what they were.
+    pub waiting: Vec<WorkId>,
+}
+
+#[derive(Debug, Default)]
+pub struct Market {
+    exchange: Exchange,
+    /// The resources that each node has on offer.
+    offered: HashMap<String, BTreeSet<String>>,
+    decided: HashMap<WorkId, Decision>,
+    /// The sum of what is decided and not in the books.
+    committed: HashMap<FundingId, Amount>,
+    reasons: HashMap<WorkId, Arc<Vec<Refused>>>,
+    /// Who needs more than there is: how much, and until when that keeps it from asking again.
+    short: HashMap<FundingId, BTreeMap<WorkId, (Amount, i64)>>,
+    /// Whose budget was too small at the place that was found: they look only for what it pays for.
+    frugal: HashSet<WorkId>,
+    /// Who goes back to a node where it failed, because there is no other.
+    anywhere: HashSet<WorkId>,
+}
+
+impl Market {
+    /// What a node offers now: all of it.
+    pub fn offer(&mut self, node: &str, offers: &[Offer]) {
+        let now: BTreeSet<String> = offers.iter().map(|offer| offer.resource_name.clone()).collect();
+        for gone in self.offered.get(node).into_iter().flatten().filter(|resource| !now.contains(*resource)) {
+            self.exchange.withdraw(node, gone);
+        }
+        offers.iter().for_each(|offer| self.exchange.offer(offer));
+        if now.is_empty() {
+            self.offered.remove(node);
+        } else {
+            self.offered.insert(node.to_owned(), now);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.offered.is_empty()
+    }
+
+    pub fn wait(&mut self, waiting: &Waiting) {
+        self.exchange.wait(waiting);
+    }
+
+    /// It does not look for a place, and holds none that the books do not know of.
+    pub fn forget(&mut self, work: &WorkId) {
+        self.stop(work);
+        self.undo(work);
+        self.frugal.remove(work);
+        self.anywhere.remove(work);
+        self.short.retain(|_, short| {
+            short.remove(work);
+            !short.is_empty()
+        });
+    }
+
+    /// It does not look for a place for now.
+    pub fn stop(&mut self, work: &WorkId) {
+        self.exchange.forget(&work.uid);
+        self.reasons.remove(work);
+    }
+
+    pub fn decision(&self, work: &WorkId) -> Option<&Decision> {
+        self.decided.get(work)
+    }
+
+    pub fn decide(&mut self, work: WorkId, decision: Decision) {
+        let sum = self.committed.entry(decision.funding.clone()).or_default();
+        *sum = sum.checked_add(decision.amount).unwrap_or(Amount::MAX);
+        self.reasons.remove(&work);
+        self.decided.insert(work, decision);
+    }
+
+    /// What was decided and can't be: the place is free for others.
+    pub fn undo(&mut self, work: &WorkId) {
+        self.undecide(work);
+        self.exchange.ended(&work.uid);
+    }
+
+    fn undecide(&mut self, work: &WorkId) {
+        let Some(decision) = self.decided.remove(work) else { return };
+        if let Some(sum) = self.committed.get_mut(&decision.funding) {
+            *sum = sum.saturating_sub(decision.amount);
+            if sum.is_zero() {
+                self.committed.remove(&decision.funding);
+            }
+        }
+    }
+
+    /// What was decided for a funding and is not taken off in the books yet.
+    pub fn committed(&self, funding: &FundingId) -> Amount {
+        self.committed.get(funding).copied().unwrap_or_default()
+    }
+
+    /// What the books say of a work is what counts.
+    pub fn booked(&mut self, work: &WorkId, reservation: Option<&Reservation>) {
+        self.undecide(work);
+        match reservation {
+            Some(reservation) => {
+                self.exchange.run(&running(work, reservation));
+                self.stop(work);
+                self.frugal.remove(work);
+                self.anywhere.remove(work);
+            }
+            None => self.exchange.ended(&work.uid),
+        }
+    }
+
+    /// It waits for money, and not for a place.
+    pub fn is_short(&mut self, funding: &FundingId, work: WorkId, amount: Amount, until: i64) {
+        self.short.entry(funding.clone()).or_default().insert(work, (amount, until));
+    }
+
+    /// Who may have enough now.
+    pub fn funding_has(&mut self, funding: &FundingId, available: Amount) -> Vec<WorkId> {
+        let Some(short) = self.short.get_mut(funding) else { return Vec::new() };
+        let enough: Vec<WorkId> = short.iter().filter(|(_, (amount, _))| *amount <= available).map(|(work, _)| work.clone()).collect();
+        short.retain(|_, (amount, _)| *amount > available);
+        if short.is_empty() {
+            self.short.remove(funding);
+        }
+        enough
+    }
+
+    /// How much it is short of, if it waits for money.
+    pub fn short_of(&self, funding: &FundingId, work: &WorkId, now: i64) -> Option<Amount> {
+        self.short.get(funding)?.get(work).filter(|(_, until)| now < *until).map(|(amount, _)| *amount)
+    }
+
+    pub fn is_frugal(&self, work: &WorkId) -> bool {
+        self.frugal.contains(work)
+    }
+
+    /// `false`: it was so already.
+    pub fn be_frugal(&mut self, work: &WorkId) -> bool {
+        self.frugal.insert(work.clone())
+    }
+
+    pub fn goes_anywhere(&self, work: &WorkId) -> bool {
+        self.anywhere.contains(work)
+    }
+
+    pub fn go_anywhere(&mut self, work: &WorkId) -> bool {
+        self.anywhere.insert(work.clone())
+    }
+
+    pub fn assign(&mut self, now: i64) -> Brought {
+        let pass = self.exchange.assign(now);
+        let placed = pass.placed.into_iter().map(|(id, assignments)| (WorkId::task(id), assignments)).collect();
+        let mut waiting = Vec::new();
+        for (id, reasons) in pass.waiting {
+            let work = WorkId::task(id);
+            self.reasons.insert(work.clone(), reasons);
+            waiting.push(work);
+        }
+        Brought { placed, waiting }
+    }
+
+    /// Why it waits; `None` when it has not been looked at yet.
+    pub fn reasons(&self, work: &WorkId) -> Option<&Arc<Vec<Refused>>> {
+        self.reasons.get(work)
+    }
+}
+
+fn running(work: &WorkId, reservation: &Reservation) -> Running {
+    let placement = &reservation.placement;
+    let tenant = Tenant {
+        funding: reservation.funding.clone(),
+        namespace: placement.namespace.clone(),
+        tenancy: placement.tenancy.clone(),
+    };
+    let workers = placement.workers.iter().map(|place| Worker {
+        node: place.node.clone(),
+        resource_name: placement.resource_name.clone(),
+        held: place.held(),
+        storage_bytes: place.storage_bytes,
+    });
+    let ends = placement.bound.saturating_add_unsigned(placement.hold_seconds);
+    Running { id: work.uid.clone(), tenant, ends, workers: workers.collect() }
+}
