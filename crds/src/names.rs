@@ -10,6 +10,11 @@ pub const LABEL_ATTEMPT: &str = "supercargo.dev/attempt";
 pub const LABEL_WORKER: &str = "supercargo.dev/worker";
 /// Which standing network policy a pod falls under.
 pub const LABEL_EGRESS: &str = "supercargo.dev/egress";
+pub const EGRESS_INTERNET: &str = "internet";
+pub const EGRESS_NONE: &str = "none";
+/// On the pods of tasks with more than one worker: they have names in the cluster's DNS, under the Service.
+pub const LABEL_TOGETHER: &str = "supercargo.dev/together";
+pub const SERVICE_WORKERS: &str = "supercargo-workers";
 /// Says that a pod is ours: what watches select by.
 pub const LABEL_MANAGED: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "supercargo";

@@ -147,7 +147,11 @@ mod tests {
             ("one of two is late", vec![Some(worker(2)), Some(worker(22))], vec![Some(40), Some(40)]),
             ("one never starts", vec![Some(worker(2)), Some(never)], vec![Some(0), Some(0)]),
             ("one was never made", vec![Some(worker(2)), None], vec![Some(0), None]),
-            ("one ends before the other starts", vec![Some(PodRecord { finished: Some(T + 9), ..worker(2) }), Some(worker(22))], vec![Some(0), Some(40)]),
+            (
+                "one ends before the other starts",
+                vec![Some(PodRecord { finished: Some(T + 9), ..worker(2) }), Some(worker(22))],
+                vec![Some(0), Some(40)],
+            ),
             ("a clock that is five minutes ahead", vec![Some(ahead(300, 2)), Some(worker(2))], vec![Some(60), Some(59)]),
         ];
         for (name, records, seconds) in cases {

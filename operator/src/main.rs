@@ -8,6 +8,7 @@ use supercargo_ledger::Ledger;
 use supercargo_operator::books;
 use supercargo_operator::effect::Hands;
 use supercargo_operator::engine::{self, Joints};
+use supercargo_operator::plan::network::{NetworkTerms, Range};
 use supercargo_operator::plan::{ChainTerms, Terms};
 use supercargo_operator::runtime::{Config, lease, telemetry};
 use supercargo_operator::settlement::{self, Settler};
@@ -133,5 +134,11 @@ fn terms(config: &Config) -> Terms {
         fees: config.fees.clone(),
         tokens: config.tokens.iter().map(|token| token.symbol.clone()).collect(),
         chains: config.chains.iter().map(chain).collect(),
+        network: NetworkTerms {
+            // Read once before, when the configuration was checked.
+            cluster: config.network.cluster_ranges.iter().filter_map(|range| Range::parse(range)).collect(),
+            dns_namespace: config.network.dns_namespace.clone(),
+            dns_labels: config.network.dns_labels.clone(),
+        },
     }
 }

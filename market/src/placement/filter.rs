@@ -13,6 +13,7 @@ pub enum Reason {
     NodeCordoned,
     NodeDraining,
     NodeClosed,
+    NodeQuarantined,
     ModelNotWanted,
     DeviceMemoryTooSmall,
     TokenNotAccepted,
@@ -46,6 +47,7 @@ impl Reason {
             Self::NodeCordoned => "NodeCordoned",
             Self::NodeDraining => "NodeDraining",
             Self::NodeClosed => "NodeClosed",
+            Self::NodeQuarantined => "NodeQuarantined",
             Self::ModelNotWanted => "ModelNotWanted",
             Self::DeviceMemoryTooSmall => "DeviceMemoryTooSmall",
             Self::TokenNotAccepted => "TokenNotAccepted",
@@ -93,6 +95,7 @@ pub(super) fn closed(why: Closed) -> (Reason, &'static str) {
         Closed::Cordoned => (Reason::NodeCordoned, "the node is cordoned"),
         Closed::Draining => (Reason::NodeDraining, "the node is draining"),
         Closed::ClosedByProvider => (Reason::NodeClosed, "its provider has closed it"),
+        Closed::Quarantined => (Reason::NodeQuarantined, "attempts kept failing there for reasons of the node's own"),
     }
 }
 

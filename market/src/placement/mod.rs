@@ -107,6 +107,7 @@ pub enum Closed {
     Cordoned,
     Draining,
     ClosedByProvider,
+    Quarantined,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -2,10 +2,11 @@
 //! mean, so doing one twice is doing it once.
 
 use super::EffectError;
-use crate::plan::Effect;
+use crate::plan::{Effect, Fitting};
 use crate::watch::{self, now};
 use crate::world::Event;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
@@ -26,10 +27,16 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     match effect {
         Effect::Book(_) => Ok(Vec::new()),
-        Effect::CreatePod { work, service, pod } => {
+        Effect::FitNamespace { namespace, fittings, closed } => {
+            for fitting in &fittings {
+                fit(client, fitting).await?;
+            }
+            Ok(vec![Event::Fitted { namespace, closed }])
+        }
+        Effect::CreatePod { work, fitting, pod } => {
             let made = async {
-                if let Some(service) = service {
-                    create_service(client, *service).await?;
+                if let Some(fitting) = fitting {
+                    fit(client, &fitting).await?;
                 }
                 create_pod(client, *pod).await
             };
@@ -113,12 +120,20 @@ fn gone_is_fine<T>(written: Result<T, kube::Error>, doing: &'static str) -> Resu
     }
 }
 
-/// A Service of this name that exists already is this Service.
-async fn create_service(client: &Client, service: Service) -> Result<(), EffectError> {
-    let api: Api<Service> = Api::namespaced(client.clone(), service.metadata.namespace.as_deref().unwrap_or_default());
-    match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, &service).await {
-        Err(error) if !is_code(&error, 409) => Err(failed("creating a gang's Service")(error)),
-        _ => Ok(()),
+/// Applied rather than created: one from before may be of other nodes.
+async fn fit(client: &Client, fitting: &Fitting) -> Result<(), EffectError> {
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    match fitting {
+        Fitting::Policy(policy) => {
+            let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), policy.metadata.namespace.as_deref().unwrap_or_default());
+            let name = policy.metadata.name.as_deref().unwrap_or_default();
+            api.patch(name, &apply, &Patch::Apply(policy)).await.map(drop).map_err(failed("applying a NetworkPolicy"))
+        }
+        Fitting::Service(service) => {
+            let api: Api<Service> = Api::namespaced(client.clone(), service.metadata.namespace.as_deref().unwrap_or_default());
+            let name = service.metadata.name.as_deref().unwrap_or_default();
+            api.patch(name, &apply, &Patch::Apply(service)).await.map(drop).map_err(failed("applying a Service"))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
 
-use super::{Effect, Plan, outcome, place, pod, status};
+use super::{Effect, Plan, Terms, network, node, outcome, place, pod, status};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
@@ -14,15 +14,23 @@ const QUIET_SECONDS: i64 = 2;
 const LOST_SECONDS: i64 = 300;
 
 /// What an attempt needs now; the status to write, if one should be.
-pub fn step(world: &mut World, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
+pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
     lose(world, task, placement, now);
-    let (status, again) = look(world, task, placement, plan, now);
+    drain(world, task, placement, now);
+    let (status, again) = look(world, terms, task, placement, plan, now);
     again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
     status
 }
 
 /// The status, and when to look again.
-fn look(world: &World, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> (Option<ComputeTaskStatus>, Option<i64>) {
+fn look(
+    world: &World,
+    terms: &Terms,
+    task: &Task,
+    placement: &Placement,
+    plan: &mut Plan,
+    now: i64,
+) -> (Option<ComputeTaskStatus>, Option<i64>) {
     let work = task.work();
     let workers = world.workers_of(&work, placement);
     if is_over(Some(task), &workers) {
@@ -41,8 +49,7 @@ fn look(world: &World, task: &Task, placement: &Placement, plan: &mut Plan, now:
         if world.pods_of(&work).any(|pod| earlier(pod) && !pod.deleting && (pod.lost || !pod.is_over())) {
             return (None, Some(until));
         }
-        let missing = (0..).zip(&workers).filter(|(_, pod)| pod.is_none()).map(|(worker, _)| worker);
-        missing.for_each(|worker: u32| plan.effects.push(pod::start(world, task, placement, worker)));
+        start(world, terms, task, placement, &workers, plan);
         return (world.unmade.get(&work).map(|why| unmade(task, placement, why, now)), Some(until));
     }
     match started {
@@ -52,15 +59,36 @@ fn look(world: &World, task: &Task, placement: &Placement, plan: &mut Plan, now:
     }
 }
 
+/// Makes the pods that are missing: after what stands in their namespace, and the first before the others, with what is the
+/// task's own.
+fn start(world: &World, terms: &Terms, task: &Task, placement: &Placement, workers: &[Option<&Pod>], plan: &mut Plan) {
+    let closed = network::closed(world, terms);
+    if world.fitted.get(&task.namespace) != Some(&closed) {
+        let fittings = network::standing(terms, &task.namespace, &closed);
+        plan.effects.push(Effect::FitNamespace { namespace: task.namespace.clone(), fittings, closed });
+        return;
+    }
+    let first = workers.iter().all(Option::is_none);
+    let missing = (0..).zip(workers).filter(|(_, pod)| pod.is_none()).take(if first { 1 } else { usize::MAX });
+    for (worker, _) in missing {
+        let pool = world.pools.get(&placement.workers[worker as usize].pool).map(|pool| &pool.spec);
+        let fitting = if first { network::own(terms, task, &closed) } else { None };
+        plan.effects.push(Effect::CreatePod { work: task.work(), fitting, pod: Box::new(pod::build(task, placement, worker, pool)) });
+    }
+}
+
 /// When the last of them started, by our clock.
 fn started(workers: &[Option<&Pod>]) -> Option<i64> {
-    workers.iter().map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0)))).try_fold(i64::MIN, |latest, started| Some(latest.max(started?)))
+    workers
+        .iter()
+        .map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0))))
+        .try_fold(i64::MIN, |latest, started| Some(latest.max(started?)))
 }
 
 /// Whether what there is of it has to end: somebody said so, or a worker's end is the end of all.
 fn is_ending(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
     let over = workers.iter().enumerate().any(|(worker, pod)| pod.is_some_and(|pod| outcome::ends_all(task, worker, pod)));
-    over || task.is_none_or(|task| task.spec.suspend)
+    over || task.is_none_or(|task| task.spec.suspend) || workers.iter().flatten().any(|pod| pod.drained)
 }
 
 /// Nothing of it runs, and nothing of it will.
@@ -109,6 +137,25 @@ fn lose(world: &mut World, task: &Task, placement: &Placement, now: i64) {
     }
 }
 
+/// What runs on a node that is drained ends at the node's deadline, and goes on elsewhere.
+fn drain(world: &mut World, task: &Task, placement: &Placement, now: i64) {
+    let (mut drained, mut again) = (Vec::new(), None);
+    for pod in world.workers_of(&task.work(), placement).into_iter().flatten().filter(|pod| !pod.is_over() && !pod.drained) {
+        let Some(until) = pod.node.as_ref().and_then(|node| node::drained_at(world.provider_node_of(node)?)) else { continue };
+        if now >= until {
+            drained.push(pod.uid.clone());
+        } else {
+            again = Some(until).into_iter().chain(again).min();
+        }
+    }
+    again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
+    for uid in drained {
+        if let Some(pod) = world.pods.get_mut(&uid) {
+            pod.drained = true;
+        }
+    }
+}
+
 /// Its task is gone, or goes: what of it runs ends.
 pub fn abandon(world: &World, work: &WorkId, plan: &mut Plan) {
     for pod in world.pods_of(work).filter(|pod| !pod.is_over()) {
@@ -118,7 +165,8 @@ pub fn abandon(world: &World, work: &WorkId, plan: &mut Plan) {
 
 fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatus {
     let mut status = super::task::placed(task, placement, started);
-    let words = if placement.workers.len() > 1 { format!("all {} workers run", placement.workers.len()) } else { "the container runs".to_owned() };
+    let words =
+        if placement.workers.len() > 1 { format!("all {} workers run", placement.workers.len()) } else { "the container runs".to_owned() };
     status::set(&mut status.conditions, STARTED, true, "Running", words, task.generation, started);
     status::clear(&mut status.conditions, RECONCILING);
     status::phase(&mut status, "Running", "Running");

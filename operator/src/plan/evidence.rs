@@ -67,10 +67,11 @@ fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measur
 
 /// Ends that are the node's doing, or the cluster's, and never the task's.
 pub fn is_provider_fault(pod: &Pod) -> bool {
-    let reason = pod.reason.as_deref().unwrap_or_default();
+    let reason = if pod.drained { "Drained" } else { pod.reason.as_deref().unwrap_or_default() };
     let faults = [
         "Evicted",
         "NodeLost",
+        "Drained",
         "NodeAffinity",
         "NodeShutdown",
         "Terminated",

@@ -5,6 +5,7 @@ mod attempt;
 mod escrow;
 mod evidence;
 mod gang;
+pub mod network;
 mod node;
 mod outcome;
 mod place;
@@ -15,6 +16,9 @@ mod waiting;
 
 use crate::world::World;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use network::{NetworkTerms, Range};
+use std::collections::BTreeSet;
 use std::fmt;
 use supercargo_crds::escrow::EscrowStatus;
 use supercargo_crds::node::ProviderNodeStatus;
@@ -24,15 +28,28 @@ use supercargo_ledger::Posting;
 use supercargo_market::fees::FeeSchedule;
 use supercargo_market::work::WorkId;
 
+/// What is there for pods, and before them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fitting {
+    Policy(Box<NetworkPolicy>),
+    Service(Box<Service>),
+}
+
 /// One thing to do. All of them can be done twice.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Everything for the books of one pass: one transaction.
     Book(Vec<Posting>),
-    /// A worker's pod; before it the Service that its gang's workers find each other by.
+    /// What tasks need to be there in a namespace before their pods, as it is while these ranges are the cluster's own.
+    FitNamespace {
+        namespace: String,
+        fittings: Vec<Fitting>,
+        closed: BTreeSet<Range>,
+    },
+    /// A worker's pod, and before it what is the task's own.
     CreatePod {
         work: WorkId,
-        service: Option<Box<Service>>,
+        fitting: Option<Fitting>,
         pod: Box<Pod>,
     },
     DeletePod {
@@ -92,6 +109,7 @@ impl Effect {
             Self::ApplyNode { name, .. } | Self::WriteNode { name, .. } => format!("node/{name}"),
             Self::WritePool { name, .. } => format!("pool/{name}"),
             Self::WriteEscrow { namespace, name, .. } => format!("escrow/{namespace}/{name}"),
+            Self::FitNamespace { namespace, .. } => format!("namespace/{namespace}"),
         }
     }
 
@@ -108,6 +126,7 @@ impl Effect {
             Self::WriteNode { .. } => "write_node",
             Self::WritePool { .. } => "write_pool",
             Self::WriteEscrow { .. } => "write_escrow",
+            Self::FitNamespace { .. } => "fit_namespace",
         }
     }
 }
@@ -127,6 +146,7 @@ pub struct Terms {
     pub fees: FeeSchedule,
     pub tokens: Vec<String>,
     pub chains: Vec<ChainTerms>,
+    pub network: NetworkTerms,
 }
 
 #[derive(Debug, Clone)]
@@ -168,5 +188,7 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     plan
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,12 @@ use supercargo_crds::names::node_condition::{HEALTHY, READY};
 use supercargo_crds::node::{Availability, OfferStatus, ProviderNodeStatus};
 use supercargo_crds::pool::ProviderPoolStatus;
 
+/// So many faults within so long set a node apart.
+const MOST_FAULTS: usize = 3;
+const FAULTS_WITHIN_SECONDS: i64 = 600;
+const FIRST_QUARANTINE_SECONDS: i64 = 600;
+const LONGEST_QUARANTINE_SECONDS: i64 = 86_400;
+
 pub fn plan(world: &mut World, plan: &mut Plan, now: i64) {
     while let Some(node) = world.todo.node_alarms.pop_due(now) {
         world.todo.nodes.push(node);
@@ -19,7 +25,7 @@ pub fn plan(world: &mut World, plan: &mut Plan, now: i64) {
     }
     let mut busy = Vec::new();
     while let Some(name) = world.todo.nodes.pop() {
-        let offers = world.offers_of(&name);
+        let offers = world.offers_of(&name, now);
         world.market.offer(&name, &offers);
         let Some(provided) = world.provider_node_of(&name) else { continue };
         let next = node_status(world, provided, &world.devices_taken(&name), now);
@@ -66,6 +72,30 @@ fn pools(world: &World, plan: &mut Plan, now: i64) -> bool {
     plan.effects.len() > before
 }
 
+/// When what still runs on a node that is drained ends.
+pub fn drained_at(provided: &ProviderNode) -> Option<i64> {
+    if provided.spec.availability != Availability::Draining {
+        return None;
+    }
+    let told = provided.status.conditions.iter().find(|condition| condition.type_ == READY && condition.reason == "Draining")?;
+    Some(told.last_transition_time.0.as_second() + provided.spec.drain_deadline_seconds?)
+}
+
+/// An attempt failed for reasons of the node's own. When that happens too often the node is set apart, each time for twice
+/// as long.
+pub fn blame(world: &mut World, node: &str, now: i64) {
+    let record = world.quarantine.entry(node.to_owned()).or_default();
+    record.faults.retain(|at| now - at < FAULTS_WITHIN_SECONDS);
+    record.faults.push(now);
+    if record.faults.len() >= MOST_FAULTS {
+        record.faults.clear();
+        record.until = now + (FIRST_QUARANTINE_SECONDS << record.times.min(16)).min(LONGEST_QUARANTINE_SECONDS);
+        record.times += 1;
+        world.todo.node_alarms.set(record.until, node.to_owned());
+        world.todo.nodes.push(node.to_owned());
+    }
+}
+
 fn selects(pool: &Pool, node: &Node) -> bool {
     let wanted = &pool.spec.selector.match_labels;
     !wanted.is_empty() && wanted.iter().all(|(key, value)| node.labels.get(key) == Some(value))
@@ -92,14 +122,25 @@ fn node_status(world: &World, provided: &ProviderNode, used: &BTreeMap<String, u
         (Some(node), _) if node.cordoned => (false, "NodeCordoned", "the node is cordoned".to_owned()),
         (_, Availability::Draining) => (false, "Draining", "it takes no new tasks".to_owned()),
         (_, Availability::Closed) => (false, "Closed", "it takes no tasks".to_owned()),
+        (Some(node), _) if world.is_set_apart(&node.name, now) => (false, "Quarantined", quarantined(world, &node.name)),
         _ => (true, "Open", "it takes tasks".to_owned()),
     };
     let at = status::since(&next.conditions, READY).filter(|_| status::is_true(&next.conditions, READY) == ready).unwrap_or(now);
     status::set(&mut next.conditions, READY, ready, reason, message, provided.generation, at);
-    let healthy = node.is_some_and(|node| node.ready);
-    status::set(&mut next.conditions, HEALTHY, healthy, if healthy { "Healthy" } else { "NodeNotReady" }, "", provided.generation, at);
+    let apart = world.is_set_apart(&provided.spec.node_name, now);
+    let (healthy, reason) = match node {
+        Some(node) if node.ready && apart => (false, "Quarantined"),
+        Some(node) if node.ready => (true, "Healthy"),
+        _ => (false, "NodeNotReady"),
+    };
+    status::set(&mut next.conditions, HEALTHY, healthy, reason, "", provided.generation, at);
     next.offers = node.map(|node| offers(world, provided, node, used)).unwrap_or_default();
     next
+}
+
+fn quarantined(world: &World, node: &str) -> String {
+    let until = world.quarantine.get(node).and_then(|record| jiff::Timestamp::from_second(record.until).ok()).unwrap_or_default();
+    format!("{MOST_FAULTS} attempts in ten minutes failed for reasons of its own: it takes no tasks until {until}")
 }
 
 fn offers(world: &World, provided: &ProviderNode, node: &Node, used: &BTreeMap<String, u64>) -> Vec<OfferStatus> {
@@ -127,6 +168,7 @@ fn pool_status(pool: &Pool, nodes: usize, lost: &[&str], now: i64) -> ProviderPo
     next.observed_generation = pool.generation;
     next.nodes = i32::try_from(nodes).unwrap_or(i32::MAX);
     let (ready, reason, message) = match (nodes, lost) {
+        _ if !pool.findings.is_empty() => (false, "Invalid", pool.findings.join("; ")),
         (0, []) => (false, "NoNodes", "no node has the labels of its selector".to_owned()),
         (_, []) => (true, "Selling", format!("it sells {nodes} nodes")),
         (_, lost) => {

@@ -1,7 +1,7 @@
 //! How attempts end: whose doing it was, what is billed of it, and what becomes of the task.
 
 use super::place;
-use super::{evidence, status};
+use super::{evidence, node, status};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::common::Money;
@@ -92,7 +92,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     if !world.is_charged(&work, placement.attempt) || task.was_told(placement.attempt) {
         return None;
     }
-    let workers = world.workers_of(&work, placement);
+    let (workers, attempt) = (world.workers_of(&work, placement), placement.attempt);
     let billed = evidence::billed(&workers, placement);
     let seconds: Vec<u64> = billed.iter().map(|measured| measured.map_or(0, |measured| measured.seconds)).collect();
     let (outcome, worker, pod) = of_attempt(task, placement, &workers, &seconds)?;
@@ -118,9 +118,15 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let wall = seconds.iter().copied().max().unwrap_or_default();
     status.usage =
         Some(Usage { seconds: before.seconds + wall.cast_signed(), gpu_seconds: before.gpu_seconds + gpu_seconds.cast_signed() });
+    let fault = (outcome == Outcome::ProviderFault && !pod.drained).then(|| placement.workers[worker].node.clone());
     status.cost = cost(world, task, &placement.token);
     let words = words(task, outcome, worker, workers.len(), pod);
     conclude(task, &mut status, outcome, words, now);
+    if let Some(node) = fault
+        && world.blamed.insert(work.clone(), attempt) != Some(attempt)
+    {
+        node::blame(world, &node, now);
+    }
     if let Some(rest) = rest_seconds(&status) {
         world.resting.insert(work, now + rest);
     }

@@ -307,7 +307,8 @@ pub fn reasons(world: &World, task: &Task) -> Vec<Wait> {
     let wait = |one: &supercargo_market::placement::Refused| {
         let nodes = i32::try_from(one.nodes).unwrap_or(i32::MAX);
         if frugal && one.reason == Reason::PriceTooHigh {
-            let words = format!("{}, and the {left} that is left of the budget pays for less than {} s of it", one.example, least_seconds(task));
+            let words =
+                format!("{}, and the {left} that is left of the budget pays for less than {} s of it", one.example, least_seconds(task));
             return Wait { reason: "BudgetTooSmall".to_owned(), nodes, example: words };
         }
         Wait { reason: one.reason.name().to_owned(), nodes, example: one.example.clone() }

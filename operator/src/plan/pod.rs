@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 use supercargo_crds::names::{
-    ANNOTATION_BOUND, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER, MANAGED_BY,
-    PRIORITY_CLASS, TAINT_SOLD,
+    ANNOTATION_BOUND, EGRESS_INTERNET, EGRESS_NONE, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK,
+    LABEL_TASK_UID, LABEL_TOGETHER, LABEL_WORKER, MANAGED_BY, PRIORITY_CLASS, SERVICE_WORKERS, TAINT_SOLD,
 };
 use supercargo_crds::pool::{Binding, ProviderPoolSpec};
 use supercargo_crds::task::{Egress, Volume};
@@ -41,14 +41,6 @@ pub fn plan(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Pl
     }
 }
 
-/// Makes a worker's pod, and before it what it needs to be there.
-pub fn start(world: &World, task: &Task, placement: &Placement, worker: u32) -> Effect {
-    let place = &placement.workers[worker as usize];
-    let pool = world.pools.get(&place.pool).map(|pool| &pool.spec);
-    let service = (placement.workers.len() > 1).then(|| Box::new(gang::service(task)));
-    Effect::CreatePod { work: task.work(), service, pod: Box::new(build(task, placement, worker, pool)) }
-}
-
 pub fn build(task: &Task, placement: &Placement, worker: u32, pool: Option<&ProviderPoolSpec>) -> core::Pod {
     let place = &placement.workers[worker as usize];
     let together = placement.workers.len() > 1;
@@ -58,8 +50,8 @@ pub fn build(task: &Task, placement: &Placement, worker: u32, pool: Option<&Prov
         restart_policy: Some("Never".to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        hostname: together.then(|| gang::hostname(placement.attempt, worker)),
-        subdomain: together.then(|| place::stem(task)),
+        hostname: together.then(|| place.pod.clone()),
+        subdomain: together.then(|| SERVICE_WORKERS.to_owned()),
         termination_grace_period_seconds: Some(task.spec.grace_period_seconds),
         active_deadline_seconds: Some(place::start_timeout_seconds(task) + placement.run_seconds.cast_signed()),
         priority_class_name: Some(PRIORITY_CLASS.to_owned()),
@@ -81,9 +73,10 @@ pub fn build(task: &Task, placement: &Placement, worker: u32, pool: Option<&Prov
 
 fn metadata(task: &Task, placement: &Placement, worker: u32) -> ObjectMeta {
     let egress = match task.spec.network.egress {
-        Egress::None => "none",
-        Egress::Internet => "internet",
+        Egress::None => EGRESS_NONE,
+        Egress::Internet => EGRESS_INTERNET,
     };
+    let together = (placement.workers.len() > 1).then(|| (LABEL_TOGETHER, "true".to_owned()));
     let labels = [
         (LABEL_MANAGED, MANAGED_BY.to_owned()),
         (LABEL_TASK, task.name.clone()),
@@ -103,7 +96,7 @@ fn metadata(task: &Task, placement: &Placement, worker: u32) -> ObjectMeta {
     ObjectMeta {
         name: Some(placement.workers[worker as usize].pod.clone()),
         namespace: Some(task.namespace.clone()),
-        labels: Some(owned(&labels)),
+        labels: Some(owned(&labels.into_iter().chain(together).collect::<Vec<_>>())),
         annotations: Some(owned(&annotations)),
         finalizers: Some(vec![FINALIZER_EVIDENCE.to_owned()]),
         owner_references: Some(vec![owner(task)]),
@@ -162,6 +155,10 @@ fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container
 fn env(task: &Task, placement: &Placement, worker: u32) -> Vec<core::EnvVar> {
     let value = |name: &str, value: String| core::EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     let mut all = vec![value("SUPERCARGO_TASK", task.name.clone()), value("SUPERCARGO_ATTEMPT", placement.attempt.to_string())];
+    if placement.workers[worker as usize].devices == 0 {
+        // Images ask for all GPUs of a node by themselves, and some runtimes would give them.
+        all.push(value("NVIDIA_VISIBLE_DEVICES", "void".to_owned()));
+    }
     if placement.workers.len() > 1 {
         all.extend(gang::env(task, placement, worker).into_iter().map(|(name, text)| value(name, text)));
     }

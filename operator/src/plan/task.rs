@@ -49,7 +49,7 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, postin
     let task = world.task_of(work).cloned();
     let lives = task.as_deref().filter(|task| !task.deleting);
     let status = match lives {
-        Some(task) => advance(world, task, plan, postings, now),
+        Some(task) => advance(world, terms, task, plan, postings, now),
         None => {
             world.market.forget(work);
             attempt::abandon(world, work, plan);
@@ -71,13 +71,20 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, postin
 }
 
 /// The status to write, if one should be.
-fn advance(world: &mut World, task: &Task, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) -> Option<ComputeTaskStatus> {
+fn advance(
+    world: &mut World,
+    terms: &Terms,
+    task: &Task,
+    plan: &mut Plan,
+    postings: &mut Vec<Posting>,
+    now: i64,
+) -> Option<ComputeTaskStatus> {
     let work = task.work();
     if status::is_true(&task.status.conditions, FINISHED) {
         return finished(world, task, plan, now);
     }
     if let Some(placement) = world.reservations.get(&work).map(|reservation| reservation.placement.clone()) {
-        return attempt::step(world, task, &placement, plan, now);
+        return attempt::step(world, terms, task, &placement, plan, now);
     }
     if let Some(ended) = outcome::ended(world, task, now) {
         return Some(ended);
@@ -88,7 +95,7 @@ fn advance(world: &mut World, task: &Task, plan: &mut Plan, postings: &mut Vec<P
     if !task.spec.suspend && task.findings.is_empty() && place::reserve(world, &work, postings) {
         return None;
     }
-    waiting::step(world, task, now)
+    waiting::step(world, terms, task, now)
 }
 
 /// An attempt that has no pod and will have none gives back what is held for it.

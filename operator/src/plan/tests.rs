@@ -1,430 +1,60 @@
-//! The planner against a simulated cluster: an API server that forgets answers, nodes whose pods run and end, and an
-//! operator that dies. After every step what must always hold is held to. A failing seed is printed and replays.
+//! What the planner does in given situations, one after the other. Everything at once is in `simulation.rs`.
 
-use super::{Effect, Plan, Terms, plan};
-use crate::watch;
-use crate::world::records::{Escrow, Namespace, Node, Placement, Pod, PodPhase, Pool, ProviderNode, Reservation, Task};
-use crate::world::{Event, World};
-use std::collections::{BTreeMap, BTreeSet};
+use super::simulation::{Theatre, gang, task, terms};
+use super::{Effect, Fitting, plan};
+use crate::world::records::{Pod, PodPhase};
+use k8s_openapi::api::core::v1 as core;
+use std::collections::BTreeMap;
 use supercargo_crds::task_status::ComputeTaskStatus;
-use supercargo_ledger::{FundingBalance, Posting, WorkBalance};
-use supercargo_market::money::Amount;
-use supercargo_market::work::{FundingId, WorkId};
 
-const HISTORIES: u64 = 10_000;
-const DEVICES: u64 = 4;
-const T: i64 = 1_800_000_000;
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % sides
-    }
+/// A cluster without faults and with these tasks alone.
+fn calm(tasks: impl IntoIterator<Item = crate::world::records::Task>) -> Theatre {
+    let mut theatre = Theatre::new(3);
+    theatre.faults = false;
+    theatre.tasks = tasks.into_iter().map(|task| (task.name.clone(), task)).collect();
+    theatre.restart();
+    theatre
 }
 
-/// What the books hold, as plainly as can be.
-#[derive(Default)]
-struct Books {
-    funds: BTreeMap<FundingId, u64>,
-    open: BTreeMap<WorkId, (FundingId, u64, Placement)>,
-    latest: BTreeMap<WorkId, Placement>,
-    charged: BTreeMap<WorkId, u64>,
-    segments: BTreeSet<String>,
+/// Passes until an effect of the kind is planned; it is not carried out.
+fn until(theatre: &mut Theatre, kind: &str) -> Vec<Effect> {
+    for _ in 0..10 {
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        if effects.iter().any(|effect| effect.kind() == kind) {
+            return effects.into_iter().filter(|effect| effect.kind() == kind).collect();
+        }
+        effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+    }
+    panic!("no {kind} in ten passes")
 }
 
-/// The cluster as it truly is, whatever the operator knows.
-struct Theatre {
-    dice: Dice,
-    now: i64,
-    world: World,
-    books: Books,
-    tasks: BTreeMap<String, Task>,
-    pods: BTreeMap<String, Pod>,
-    /// Nodes whose kubelets say nothing, and since when.
-    silent: BTreeMap<String, i64>,
-    faults: bool,
-    seed: u64,
+fn pods(effects: &[Effect]) -> Vec<&core::Pod> {
+    effects.iter().filter_map(|effect| if let Effect::CreatePod { pod, .. } = effect { Some(&**pod) } else { None }).collect()
 }
 
-fn task(name: &str, budget: &str, retries: i32) -> Task {
-    gang(name, budget, retries, 1, "All")
+fn env(pod: &core::Pod) -> BTreeMap<String, String> {
+    let all = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.env.iter().flatten());
+    all.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default())).collect()
 }
 
-fn gang(name: &str, budget: &str, retries: i32, workers: u32, success: &str) -> Task {
-    let mut spec = serde_json::json!({ "budget": budget, "image": "i", "retries": retries, "resources": { "cpu": "1", "memory": "1Gi" }, "timeLimitSeconds": 600 });
-    if workers > 1 {
-        spec["gang"] = serde_json::json!({ "workers": workers, "success": success });
-    }
-    Task {
-        namespace: "n".into(),
-        name: name.into(),
-        uid: format!("uid-of-{name}"),
-        generation: 1,
-        created: T,
-        deleting: false,
-        spec: serde_json::from_value(spec).expect("a spec"),
-        status: ComputeTaskStatus::default(),
-        findings: Vec::new(),
-    }
+/// Every pod runs, or has ended as it is told here.
+fn set(theatre: &mut Theatre, change: impl Fn(&mut Pod)) {
+    theatre.pods.values_mut().for_each(change);
+    let pods: Vec<Pod> = theatre.pods.values().cloned().collect();
+    pods.into_iter().for_each(|pod| theatre.world.apply(crate::world::Event::Pod(Box::new(pod))));
 }
 
-fn node(name: &str, now: i64, silent_since: Option<i64>) -> Node {
-    Node {
-        name: name.into(),
-        labels: [("gpu".to_owned(), "yes".to_owned())].into(),
-        ready: silent_since.is_none(),
-        ready_since: silent_since.unwrap_or(T),
-        seen: now,
-        cordoned: false,
-        cpu_millis: 64_000,
-        memory_bytes: 256 << 30,
-        storage_bytes: 1 << 40,
-        pods: 110,
-        devices: [("nvidia.com/gpu".to_owned(), DEVICES)].into(),
-    }
+fn runs(pod: &mut Pod, at: i64) {
+    (pod.phase, pod.started, pod.first_running, pod.last_alive) = (PodPhase::Running, Some(at), Some(at), Some(at));
 }
 
-fn pool() -> Pool {
-    let spec = serde_json::json!({
-        "provider": "acme", "selector": { "matchLabels": { "gpu": "yes" } },
-        "pricing": { "token": "USDC", "resources": [{ "resourceName": "nvidia.com/gpu", "perHour": "3.60" }] },
-    });
-    Pool { name: "pool".into(), generation: 1, created: T, spec: serde_json::from_value(spec).expect("a spec"), status: Default::default() }
+fn ends(pod: &mut Pod, at: i64, code: i32) {
+    pod.phase = if code == 0 { PodPhase::Succeeded } else { PodPhase::Failed };
+    (pod.finished, pod.terminal, pod.exit_code) = (Some(at), Some(at), Some(code));
 }
 
-fn escrow() -> Escrow {
-    let spec = serde_json::json!({ "funding": "Internal", "token": "USDC", "grant": "100" });
-    Escrow {
-        namespace: "n".into(),
-        name: "default".into(),
-        uid: "e".into(),
-        generation: 1,
-        spec: serde_json::from_value(spec).expect("a spec"),
-        status: Default::default(),
-    }
-}
-
-fn terms() -> Terms {
-    Terms { tokens: vec!["USDC".into()], ..Terms::default() }
-}
-
-impl Theatre {
-    fn new(seed: u64) -> Self {
-        let mut theatre = Self {
-            dice: Dice(seed * 2 + 1),
-            now: T,
-            world: World::default(),
-            books: Books::default(),
-            tasks: BTreeMap::new(),
-            pods: BTreeMap::new(),
-            silent: BTreeMap::new(),
-            faults: true,
-            seed,
-        };
-        for index in 0..2 + theatre.dice.roll(8) {
-            let retries = i32::try_from(theatre.dice.roll(3)).expect("small");
-            let workers = if index % 4 == 3 { 2 + u32::try_from(theatre.dice.roll(2)).expect("small") } else { 1 };
-            let success = if theatre.dice.roll(2) == 0 { "All" } else { "Leader" };
-            let (name, budget) = (format!("t{index}"), if index % 3 == 0 { "0.20" } else { "3" });
-            theatre.tasks.insert(name.clone(), gang(&name, budget, retries, workers, success));
-        }
-        theatre.restart();
-        theatre
-    }
-
-    /// The operator begins anew: it knows what it lists and what the books hold.
-    fn restart(&mut self) {
-        let mut world = World::default();
-        for name in ["n1", "n2"] {
-            world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
-            let spec = serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": name })).expect("a spec");
-            world.apply(Event::ProviderNode(Box::new(ProviderNode { name: name.into(), generation: 1, spec, status: Default::default() })));
-        }
-        world.apply(Event::Pool(Box::new(pool())));
-        world.apply(Event::Escrow(Box::new(escrow())));
-        world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
-        self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
-        self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(pod.clone()))));
-        self.world = world;
-        self.tell_books();
-    }
-
-    /// The lead is lost and taken again: what the books hold counts, and not what was thought of.
-    fn lead_again(&mut self) {
-        self.world.begin_anew();
-        self.tell_books();
-    }
-
-    fn tell_books(&mut self) {
-        let works: Vec<WorkId> = self.books.latest.keys().cloned().collect();
-        for work in works {
-            if let (None, Some(latest)) = (self.books.open.get(&work), self.books.latest.get(&work)) {
-                self.world.apply(Event::Charged { work: work.clone(), attempt: latest.attempt });
-            }
-            self.tell(&work);
-        }
-        self.tell_funding();
-    }
-
-    fn tell(&mut self, work: &WorkId) {
-        let latest = self.books.latest.get(work).cloned().map(Box::new);
-        let charged = Amount::from_units(self.books.charged.get(work).copied().unwrap_or_default());
-        let reservation = self.books.open.get(work).map(|(funding, amount, placement)| {
-            Box::new(Reservation { funding: funding.clone(), reserved: Amount::from_units(*amount), charged, placement: placement.clone() })
-        });
-        let balance = WorkBalance { charged, settled: charged, ..WorkBalance::default() };
-        self.world.apply(Event::Reserved { work: work.clone(), reservation, latest, balance });
-    }
-
-    fn tell_funding(&mut self) {
-        for (funding, available) in self.books.funds.clone() {
-            let balance = FundingBalance {
-                asset: "USDC".into(),
-                deposited: Amount::from_units(100_000_000),
-                available: Amount::from_units(available),
-                ..FundingBalance::default()
-            };
-            self.world.apply(Event::Funding { funding, balance, last_post: None });
-        }
-    }
-
-    fn chance(&mut self, of: u64) -> bool {
-        self.faults && self.dice.roll(of) == 0
-    }
-
-    /// One pass, and whatever of it gets through.
-    fn pass(&mut self) {
-        let Plan { effects, .. } = plan(&mut self.world, &terms(), self.now);
-        for effect in effects {
-            if self.chance(6) {
-                continue;
-            }
-            self.carry_out(effect);
-            if self.chance(25) {
-                if self.dice.roll(3) == 0 { self.lead_again() } else { self.restart() }
-                return;
-            }
-        }
-    }
-
-    fn carry_out(&mut self, effect: Effect) {
-        // An answer that is lost leaves the world as it was until a watch brings the news.
-        let answered = !self.chance(6);
-        match effect {
-            Effect::Book(postings) => postings.into_iter().for_each(|posting| self.book(posting)),
-            Effect::CreatePod { pod, .. } => {
-                let name = pod.metadata.name.clone().expect("a name");
-                if !self.pods.contains_key(&name) {
-                    let mut made = (*pod).clone();
-                    made.metadata.uid = Some(format!("uid-of-{name}"));
-                    let record = watch::pod(&made, self.now).expect("a pod of ours");
-                    let ours = record.ours.clone().expect("it is ours");
-                    assert!(self.books.open.contains_key(&ours.work), "seed {}: a pod without a reservation", self.seed);
-                    self.pods.insert(name.clone(), record);
-                }
-                if answered {
-                    self.world.apply(Event::Pod(Box::new(self.pods[&name].clone())));
-                }
-            }
-            Effect::DeletePod { name, .. } => {
-                if let Some(pod) = self.pods.get_mut(&name) {
-                    pod.deleting = true;
-                    if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
-                        return;
-                    }
-                    if pod.started.is_some() {
-                        pod.finished = pod.finished.or(Some(self.now));
-                        pod.exit_code = pod.exit_code.or(Some(137));
-                    }
-                    pod.phase = PodPhase::Failed;
-                }
-            }
-            Effect::FreePod { name, .. } => {
-                if let Some(pod) = self.pods.remove(&name) {
-                    let segment = format!("pod/{}/0/0", pod.uid);
-                    let taken = self.books.segments.contains(&segment);
-                    assert!(taken, "seed {}: {name} went before its evidence was taken", self.seed);
-                    if answered {
-                        self.world.apply(Event::PodGone { uid: pod.uid, at: self.now });
-                    }
-                }
-            }
-            Effect::WriteTask { name, status, .. } => {
-                if let Some(task) = self.tasks.get_mut(&name) {
-                    task.status = *status;
-                    if answered {
-                        self.world.apply(Event::Task(Box::new(task.clone())));
-                    }
-                }
-            }
-            Effect::DeleteTask { name, .. } => drop(self.tasks.remove(&name)),
-            Effect::ApplyNode { .. } | Effect::WriteNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
-        }
-    }
-
-    fn book(&mut self, posting: Posting) {
-        match posting {
-            Posting::Fund { funding, deposited, .. } => {
-                self.books.funds.entry(funding).or_insert(deposited.units());
-                self.tell_funding();
-            }
-            Posting::Reserve { work, funding, amount, detail } => {
-                let available = self.books.funds.get_mut(&funding).expect("a funding");
-                if let Some((_, before, _)) = self.books.open.remove(&work) {
-                    *available += before;
-                }
-                if *available < amount.units() {
-                    self.world.apply(Event::Refused { work, why: "there is too little".into(), at: self.now });
-                    return;
-                }
-                *available -= amount.units();
-                let placement: Placement = serde_json::from_str(&detail).expect("a placement");
-                self.books.latest.insert(work.clone(), placement.clone());
-                self.books.open.insert(work.clone(), (funding, amount.units(), placement));
-                self.tell(&work);
-            }
-            Posting::Charge(charge) => {
-                if self.books.segments.insert(charge.segment.to_string()) {
-                    let cost = charge.cost.charged().expect("fits").units();
-                    let (_, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
-                    let taken = cost.min(*reserved);
-                    *reserved -= taken;
-                    *self.books.charged.entry(charge.work.clone()).or_default() += taken;
-                }
-                self.world.apply(Event::Charged { work: charge.work, attempt: charge.attempt });
-            }
-            Posting::Release { work } => {
-                if let Some((funding, left, _)) = self.books.open.remove(&work) {
-                    *self.books.funds.get_mut(&funding).expect("a funding") += left;
-                }
-                self.tell(&work);
-                self.tell_funding();
-            }
-        }
-    }
-
-    /// What happens without the operator: time, containers, and news of both.
-    fn live(&mut self) {
-        self.now += 1 + self.dice.roll(20).cast_signed();
-        let names: Vec<String> = self.pods.keys().cloned().collect();
-        for name in ["n1", "n2"] {
-            if self.silent.contains_key(name) {
-                if !self.faults || self.dice.roll(40) == 0 {
-                    self.silent.remove(name);
-                }
-            } else if self.chance(80) {
-                self.silent.insert(name.to_owned(), self.now);
-            }
-        }
-        for name in names {
-            let (start, end, code, evicted) = (self.dice.roll(3) == 0, self.dice.roll(12) == 0, self.dice.roll(4), self.chance(60));
-            let Some(pod) = self.pods.get_mut(&name) else { continue };
-            if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
-                continue;
-            }
-            if pod.deleting && !pod.phase.is_terminal() {
-                // Its kubelet is back and does what was asked of it.
-                (pod.phase, pod.exit_code, pod.terminal) = (PodPhase::Failed, Some(137), Some(self.now));
-                pod.finished = pod.started.map(|_| self.now);
-            }
-            match pod.phase {
-                PodPhase::Pending if start => {
-                    pod.phase = PodPhase::Running;
-                    pod.started = Some(self.now);
-                    (pod.first_running, pod.last_alive) = (Some(self.now), Some(self.now));
-                }
-                PodPhase::Running if evicted => {
-                    pod.phase = PodPhase::Failed;
-                    pod.reason = Some("Evicted".into());
-                    pod.terminal = Some(self.now);
-                }
-                PodPhase::Running if end => {
-                    pod.phase = if code == 0 { PodPhase::Failed } else { PodPhase::Succeeded };
-                    pod.exit_code = Some(i32::from(code == 0));
-                    pod.finished = Some(self.now);
-                    pod.terminal = Some(self.now);
-                }
-                PodPhase::Running => pod.last_alive = Some(self.now),
-                _ => {}
-            }
-        }
-        // Watches bring all of it, sometimes late.
-        let late = self.chance(4);
-        if !late {
-            for name in ["n1", "n2"] {
-                self.world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
-            }
-            let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
-            let gone: Vec<String> = self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
-            gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now }));
-            self.pods.values().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod.clone()))));
-            self.tasks.values().for_each(|task| self.world.apply(Event::Task(Box::new(task.clone()))));
-        }
-    }
-
-    fn holds(&self) {
-        for node in ["n1", "n2"] {
-            // What a silent node runs on nobody knows; nothing new goes there.
-            if self.silent.contains_key(node) {
-                continue;
-            }
-            let on_it = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node) && !pod.is_over() && !pod.deleting);
-            let used: u64 = on_it.map(|pod| pod.requests.devices.get("nvidia.com/gpu").copied().unwrap_or_default()).sum();
-            assert!(used <= DEVICES, "seed {}: {used} devices of {node} are used", self.seed);
-        }
-        for task in self.tasks.values() {
-            let charged = self.books.charged.get(&task.work()).copied().unwrap_or_default();
-            assert!(charged <= task.spec.budget.0.units(), "seed {}: {} cost {charged}", self.seed, task.name);
-            let of_task = |pod: &&Pod| !pod.deleting && !pod.is_over() && pod.ours.as_ref().is_some_and(|ours| ours.work == task.work());
-            let attempts: BTreeSet<u32> = self.pods.values().filter(of_task).filter_map(|pod| Some(pod.ours.as_ref()?.attempt)).collect();
-            assert!(attempts.len() <= 1, "seed {}: {} has attempts {attempts:?} at once", self.seed, task.name);
-        }
-        let held: u64 = self.books.open.values().map(|(_, amount, _)| amount).sum();
-        let spent: u64 = self.books.charged.values().sum();
-        let free: u64 = self.books.funds.values().sum();
-        assert!(self.books.funds.is_empty() || held + spent + free == 100_000_000, "seed {}: money was made or lost", self.seed);
-    }
-
-    fn is_over(&self) -> bool {
-        // A budget that is used up can still be raised: until then the task waits, and says so.
-        let spent = |task: &Task| task.status.reason.as_deref() == Some("BudgetTooSmall");
-        let finished = |task: &Task| spent(task) || task.status.conditions.iter().any(|condition| condition.type_ == "Finished");
-        self.tasks.values().all(finished) && self.pods.is_empty() && self.books.open.is_empty()
-    }
-}
-
-fn history(seed: u64) {
-    let mut theatre = Theatre::new(seed);
-    for step in 0..600 {
-        theatre.faults = step < 40;
-        theatre.pass();
-        theatre.holds();
-        theatre.live();
-        theatre.holds();
-        if !theatre.faults && theatre.is_over() {
-            return;
-        }
-    }
-    let left: Vec<_> =
-        theatre.tasks.values().map(|task| (task.name.clone(), task.status.phase.clone(), task.status.waiting.clone())).collect();
-    panic!(
-        "seed {seed}: faults stopped, and not all is over: {left:?}, {:?}, {} reservations",
-        theatre.pods.values().collect::<Vec<_>>(),
-        theatre.books.open.len()
-    );
-}
-
-#[test]
-fn random_histories_charge_everything_once_and_come_to_an_end() {
-    let histories = std::env::var("SUPERCARGO_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES);
-    for seed in 1..=histories {
-        history(seed);
-    }
-    println!("figure plan.sim_histories {histories} runs");
+fn status(effects: &[Effect]) -> &ComputeTaskStatus {
+    effects.iter().find_map(|effect| if let Effect::WriteTask { status, .. } = effect { Some(&**status) } else { None }).expect("a status")
 }
 
 #[test]
@@ -447,15 +77,8 @@ fn a_pass_over_a_world_where_nothing_is_to_do_does_nothing() {
 
 #[test]
 fn the_floor_of_every_pod_is_there_whatever_the_task_says() {
-    let mut theatre = Theatre::new(3);
-    theatre.faults = false;
-    theatre.tasks = [("a".to_owned(), task("a", "1", 0))].into();
-    theatre.restart();
-    theatre.pass();
-    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
-    theatre.carry_out(effects.first().expect("a reservation").clone());
-    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
-    let pod = effects.iter().find_map(|effect| if let Effect::CreatePod { pod, .. } = effect { Some(pod) } else { None }).expect("a pod");
+    let effects = until(&mut calm([task("a", "1", 0)]), "create_pod");
+    let pod = pods(&effects)[0];
     let spec = pod.spec.as_ref().expect("a spec");
     assert_eq!(pod.metadata.name.as_deref(), Some("a-uidofa-0-0"));
     assert_eq!(spec.automount_service_account_token, Some(false));
@@ -468,4 +91,115 @@ fn the_floor_of_every_pod_is_there_whatever_the_task_says() {
     let resources = spec.containers[0].resources.as_ref().expect("resources");
     assert_eq!(resources.requests, resources.limits, "what is paid for is what is had");
     assert!(spec.volumes.iter().flatten().all(|volume| volume.host_path.is_none()));
+}
+
+#[test]
+fn a_task_without_a_device_sees_none() {
+    let mut plain = task("a", "1", 0);
+    plain.spec.resources.gpu.count = 0;
+    let effects = until(&mut calm([plain]), "create_pod");
+    assert_eq!(env(pods(&effects)[0]).get("NVIDIA_VISIBLE_DEVICES").map(String::as_str), Some("void"));
+}
+
+#[test]
+fn a_gang_has_its_policy_before_its_pods_and_each_worker_knows_the_leader() {
+    let mut theatre = calm([gang("g", "3", 0, 3, "All")]);
+    let standing = until(&mut theatre, "fit_namespace");
+    assert!(matches!(&standing[0], Effect::FitNamespace { fittings, .. } if fittings.len() == 3));
+    let first = until(&mut theatre, "create_pod");
+    assert!(matches!(&first[..], [Effect::CreatePod { fitting: Some(Fitting::Policy(_)), .. }]), "the first comes alone, with the policy");
+    first.into_iter().for_each(|effect| theatre.carry_out(effect));
+    let others = until(&mut theatre, "create_pod");
+    let known: Vec<_> = pods(&others).into_iter().map(env).collect();
+    assert_eq!(known.len(), 2);
+    for (worker, env) in (1..).zip(&known) {
+        assert_eq!(env["SUPERCARGO_LEADER"], "g-uidofg-0-0.supercargo-workers.n.svc");
+        assert_eq!((env["PET_NODE_RANK"].clone(), env["PET_NNODES"].as_str()), (worker.to_string(), "3"));
+    }
+}
+
+#[test]
+fn a_worker_that_fails_ends_the_others_and_all_are_billed_from_the_last_start() {
+    let mut theatre = calm([gang("g", "3", 0, 2, "All")]);
+    let first = until(&mut theatre, "create_pod");
+    first.into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.pass();
+    let begun = theatre.now;
+    set(&mut theatre, |pod| runs(pod, if pod.name.ends_with("-0") { begun } else { begun + 10 }));
+    theatre.now += 30;
+    set(&mut theatre, |pod| {
+        if pod.name.ends_with("-1") {
+            ends(pod, begun + 30, 7);
+        }
+    });
+    let ended = until(&mut theatre, "delete_pod");
+    assert!(matches!(&ended[..], [Effect::DeletePod { name, .. }] if name.ends_with("-0")));
+    ended.into_iter().for_each(|effect| theatre.carry_out(effect));
+    set(&mut theatre, |_| {});
+    let written = until(&mut theatre, "write_task");
+    let status = status(&written);
+    assert_eq!((status.phase.as_deref(), status.attempts[0].exit_code), (Some("Failed"), Some(7)));
+    assert_eq!(status.usage.as_ref().map(|usage| (usage.seconds, usage.gpu_seconds)), Some((20, 40)));
+}
+
+#[test]
+fn the_leader_alone_decides_where_the_task_says_so() {
+    let mut theatre = calm([gang("g", "3", 0, 2, "Leader")]);
+    let first = until(&mut theatre, "create_pod");
+    first.into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.pass();
+    let begun = theatre.now;
+    set(&mut theatre, |pod| runs(pod, begun));
+    theatre.now += 30;
+    set(&mut theatre, |pod| {
+        if pod.name.ends_with("-0") {
+            ends(pod, begun + 30, 0);
+        }
+    });
+    let ended = until(&mut theatre, "delete_pod");
+    ended.into_iter().for_each(|effect| theatre.carry_out(effect));
+    set(&mut theatre, |_| {});
+    let written = until(&mut theatre, "write_task");
+    assert_eq!(status(&written).phase.as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_node_that_keeps_failing_tasks_is_set_apart_for_a_time_that_doubles() {
+    let mut theatre = calm([]);
+    let now = theatre.now;
+    for at in [0, 10, 20] {
+        super::node::blame(&mut theatre.world, "n1", now + at);
+    }
+    assert!(theatre.world.is_set_apart("n1", now + 619) && !theatre.world.is_set_apart("n1", now + 620));
+    for at in [700, 701, 702] {
+        super::node::blame(&mut theatre.world, "n1", now + at);
+    }
+    assert!(theatre.world.is_set_apart("n1", now + 702 + 1_199) && !theatre.world.is_set_apart("n1", now + 702 + 1_200));
+    for at in [3_000, 3_700, 4_400] {
+        super::node::blame(&mut theatre.world, "n1", now + at);
+    }
+    assert!(!theatre.world.is_set_apart("n1", now + 4_401), "three faults in half an hour are none too many");
+}
+
+#[test]
+fn a_task_that_is_gone_before_its_pod_was_made_gives_back_what_was_held() {
+    let mut theatre = calm([task("a", "1", 0)]);
+    until(&mut theatre, "create_pod");
+    theatre.world.apply(crate::world::Event::TaskGone(("n".into(), "a".into())));
+    let soon = plan(&mut theatre.world, &terms(), theatre.now + 1).effects;
+    assert!(soon.iter().all(|effect| effect.kind() != "book"), "a pod may be on its way: {soon:?}");
+    theatre.now += 61;
+    let book = until(&mut theatre, "book");
+    assert!(matches!(&book[..], [Effect::Book(postings)] if matches!(postings[..], [supercargo_ledger::Posting::Release { .. }])));
+}
+
+#[test]
+fn what_an_api_server_refuses_is_told_in_its_words() {
+    let mut theatre = calm([task("a", "1", 0)]);
+    let made = until(&mut theatre, "create_pod");
+    let Effect::CreatePod { work, .. } = made[0].clone() else { panic!("it is a pod") };
+    theatre.world.apply(crate::world::Event::Unmade { work, why: "exceeded quota: gpus".into() });
+    let written = until(&mut theatre, "write_task");
+    let started = status(&written).conditions.iter().find(|condition| condition.type_ == "Started").expect("Started");
+    assert_eq!((started.reason.as_str(), started.message.as_str()), ("PodRefused", "exceeded quota: gpus"));
 }

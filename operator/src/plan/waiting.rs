@@ -1,7 +1,7 @@
 //! Tasks that have no place: they are on the market, or something else comes first, and their status says what.
 
 use super::place::{self, Wait};
-use super::{outcome, status};
+use super::{Terms, network, outcome, status};
 use crate::world::World;
 use crate::world::records::Task;
 use std::collections::BTreeSet;
@@ -16,11 +16,13 @@ const REASONS_A_SECOND: i64 = 10;
 const REFUSED_SECONDS: i64 = 5;
 
 /// Nothing is held back for it: on to the market, unless something is to be mended or waited for first.
-pub fn step(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStatus> {
+pub fn step(world: &mut World, terms: &Terms, task: &Task, now: i64) -> Option<ComputeTaskStatus> {
     let work = task.work();
-    if !task.findings.is_empty() {
+    let closed = network::findings(world, terms, task);
+    if !task.findings.is_empty() || !closed.is_empty() {
         world.market.forget(&work);
-        return Some(stalled(task, "Invalid", &task.findings.join("; "), now));
+        let findings: Vec<&str> = task.findings.iter().chain(&closed).map(String::as_str).collect();
+        return Some(stalled(task, "Invalid", &findings.join("; "), now));
     }
     if task.spec.suspend {
         world.market.forget(&work);
@@ -85,7 +87,10 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
         world.todo.alarms.set(at + REASONS_SECONDS, work);
         return None;
     }
-    if !first && !again && let Err(seconds) = world.pace.take(now, REASONS_A_SECOND) {
+    if !first
+        && !again
+        && let Err(seconds) = world.pace.take(now, REASONS_A_SECOND)
+    {
         world.todo.alarms.set(now + seconds, work);
         return None;
     }

@@ -1,8 +1,9 @@
 //! The operator's configuration: one YAML file, from the chart's values. What is wrong in it is refused at start, with
 //! its path.
 
+use crate::plan::network::Range;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use supercargo_ledger::{JournalKey, KeyError};
 use supercargo_market::fees::FeeSchedule;
@@ -38,6 +39,26 @@ pub struct Config {
     /// Extended resources that count as GPUs.
     #[serde(default = "default_gpu_resources")]
     pub gpu_resource_names: Vec<String>,
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// What is the cluster's own, and no task may reach.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Network {
+    /// Address ranges besides those of nodes, their pods and metadata: the Services', the control plane's.
+    pub cluster_ranges: Vec<String>,
+    /// The pods that answer for DNS: gangs find each other by name.
+    pub dns_namespace: String,
+    pub dns_labels: BTreeMap<String, String>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let dns_labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
+        Self { cluster_ranges: Vec::new(), dns_namespace: "kube-system".to_owned(), dns_labels }
+    }
 }
 
 fn default_listen() -> std::net::SocketAddr {
@@ -172,6 +193,10 @@ impl Config {
         if self.lease.renew_seconds == 0 || self.lease.renew_seconds * 2 > self.lease.duration_seconds {
             return wrong("lease.renewSeconds".into(), "must be more than 0 and at most half of durationSeconds".into());
         }
+        if let Some(index) = self.network.cluster_ranges.iter().position(|range| Range::parse(range).is_none()) {
+            let range = &self.network.cluster_ranges[index];
+            return wrong(format!("network.clusterRanges[{index}]"), format!("{range:?} is no address range such as 10.96.0.0/12"));
+        }
         if self.settlement.poll_seconds == 0 {
             return wrong("settlement.pollSeconds".into(), "must be more than 0".into());
         }
@@ -218,6 +243,10 @@ mod tests {
                 "the configuration's chains[0].token is wrong: \"X\" is not one of tokens",
             ),
             (format!("{GOOD}fees: {{basisPoints: 250}}"), "the configuration's fees is wrong: the shares add up to 0 basis points"),
+            (
+                format!("{GOOD}network: {{clusterRanges: [10.0.0.0/40]}}"),
+                "the configuration's network.clusterRanges[0] is wrong: \"10.0.0.0/40\" is no address range such as 10.96.0.0/12",
+            ),
             (
                 format!("{GOOD}lease: {{renewSeconds: 5}}"),
                 "the configuration's lease.renewSeconds is wrong: must be more than 0 and at most half",

@@ -38,6 +38,7 @@ pub fn pool(object: &ProviderPool) -> Option<records::Pool> {
         name,
         generation: object.metadata.generation.unwrap_or_default(),
         created: seconds(object.metadata.creation_timestamp.as_ref()).unwrap_or_default(),
+        findings: supercargo_crds::validate::pool(object).iter().map(ToString::to_string).collect(),
         spec: object.spec.clone(),
         status: object.status.clone().unwrap_or_default(),
     })
@@ -96,6 +97,14 @@ pub fn node(object: &Node, now: i64) -> Option<records::Node> {
         storage_bytes: units(&allocatable, "ephemeral-storage"),
         pods: units(&allocatable, "pods"),
         devices: devices(&allocatable),
+        addresses: status
+            .addresses
+            .into_iter()
+            .flatten()
+            .filter(|address| address.type_.ends_with("IP"))
+            .map(|address| address.address)
+            .chain(object.spec.iter().flat_map(|spec| spec.pod_cidrs.clone().unwrap_or_default()))
+            .collect(),
     })
 }
 

@@ -9,6 +9,8 @@ use supercargo_crds::node::Availability;
 use supercargo_crds::pool::{Accepts, ProviderPoolSpec};
 use supercargo_market::placement::{Closed, Offer, Prices};
 
+/// This cluster, as ProviderNodes name it.
+const LOCAL: &str = "local";
 /// A newcomer's reputation.
 const NEWCOMER: u8 = 50;
 
@@ -33,20 +35,28 @@ impl World {
     }
 
     /// What a node has on offer, less what others take of it.
-    pub fn offers_of(&self, node: &str) -> Vec<Offer> {
+    pub fn offers_of(&self, node: &str, now: i64) -> Vec<Offer> {
         let (Some(node), Some(provided)) = (self.nodes.get(node), self.provider_node_of(node)) else { return Vec::new() };
-        let Some(pool) = self.pools.get(&provided.spec.pool) else { return Vec::new() };
+        // What is wrong with a pool is told by its status; nothing is sold under terms that can't be read.
+        let Some(pool) = self.pools.get(&provided.spec.pool).filter(|pool| pool.findings.is_empty()) else { return Vec::new() };
         let used = self.taken_by_others(&node.name);
         let mut resources = self.sold_resources(node, &pool.spec);
         if resources.is_empty() {
             resources.push("");
         }
-        resources.into_iter().filter_map(|resource| offer(provided, node, &pool.spec, resource, &used)).collect()
+        let apart = self.is_set_apart(&node.name, now).then_some(Closed::Quarantined);
+        let offers = resources.into_iter().filter_map(|resource| offer(provided, node, &pool.spec, resource, &used));
+        offers.map(|offer| Offer { closed: offer.closed.or(apart), ..offer }).collect()
+    }
+
+    /// Whether a node takes no tasks because too many failed there.
+    pub fn is_set_apart(&self, node: &str, now: i64) -> bool {
+        self.quarantine.get(node).is_some_and(|record| now < record.until)
     }
 
     /// The ProviderNode of a node of this cluster: it has the node's name.
     pub fn provider_node_of(&self, node: &str) -> Option<&ProviderNode> {
-        self.provider_nodes.get(node).filter(|provided| provided.spec.node_name == node)
+        self.provider_nodes.get(node).filter(|provided| provided.spec.node_name == node && provided.spec.cluster == LOCAL)
     }
 
     /// Resources of a node that its pool has a price for.

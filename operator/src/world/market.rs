@@ -186,11 +186,8 @@ impl Market {
 
 fn running(work: &WorkId, reservation: &Reservation) -> Running {
     let placement = &reservation.placement;
-    let tenant = Tenant {
-        funding: reservation.funding.clone(),
-        namespace: placement.namespace.clone(),
-        tenancy: placement.tenancy.clone(),
-    };
+    let tenant =
+        Tenant { funding: reservation.funding.clone(), namespace: placement.namespace.clone(), tenancy: placement.tenancy.clone() };
     let workers = placement.workers.iter().map(|place| Worker {
         node: place.node.clone(),
         resource_name: placement.resource_name.clone(),

@@ -6,9 +6,10 @@ pub mod free;
 pub mod market;
 pub mod records;
 
+use crate::plan::network::Range;
 use dirt::{Alarms, Pace, Queue};
 use market::Market;
-use records::{Account, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Reservation, Task};
+use records::{Account, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, Task};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use supercargo_ledger::{FundingBalance, WorkBalance};
@@ -37,6 +38,11 @@ pub enum Event {
     EscrowGone(Key),
     Namespace(Namespace),
     NamespaceGone(String),
+    /// What tasks need stands in a namespace.
+    Fitted {
+        namespace: String,
+        closed: BTreeSet<Range>,
+    },
     /// What the ledger holds for a work: after a commit, and for every open reservation when the lead begins.
     Reserved {
         work: WorkId,
@@ -87,6 +93,9 @@ pub struct World {
     pub provider_nodes: BTreeMap<String, ProviderNode>,
     pub escrows: BTreeMap<Key, Escrow>,
     pub namespaces: BTreeMap<String, Namespace>,
+    /// Where everything stands that pods need, and which ranges were the cluster's own then.
+    pub fitted: HashMap<String, BTreeSet<Range>>,
+    pub quarantine: HashMap<String, Quarantine>,
     pub reservations: HashMap<WorkId, Reservation>,
     pub works: HashMap<WorkId, WorkBalance>,
     /// Where each work's latest attempt went, also when nothing is held back for it any more.
@@ -97,6 +106,8 @@ pub struct World {
     pub refusals: HashMap<WorkId, (String, i64)>,
     /// Whose pods the API server refuses, and why.
     pub unmade: HashMap<WorkId, String>,
+    /// Whose latest faults were counted against their nodes.
+    pub blamed: HashMap<WorkId, u32>,
     /// Who tries again not before when.
     pub resting: HashMap<WorkId, i64>,
     pub charged: HashSet<(WorkId, u32)>,
@@ -175,7 +186,11 @@ impl World {
                 self.escrow_changed(&key);
             }
             Event::Namespace(namespace) => self.apply_namespace(namespace),
-            Event::NamespaceGone(name) => drop(self.namespaces.remove(&name)),
+            Event::NamespaceGone(name) => {
+                self.namespaces.remove(&name);
+                self.fitted.remove(&name);
+            }
+            Event::Fitted { namespace, closed } => drop(self.fitted.insert(namespace, closed)),
             Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
             Event::Refused { work, why, at } => {
                 self.market.undo(&work);
@@ -236,7 +251,10 @@ impl World {
             pod.first_running = before.first_running.or(pod.first_running);
             pod.terminal = before.terminal.or(pod.terminal);
             pod.last_alive = before.last_alive.max(pod.last_alive);
-            pod.lost = before.lost;
+            (pod.lost, pod.drained) = (before.lost, before.drained);
+            if pod.lost {
+                pod.reason = before.reason.clone();
+            }
             if before.node != pod.node
                 && let Some(node) = &before.node
             {
@@ -351,8 +369,12 @@ impl World {
         let named = before.is_none_or(|before| before.uid != namespace.uid);
         let escrows: Vec<Key> = self.escrows.keys().filter(|key| named && (name == CLUSTER_NAMESPACE || key.0 == name)).cloned().collect();
         escrows.iter().for_each(|key| self.escrow_changed(key));
-        let works: Vec<WorkId> =
-            self.tasks.range((name.clone(), String::new())..).take_while(|((place, _), _)| *place == name).map(|(_, task)| task.work()).collect();
+        let works: Vec<WorkId> = self
+            .tasks
+            .range((name.clone(), String::new())..)
+            .take_while(|((place, _), _)| *place == name)
+            .map(|(_, task)| task.work())
+            .collect();
         works.into_iter().for_each(|work| self.todo.works.push(work));
     }
 
@@ -409,6 +431,7 @@ impl World {
         self.refusals.remove(work);
         self.resting.remove(work);
         self.unmade.remove(work);
+        self.blamed.remove(work);
         for attempt in 0..=self.latest.remove(work).map_or(0, |latest| latest.attempt) {
             self.charged.remove(&(work.clone(), attempt));
         }

@@ -112,12 +112,18 @@ pub struct Pod {
     pub gone: bool,
     /// Its node is silent for so long that nobody waits for it.
     pub lost: bool,
+    /// Its node is drained, and what runs there has had its time.
+    pub drained: bool,
 }
 
 impl Pod {
     /// Nothing of it runs any more.
     pub fn is_over(&self) -> bool {
-        self.gone || self.lost || self.phase.is_terminal() || (self.deleting && self.finished.is_some()) || (self.deleting && self.node.is_none())
+        self.gone
+            || self.lost
+            || self.phase.is_terminal()
+            || (self.deleting && self.finished.is_some())
+            || (self.deleting && self.node.is_none())
     }
 }
 
@@ -136,6 +142,18 @@ pub struct Node {
     pub storage_bytes: u64,
     pub pods: u64,
     pub devices: BTreeMap<String, u64>,
+    /// Its addresses and the ranges of its pods, as they are written.
+    pub addresses: Vec<String>,
+}
+
+/// What a node did to attempts lately.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Quarantine {
+    /// When attempts failed for reasons of the node's own.
+    pub faults: Vec<i64>,
+    /// How often it was set apart, and until when it is.
+    pub times: u32,
+    pub until: i64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +163,8 @@ pub struct Pool {
     pub created: i64,
     pub spec: ProviderPoolSpec,
     pub status: ProviderPoolStatus,
+    /// What is wrong with the spec, in the words of the gate.
+    pub findings: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

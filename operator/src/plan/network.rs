@@ -1,0 +1,233 @@
+//! What tasks may reach, as NetworkPolicies: a few that stand in each namespace where tasks run, and one of its own for a
+//! task with workers that talk, ports or rules. They are there before the pod that they are for.
+
+use super::{Fitting, Terms, place, pod};
+use crate::world::World;
+use crate::world::records::Task;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use supercargo_crds::names::{EGRESS_INTERNET, LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK_UID, LABEL_TOGETHER, MANAGED_BY, SERVICE_WORKERS};
+
+/// Where the cluster itself is, besides what its nodes say.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkTerms {
+    /// Ranges that no task may reach, whatever it asks for: the Services' and whatever else is the cluster's own.
+    pub cluster: Vec<Range>,
+    /// The pods that answer for DNS: their namespace and their labels.
+    pub dns_namespace: String,
+    pub dns_labels: BTreeMap<String, String>,
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    first: IpAddr,
+    bits: u8,
+}
+
+impl Range {
+    /// Reads `10.0.0.0/8`, or an address alone.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, bits) = match text.split_once('/') {
+            Some((first, bits)) => (first.parse().ok()?, bits.parse().ok()?),
+            None => {
+                let first: IpAddr = text.parse().ok()?;
+                (first, Self::width(first))
+            }
+        };
+        (bits <= Self::width(first)).then_some(Self { first, bits })
+    }
+
+    fn width(address: IpAddr) -> u8 {
+        if address.is_ipv4() { 32 } else { 128 }
+    }
+
+    fn number(address: IpAddr) -> u128 {
+        match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
+        }
+    }
+
+    pub fn contains(self, other: Self) -> bool {
+        let width = Self::width(self.first);
+        let head = |address: IpAddr| Self::number(address).checked_shr(u32::from(width - self.bits)).unwrap_or_default();
+        width == Self::width(other.first) && self.bits <= other.bits && head(self.first) == head(other.first)
+    }
+}
+
+impl std::fmt::Display for Range {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.first, self.bits)
+    }
+}
+
+/// Addresses that are nobody's on the Internet. Private ones can be reached by a rule; the others never.
+const PRIVATE: [&str; 7] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"];
+/// Of the link and of clouds' metadata.
+const NEVER: [&str; 6] = ["169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32", "127.0.0.0/8"];
+
+fn ranges(texts: &[&str]) -> impl Iterator<Item = Range> {
+    texts.iter().filter_map(|text| Range::parse(text))
+}
+
+/// What no task may reach: the cluster's own ranges, its nodes, and metadata.
+pub fn closed(world: &World, terms: &Terms) -> BTreeSet<Range> {
+    let nodes = world.nodes.values().flat_map(|node| &node.addresses).filter_map(|address| Range::parse(address));
+    nodes.chain(terms.network.cluster.iter().copied()).chain(ranges(&NEVER)).collect()
+}
+
+/// Of those the ones that lie in a range, without the ones that lie in each other: what is cut out of it.
+fn cut(range: Range, closed: &BTreeSet<Range>) -> Vec<String> {
+    let inside: Vec<Range> = closed.iter().copied().filter(|one| range.contains(*one)).collect();
+    let outermost = inside.iter().filter(|one| !inside.iter().any(|other| other != *one && other.contains(**one)));
+    outermost.map(ToString::to_string).collect()
+}
+
+/// What stands in every namespace where tasks run: nothing may be reached, but what is opened beside it.
+pub fn standing(terms: &Terms, namespace: &str, closed: &BTreeSet<Range>) -> Vec<Fitting> {
+    let everywhere: BTreeSet<Range> = closed.iter().copied().chain(ranges(&PRIVATE)).collect();
+    let public = ["0.0.0.0/0", "::/0"].into_iter().filter_map(Range::parse);
+    let internet = public.map(|all| block(all, cut(all, &everywhere))).collect();
+    let all = NetworkPolicySpec {
+        pod_selector: Some(labelled(LABEL_MANAGED, MANAGED_BY)),
+        policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
+        ..NetworkPolicySpec::default()
+    };
+    let reach = NetworkPolicySpec {
+        pod_selector: Some(labelled(LABEL_EGRESS, EGRESS_INTERNET)),
+        policy_types: Some(vec!["Egress".to_owned()]),
+        egress: Some(vec![NetworkPolicyEgressRule { to: Some(internet), ports: None }, dns(terms)]),
+        ..NetworkPolicySpec::default()
+    };
+    // Gangs find each other by name, also before they are ready.
+    let workers = ServiceSpec {
+        cluster_ip: Some("None".to_owned()),
+        selector: Some([(LABEL_TOGETHER.to_owned(), "true".to_owned())].into()),
+        publish_not_ready_addresses: Some(true),
+        ..ServiceSpec::default()
+    };
+    let service = Service { metadata: meta(namespace, SERVICE_WORKERS), spec: Some(workers), status: None };
+    let policy = |name: &str, spec| Fitting::Policy(Box::new(NetworkPolicy { metadata: meta(namespace, name), spec: Some(spec) }));
+    vec![policy("supercargo-tasks", all), policy("supercargo-internet", reach), Fitting::Service(Box::new(service))]
+}
+
+/// A task's own: its workers among themselves, its ports for its namespace, and its rules. `None` when it has none of these.
+pub fn own(terms: &Terms, task: &Task, closed: &BTreeSet<Range>) -> Option<Fitting> {
+    let network = &task.spec.network;
+    let together = place::workers(task) > 1;
+    if !together && network.rules.is_empty() && network.ports.is_empty() {
+        return None;
+    }
+    let workers = NetworkPolicyPeer { pod_selector: Some(labelled(LABEL_TASK_UID, &task.uid)), ..NetworkPolicyPeer::default() };
+    let (mut egress, mut ingress) = (Vec::new(), Vec::new());
+    if together {
+        egress.push(NetworkPolicyEgressRule { to: Some(vec![workers.clone()]), ports: None });
+        egress.push(dns(terms));
+        ingress.push(NetworkPolicyIngressRule { from: Some(vec![workers]), ports: None });
+    }
+    for rule in &network.rules {
+        let Some(range) = Range::parse(&rule.cidr).filter(|range| !closed.iter().any(|one| one.contains(*range))) else { continue };
+        let ports = rule.ports.iter().flat_map(|number| ["TCP", "UDP"].map(|protocol| port(*number, protocol))).collect::<Vec<_>>();
+        let to = Some(vec![block(range, cut(range, closed))]);
+        egress.push(NetworkPolicyEgressRule { to, ports: Some(ports).filter(|ports| !ports.is_empty()) });
+    }
+    if !network.ports.is_empty() {
+        // An empty selector without a namespace is every pod of this one.
+        let here = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
+        let ports = network.ports.iter().map(|open| port(open.port, "TCP")).collect();
+        ingress.push(NetworkPolicyIngressRule { from: Some(vec![here]), ports: Some(ports) });
+    }
+    let spec = NetworkPolicySpec {
+        pod_selector: Some(labelled(LABEL_TASK_UID, &task.uid)),
+        policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
+        ingress: Some(ingress),
+        egress: Some(egress),
+    };
+    let metadata = ObjectMeta { owner_references: Some(vec![pod::owner(task)]), ..meta(&task.namespace, &place::stem(task)) };
+    Some(Fitting::Policy(Box::new(NetworkPolicy { metadata, spec: Some(spec) })))
+}
+
+/// Rules of a task that open nothing, because the cluster itself is there.
+pub fn findings(world: &World, terms: &Terms, task: &Task) -> Vec<String> {
+    if task.spec.network.rules.is_empty() {
+        return Vec::new();
+    }
+    let closed = closed(world, terms);
+    let within = |rule: &str| Range::parse(rule).and_then(|range| closed.iter().find(|one| one.contains(range)));
+    let rules = task.spec.network.rules.iter().enumerate();
+    let found = rules.filter_map(|(index, rule)| Some((index, &rule.cidr, within(&rule.cidr)?)));
+    found
+        .map(|(index, cidr, closed)| format!("spec.network.rules[{index}].cidr: {cidr} is in {closed}, where the cluster itself is"))
+        .collect()
+}
+
+fn meta(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        labels: Some([(LABEL_MANAGED.to_owned(), MANAGED_BY.to_owned())].into()),
+        ..ObjectMeta::default()
+    }
+}
+
+fn labelled(name: &str, value: &str) -> LabelSelector {
+    LabelSelector { match_labels: Some([(name.to_owned(), value.to_owned())].into()), match_expressions: None }
+}
+
+fn block(range: Range, except: Vec<String>) -> NetworkPolicyPeer {
+    let except = Some(except).filter(|except| !except.is_empty());
+    NetworkPolicyPeer { ip_block: Some(IPBlock { cidr: range.to_string(), except }), ..NetworkPolicyPeer::default() }
+}
+
+fn port(number: i32, protocol: &str) -> NetworkPolicyPort {
+    NetworkPolicyPort { port: Some(IntOrString::Int(number)), protocol: Some(protocol.to_owned()), end_port: None }
+}
+
+fn dns(terms: &Terms) -> NetworkPolicyEgressRule {
+    let peer = NetworkPolicyPeer {
+        namespace_selector: Some(labelled("kubernetes.io/metadata.name", &terms.network.dns_namespace)),
+        pod_selector: Some(LabelSelector { match_labels: Some(terms.network.dns_labels.clone()), match_expressions: None }),
+        ip_block: None,
+    };
+    NetworkPolicyEgressRule { to: Some(vec![peer]), ports: Some(vec![port(53, "UDP"), port(53, "TCP")]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &str) -> Range {
+        Range::parse(text).expect("a range")
+    }
+
+    #[test]
+    fn a_range_contains_what_begins_with_its_bits() {
+        let cases = [
+            ("10.0.0.0/8", "10.1.2.3", true),
+            ("10.0.0.0/8", "11.0.0.0/8", false),
+            ("0.0.0.0/0", "169.254.0.0/16", true),
+            ("169.254.0.0/16", "0.0.0.0/0", false),
+            ("::/0", "fd00:ec2::254/128", true),
+            ("::/0", "10.0.0.0/8", false),
+        ];
+        for (outer, inner, contained) in cases {
+            assert_eq!(range(outer).contains(range(inner)), contained, "{outer} {inner}");
+        }
+        assert_eq!(Range::parse("10.0.0.0/33"), None);
+    }
+
+    #[test]
+    fn what_is_cut_out_of_a_wide_rule_is_the_clusters_own_and_metadata() {
+        let closed = [range("10.96.0.0/12"), range("10.96.0.1/32"), range("192.0.2.7/32"), range("169.254.0.0/16")].into();
+        assert_eq!(cut(range("10.0.0.0/8"), &closed), ["10.96.0.0/12"]);
+        assert_eq!(cut(range("0.0.0.0/0"), &closed), ["10.96.0.0/12", "169.254.0.0/16", "192.0.2.7/32"]);
+        assert!(cut(range("198.51.100.0/24"), &closed).is_empty());
+    }
+}

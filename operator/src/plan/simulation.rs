@@ -1,0 +1,446 @@
+//! The planner against a simulated cluster: an API server that forgets answers, nodes whose pods run and end, and an
+//! operator that dies. After every step what must always hold is held to. A failing seed is printed and replays.
+
+use super::{Effect, Plan, Terms, plan};
+use crate::watch;
+use crate::world::records::{Escrow, Namespace, Node, Placement, Pod, PodPhase, Pool, ProviderNode, Reservation, Task};
+use crate::world::{Event, World};
+use std::collections::{BTreeMap, BTreeSet};
+use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_ledger::{FundingBalance, Posting, WorkBalance};
+use supercargo_market::money::Amount;
+use supercargo_market::work::{FundingId, WorkId};
+
+const HISTORIES: u64 = 10_000;
+const DEVICES: u64 = 4;
+const T: i64 = 1_800_000_000;
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}
+
+/// What the books hold, as plainly as can be.
+#[derive(Default)]
+struct Books {
+    funds: BTreeMap<FundingId, u64>,
+    open: BTreeMap<WorkId, (FundingId, u64, Placement)>,
+    latest: BTreeMap<WorkId, Placement>,
+    charged: BTreeMap<WorkId, u64>,
+    segments: BTreeSet<String>,
+}
+
+/// The cluster as it truly is, whatever the operator knows.
+pub(super) struct Theatre {
+    dice: Dice,
+    pub(super) now: i64,
+    pub(super) world: World,
+    books: Books,
+    pub(super) tasks: BTreeMap<String, Task>,
+    pub(super) pods: BTreeMap<String, Pod>,
+    /// Nodes whose kubelets say nothing, and since when.
+    pub(super) silent: BTreeMap<String, i64>,
+    pub(super) faults: bool,
+    seed: u64,
+}
+
+pub(super) fn task(name: &str, budget: &str, retries: i32) -> Task {
+    gang(name, budget, retries, 1, "All")
+}
+
+pub(super) fn gang(name: &str, budget: &str, retries: i32, workers: u32, success: &str) -> Task {
+    let mut spec = serde_json::json!({ "budget": budget, "image": "i", "retries": retries, "resources": { "cpu": "1", "memory": "1Gi" }, "timeLimitSeconds": 600 });
+    if workers > 1 {
+        spec["gang"] = serde_json::json!({ "workers": workers, "success": success });
+    }
+    Task {
+        namespace: "n".into(),
+        name: name.into(),
+        uid: format!("uid-of-{name}"),
+        generation: 1,
+        created: T,
+        deleting: false,
+        spec: serde_json::from_value(spec).expect("a spec"),
+        status: ComputeTaskStatus::default(),
+        findings: Vec::new(),
+    }
+}
+
+fn node(name: &str, now: i64, silent_since: Option<i64>) -> Node {
+    Node {
+        name: name.into(),
+        labels: [("gpu".to_owned(), "yes".to_owned())].into(),
+        ready: silent_since.is_none(),
+        ready_since: silent_since.unwrap_or(T),
+        seen: now,
+        cordoned: false,
+        cpu_millis: 64_000,
+        memory_bytes: 256 << 30,
+        storage_bytes: 1 << 40,
+        pods: 110,
+        devices: [("nvidia.com/gpu".to_owned(), DEVICES)].into(),
+        addresses: vec![],
+    }
+}
+
+fn pool() -> Pool {
+    let spec = serde_json::json!({
+        "provider": "acme", "selector": { "matchLabels": { "gpu": "yes" } },
+        "pricing": { "token": "USDC", "resources": [{ "resourceName": "nvidia.com/gpu", "perHour": "3.60" }] },
+    });
+    Pool {
+        name: "pool".into(),
+        generation: 1,
+        created: T,
+        spec: serde_json::from_value(spec).expect("a spec"),
+        status: Default::default(),
+        findings: vec![],
+    }
+}
+
+fn escrow() -> Escrow {
+    let spec = serde_json::json!({ "funding": "Internal", "token": "USDC", "grant": "100" });
+    Escrow {
+        namespace: "n".into(),
+        name: "default".into(),
+        uid: "e".into(),
+        generation: 1,
+        spec: serde_json::from_value(spec).expect("a spec"),
+        status: Default::default(),
+    }
+}
+
+pub(super) fn terms() -> Terms {
+    Terms { tokens: vec!["USDC".into()], ..Terms::default() }
+}
+
+impl Theatre {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut theatre = Self {
+            dice: Dice(seed * 2 + 1),
+            now: T,
+            world: World::default(),
+            books: Books::default(),
+            tasks: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            faults: true,
+            seed,
+        };
+        for index in 0..2 + theatre.dice.roll(8) {
+            let retries = i32::try_from(theatre.dice.roll(3)).expect("small");
+            let workers = if index % 4 == 3 { 2 + u32::try_from(theatre.dice.roll(2)).expect("small") } else { 1 };
+            let success = if theatre.dice.roll(2) == 0 { "All" } else { "Leader" };
+            let (name, budget) = (format!("t{index}"), if index % 3 == 0 { "0.20" } else { "3" });
+            theatre.tasks.insert(name.clone(), gang(&name, budget, retries, workers, success));
+        }
+        theatre.restart();
+        theatre
+    }
+
+    /// The operator begins anew: it knows what it lists and what the books hold.
+    pub(super) fn restart(&mut self) {
+        let mut world = World::default();
+        for name in ["n1", "n2"] {
+            world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
+            let spec = serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": name })).expect("a spec");
+            world.apply(Event::ProviderNode(Box::new(ProviderNode { name: name.into(), generation: 1, spec, status: Default::default() })));
+        }
+        world.apply(Event::Pool(Box::new(pool())));
+        world.apply(Event::Escrow(Box::new(escrow())));
+        world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
+        self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
+        self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(pod.clone()))));
+        self.world = world;
+        self.tell_books();
+    }
+
+    /// The lead is lost and taken again: what the books hold counts, and not what was thought of.
+    fn lead_again(&mut self) {
+        self.world.begin_anew();
+        self.tell_books();
+    }
+
+    fn tell_books(&mut self) {
+        let works: Vec<WorkId> = self.books.latest.keys().cloned().collect();
+        for work in works {
+            if let (None, Some(latest)) = (self.books.open.get(&work), self.books.latest.get(&work)) {
+                self.world.apply(Event::Charged { work: work.clone(), attempt: latest.attempt });
+            }
+            self.tell(&work);
+        }
+        self.tell_funding();
+    }
+
+    fn tell(&mut self, work: &WorkId) {
+        let latest = self.books.latest.get(work).cloned().map(Box::new);
+        let charged = Amount::from_units(self.books.charged.get(work).copied().unwrap_or_default());
+        let reservation = self.books.open.get(work).map(|(funding, amount, placement)| {
+            Box::new(Reservation { funding: funding.clone(), reserved: Amount::from_units(*amount), charged, placement: placement.clone() })
+        });
+        let balance = WorkBalance { charged, settled: charged, ..WorkBalance::default() };
+        self.world.apply(Event::Reserved { work: work.clone(), reservation, latest, balance });
+    }
+
+    fn tell_funding(&mut self) {
+        for (funding, available) in self.books.funds.clone() {
+            let balance = FundingBalance {
+                asset: "USDC".into(),
+                deposited: Amount::from_units(100_000_000),
+                available: Amount::from_units(available),
+                ..FundingBalance::default()
+            };
+            self.world.apply(Event::Funding { funding, balance, last_post: None });
+        }
+    }
+
+    fn chance(&mut self, of: u64) -> bool {
+        self.faults && self.dice.roll(of) == 0
+    }
+
+    /// One pass, and whatever of it gets through.
+    pub(super) fn pass(&mut self) {
+        let Plan { effects, .. } = plan(&mut self.world, &terms(), self.now);
+        for effect in effects {
+            if self.chance(6) {
+                continue;
+            }
+            self.carry_out(effect);
+            if self.chance(25) {
+                if self.dice.roll(3) == 0 {
+                    self.lead_again()
+                } else {
+                    self.restart()
+                }
+                return;
+            }
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        // An answer that is lost leaves the world as it was until a watch brings the news.
+        let answered = !self.chance(6);
+        match effect {
+            Effect::Book(postings) => postings.into_iter().for_each(|posting| self.book(posting)),
+            Effect::CreatePod { pod, .. } => {
+                let name = pod.metadata.name.clone().expect("a name");
+                if !self.pods.contains_key(&name) {
+                    let mut made = (*pod).clone();
+                    made.metadata.uid = Some(format!("uid-of-{name}"));
+                    let record = watch::pod(&made, self.now).expect("a pod of ours");
+                    let ours = record.ours.clone().expect("it is ours");
+                    assert!(self.books.open.contains_key(&ours.work), "seed {}: a pod without a reservation", self.seed);
+                    self.pods.insert(name.clone(), record);
+                }
+                if answered {
+                    self.world.apply(Event::Pod(Box::new(self.pods[&name].clone())));
+                }
+            }
+            Effect::DeletePod { name, .. } => {
+                if let Some(pod) = self.pods.get_mut(&name) {
+                    pod.deleting = true;
+                    if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
+                        return;
+                    }
+                    if pod.started.is_some() {
+                        pod.finished = pod.finished.or(Some(self.now));
+                        pod.exit_code = pod.exit_code.or(Some(137));
+                    }
+                    pod.phase = PodPhase::Failed;
+                }
+            }
+            Effect::FreePod { name, .. } => {
+                if let Some(pod) = self.pods.remove(&name) {
+                    let segment = format!("pod/{}/0/0", pod.uid);
+                    let taken = self.books.segments.contains(&segment);
+                    assert!(taken, "seed {}: {name} went before its evidence was taken", self.seed);
+                    if answered {
+                        self.world.apply(Event::PodGone { uid: pod.uid, at: self.now });
+                    }
+                }
+            }
+            Effect::WriteTask { name, status, .. } => {
+                if let Some(task) = self.tasks.get_mut(&name) {
+                    task.status = *status;
+                    if answered {
+                        self.world.apply(Event::Task(Box::new(task.clone())));
+                    }
+                }
+            }
+            Effect::FitNamespace { namespace, closed, .. } if answered => self.world.apply(Event::Fitted { namespace, closed }),
+            Effect::FitNamespace { .. } => {}
+            Effect::DeleteTask { name, .. } => drop(self.tasks.remove(&name)),
+            Effect::ApplyNode { .. } | Effect::WriteNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
+        }
+    }
+
+    fn book(&mut self, posting: Posting) {
+        match posting {
+            Posting::Fund { funding, deposited, .. } => {
+                self.books.funds.entry(funding).or_insert(deposited.units());
+                self.tell_funding();
+            }
+            Posting::Reserve { work, funding, amount, detail } => {
+                let available = self.books.funds.get_mut(&funding).expect("a funding");
+                if let Some((_, before, _)) = self.books.open.remove(&work) {
+                    *available += before;
+                }
+                if *available < amount.units() {
+                    self.world.apply(Event::Refused { work, why: "there is too little".into(), at: self.now });
+                    return;
+                }
+                *available -= amount.units();
+                let placement: Placement = serde_json::from_str(&detail).expect("a placement");
+                self.books.latest.insert(work.clone(), placement.clone());
+                self.books.open.insert(work.clone(), (funding, amount.units(), placement));
+                self.tell(&work);
+            }
+            Posting::Charge(charge) => {
+                if self.books.segments.insert(charge.segment.to_string()) {
+                    let cost = charge.cost.charged().expect("fits").units();
+                    let (_, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
+                    let taken = cost.min(*reserved);
+                    *reserved -= taken;
+                    *self.books.charged.entry(charge.work.clone()).or_default() += taken;
+                }
+                self.world.apply(Event::Charged { work: charge.work, attempt: charge.attempt });
+            }
+            Posting::Release { work } => {
+                if let Some((funding, left, _)) = self.books.open.remove(&work) {
+                    *self.books.funds.get_mut(&funding).expect("a funding") += left;
+                }
+                self.tell(&work);
+                self.tell_funding();
+            }
+        }
+    }
+
+    /// What happens without the operator: time, containers, and news of both.
+    pub(super) fn live(&mut self) {
+        self.now += 1 + self.dice.roll(20).cast_signed();
+        let names: Vec<String> = self.pods.keys().cloned().collect();
+        for name in ["n1", "n2"] {
+            if self.silent.contains_key(name) {
+                if !self.faults || self.dice.roll(40) == 0 {
+                    self.silent.remove(name);
+                }
+            } else if self.chance(80) {
+                self.silent.insert(name.to_owned(), self.now);
+            }
+        }
+        for name in names {
+            let (start, end, code, evicted) = (self.dice.roll(3) == 0, self.dice.roll(12) == 0, self.dice.roll(4), self.chance(60));
+            let Some(pod) = self.pods.get_mut(&name) else { continue };
+            if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
+                continue;
+            }
+            if pod.deleting && !pod.phase.is_terminal() {
+                // Its kubelet is back and does what was asked of it.
+                (pod.phase, pod.exit_code, pod.terminal) = (PodPhase::Failed, Some(137), Some(self.now));
+                pod.finished = pod.started.map(|_| self.now);
+            }
+            match pod.phase {
+                PodPhase::Pending if start => {
+                    pod.phase = PodPhase::Running;
+                    pod.started = Some(self.now);
+                    (pod.first_running, pod.last_alive) = (Some(self.now), Some(self.now));
+                }
+                PodPhase::Running if evicted => {
+                    pod.phase = PodPhase::Failed;
+                    pod.reason = Some("Evicted".into());
+                    pod.terminal = Some(self.now);
+                }
+                PodPhase::Running if end => {
+                    pod.phase = if code == 0 { PodPhase::Failed } else { PodPhase::Succeeded };
+                    pod.exit_code = Some(i32::from(code == 0));
+                    pod.finished = Some(self.now);
+                    pod.terminal = Some(self.now);
+                }
+                PodPhase::Running => pod.last_alive = Some(self.now),
+                _ => {}
+            }
+        }
+        // Watches bring all of it, sometimes late.
+        let late = self.chance(4);
+        if !late {
+            for name in ["n1", "n2"] {
+                self.world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
+            }
+            let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
+            let gone: Vec<String> =
+                self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
+            gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now }));
+            self.pods.values().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod.clone()))));
+            self.tasks.values().for_each(|task| self.world.apply(Event::Task(Box::new(task.clone()))));
+        }
+    }
+
+    fn holds(&self) {
+        for node in ["n1", "n2"] {
+            // What a silent node runs on nobody knows; nothing new goes there.
+            if self.silent.contains_key(node) {
+                continue;
+            }
+            let on_it = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node) && !pod.is_over() && !pod.deleting);
+            let used: u64 = on_it.map(|pod| pod.requests.devices.get("nvidia.com/gpu").copied().unwrap_or_default()).sum();
+            assert!(used <= DEVICES, "seed {}: {used} devices of {node} are used", self.seed);
+        }
+        for task in self.tasks.values() {
+            let charged = self.books.charged.get(&task.work()).copied().unwrap_or_default();
+            assert!(charged <= task.spec.budget.0.units(), "seed {}: {} cost {charged}", self.seed, task.name);
+            let of_task = |pod: &&Pod| !pod.deleting && !pod.is_over() && pod.ours.as_ref().is_some_and(|ours| ours.work == task.work());
+            let attempts: BTreeSet<u32> = self.pods.values().filter(of_task).filter_map(|pod| Some(pod.ours.as_ref()?.attempt)).collect();
+            assert!(attempts.len() <= 1, "seed {}: {} has attempts {attempts:?} at once", self.seed, task.name);
+        }
+        let held: u64 = self.books.open.values().map(|(_, amount, _)| amount).sum();
+        let spent: u64 = self.books.charged.values().sum();
+        let free: u64 = self.books.funds.values().sum();
+        assert!(self.books.funds.is_empty() || held + spent + free == 100_000_000, "seed {}: money was made or lost", self.seed);
+    }
+
+    fn is_over(&self) -> bool {
+        // A budget that is used up can still be raised: until then the task waits, and says so.
+        let spent = |task: &Task| task.status.reason.as_deref() == Some("BudgetTooSmall");
+        let finished = |task: &Task| spent(task) || task.status.conditions.iter().any(|condition| condition.type_ == "Finished");
+        self.tasks.values().all(finished) && self.pods.is_empty() && self.books.open.is_empty()
+    }
+}
+
+fn history(seed: u64) {
+    let mut theatre = Theatre::new(seed);
+    for step in 0..600 {
+        theatre.faults = step < 40;
+        theatre.pass();
+        theatre.holds();
+        theatre.live();
+        theatre.holds();
+        if !theatre.faults && theatre.is_over() {
+            return;
+        }
+    }
+    let left: Vec<_> =
+        theatre.tasks.values().map(|task| (task.name.clone(), task.status.phase.clone(), task.status.waiting.clone())).collect();
+    panic!(
+        "seed {seed}: faults stopped, and not all is over: {left:?}, {:?}, {} reservations",
+        theatre.pods.values().collect::<Vec<_>>(),
+        theatre.books.open.len()
+    );
+}
+
+#[test]
+fn random_histories_charge_everything_once_and_come_to_an_end() {
+    let histories = std::env::var("SUPERCARGO_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for first in 1..=threads {
+            scope.spawn(move || (first as u64..=histories).step_by(threads).for_each(history));
+        }
+    });
+    println!("figure plan.sim_histories {histories} runs");
+}
