@@ -70,7 +70,7 @@ figures: workspace-bin ## hold the figures of the last `make test` against their
 	@$(BINARIES)/figures < .state/test.log
 
 bench-placement: ## how fast placement decides, with 100,000 offers
-	@cargo bench --workspace --locked --profile dev --bench placement
+	@cargo bench --workspace --locked --profile dev --bench placement --bench plan
 
 bench-gate: ## how fast and how small the gate is, on one core
 	@cargo bench --workspace --locked --profile dev --bench gate

@@ -273,11 +273,10 @@ fn passes() {
             pass.waiting.len(),
             micros(took) / 1e3
         );
-        (exchange, took)
+        exchange
     };
-    let (mut exchange, took) = full("tasks", waiting);
-    figure("plan.pass_full", micros(took) / 1e3, "ms");
-    figure("plan.pass_idle", micros(timed(|| exchange.assign(1)).0) / 1e3, "ms");
+    let mut exchange = full("tasks", waiting);
+    println!("the pass with nothing changed takes {:.3} ms", micros(timed(|| exchange.assign(1)).0) / 1e3);
     exchange.ended("task-00000");
     println!("the pass after one task ended takes {:.1} ms", micros(timed(|| exchange.assign(2)).0) / 1e3);
     full("tasks of which no two ask the same", |index| {

@@ -1,5 +1,5 @@
 //! `workload`: what tasks of the tests and the demo run. `--for SECONDS` works that long, `--exit CODE` ends with it,
-//! `--say TEXT` writes it, `--fill BYTES` writes a file of that size.
+//! `--say TEXT` writes it, `--fill BYTES` writes a file of that size. With `--worker NUMBER` all but `--for` is that worker's.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
+    let given = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
+    let ours = given("--worker").is_none_or(|worker| std::env::var("SUPERCARGO_WORKER").as_ref() == Ok(worker));
+    let value = |name: &str| given(name).filter(|_| ours || name == "--for");
     let gpus = std::env::var("NVIDIA_VISIBLE_DEVICES").unwrap_or_else(|_| "no GPU".to_owned());
     println!("task {} sees {gpus}", std::env::var("SUPERCARGO_TASK").unwrap_or_default());
     if let Some(text) = value("--say") {

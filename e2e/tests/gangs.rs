@@ -1,0 +1,138 @@
+//! Journeys of tasks with several workers, of tasks whose node is taken from them, and of what stands around their pods.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use supercargo_e2e::journey::{Journey, condition_of, holds, journey};
+use supercargo_e2e::{kubectl, wait};
+
+async fn pods(journey: &Journey, task: &str) -> Result<Vec<Value>> {
+    let label = format!("supercargo.dev/task={task}");
+    let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "pods", "-l", &label, "-o", "json"]).await?)?;
+    Ok(listed["items"].as_array().cloned().unwrap_or_default())
+}
+
+async fn names(journey: &Journey, kind: &str) -> Result<BTreeSet<String>> {
+    let listed = journey.kubectl(&["get", kind, "-o", "jsonpath={.items[*].metadata.name}"]).await?;
+    Ok(listed.split_whitespace().map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn a_gang_starts_together_on_two_nodes_and_each_provider_is_paid_for_the_same_seconds() {
+    journey("gang", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let both = json!({ "gang": { "workers": 2 }, "resources": { "gpu": { "count": 4 } }, "budget": "2" });
+        journey.task("ring", &["--for", "6"], both).await?;
+        let running = journey.until("ring", "Started", "True", Duration::from_secs(60)).await?;
+        let nodes: BTreeSet<&str> =
+            running["status"]["assignments"].as_array().into_iter().flatten().filter_map(|one| one["node"].as_str()).collect();
+        ensure!(nodes.len() == 2, "a worker of four GPUs fills a node: {}", running["status"]["assignments"]);
+        for pod in pods(&journey, "ring").await? {
+            let env = pod["spec"]["containers"][0]["env"].to_string();
+            ensure!(env.contains("-0-0.supercargo-workers.") && env.contains("PET_NNODES"), "each knows the leader: {env}");
+        }
+        let policies = names(&journey, "networkpolicies").await?;
+        ensure!(policies.len() == 3 && policies.contains("supercargo-tasks"), "its own beside those that stand there: {policies:?}");
+        ensure!(names(&journey, "services").await?.contains("supercargo-workers"), "workers have names");
+
+        let task = journey.finished("ring").await?;
+        ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
+        let usage = &task["status"]["usage"];
+        let (seconds, gpu_seconds) = (usage["seconds"].as_i64().context("seconds")?, usage["gpuSeconds"].as_i64().context("GPU seconds")?);
+        // Whole seconds of two clocks: each worker's may be one less.
+        ensure!(seconds >= 4 && (gpu_seconds - 8 * seconds).abs() <= 8, "{usage}");
+        wait::until("the pods to be free of their finalizers", Duration::from_secs(20), || async {
+            let held = pods(&journey, "ring").await?.iter().any(|pod| pod["metadata"]["finalizers"].is_array());
+            Ok((!held).then_some(()))
+        })
+        .await?;
+        let writes = journey.operator_writes("ring")?;
+        ensure!(writes.len() <= 3 + 2 * 2, "the operator wrote {writes:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gang_that_does_not_fit_whole_waits_whole_and_says_how_much_of_it_fits() {
+    journey("large", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let three = json!({ "gang": { "workers": 3 }, "resources": { "gpu": { "count": 4 } }, "budget": "2" });
+        journey.task("three", &[], three).await?;
+        let words = wait::until("the gang to wait in words", Duration::from_secs(10), || async {
+            let task = journey.get("computetask", "three").await?;
+            let said = condition_of(&task, "Reconciling").map(|condition| condition["message"].to_string()).unwrap_or_default();
+            Ok(said.contains("of 3 workers fit at once").then_some(said))
+        })
+        .await?;
+        ensure!(words.contains("2 of 3"), "{words}");
+        ensure!(pods(&journey, "three").await?.is_empty(), "none of it starts");
+        // What it waits for is no reason for a small one to wait that would be over before.
+        journey.task("small", &["--for", "1"], json!({ "timeLimitSeconds": 60 })).await?;
+        journey.finished("small").await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_worker_that_fails_ends_the_gang_and_is_the_one_that_is_told() {
+    journey("breaks", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let two = json!({ "gang": { "workers": 2 } });
+        journey.task("pair", &["--for", "4", "--worker", "1", "--say", "no route to the leader", "--exit", "9"], two).await?;
+        let task = journey.finished("pair").await?;
+        let attempt = &task["status"]["attempts"][0];
+        ensure!(attempt["exitCode"] == 9 && attempt["outcome"] == "Failed", "{attempt}");
+        ensure!(attempt["message"].as_str().is_some_and(|words| words.contains("no route to the leader")), "{attempt}");
+        holds(&condition_of(&task, "Succeeded").context("Succeeded")?["message"], "worker 1 ended with exit code 9")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quota_that_refuses_the_pod_is_told_in_its_words_and_the_task_runs_when_it_is_gone() {
+    journey("quota", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        journey.kubectl(&["create", "quota", "none", "--hard=pods=0"]).await?;
+        journey.task("held", &["--for", "1"], json!({})).await?;
+        let task = journey.until("held", "Started", "False", Duration::from_secs(10)).await?;
+        let started = condition_of(&task, "Started").context("Started")?;
+        ensure!(started["message"].as_str().is_some_and(|words| words.contains("exceeded quota: none")), "{started}");
+        journey.kubectl(&["delete", "quota", "none"]).await?;
+        let task = journey.finished("held").await?;
+        ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_runs_on_a_drained_node_goes_on_elsewhere_and_costs_nothing_there() {
+    journey("drains", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        journey.task("moved", &["--for", "8"], json!({})).await?;
+        let task = journey.until("moved", "Started", "True", Duration::from_secs(60)).await?;
+        let node = task["status"]["assignments"][0]["node"].as_str().context("a node")?.to_owned();
+        let layout = &journey.stage.layout;
+        let turn = |spec: Value| {
+            let patch = json!({ "spec": spec }).to_string();
+            let node = node.clone();
+            async move { kubectl::run(layout, &["patch", "providernode", &node, "--type=merge", "-p", &patch]).await.map(drop) }
+        };
+        turn(json!({ "availability": "Draining", "drainDeadlineSeconds": 0 })).await?;
+        let finished = journey.finished("moved").await;
+        turn(json!({ "availability": "Open", "drainDeadlineSeconds": null })).await?;
+        let task = finished?;
+        let attempts = task["status"]["attempts"].as_array().context("attempts")?;
+        ensure!(attempts.len() == 2 && attempts[0]["outcome"] == "ProviderFault" && attempts[0]["billedSeconds"] == 0, "{attempts:?}");
+        ensure!(attempts[1]["outcome"] == "Succeeded" && attempts[1]["node"] != node.as_str(), "{attempts:?}");
+        Ok(())
+    })
+    .await;
+}
