@@ -50,22 +50,22 @@ pub struct Payer {
 /// The escrow that pays, or what is missing.
 pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
     let key = task.payer();
-    let name = format!("{}/{}", key.0, key.1);
+    let name = || format!("{}/{}", key.0, key.1);
     let Some(escrow) = world.escrows.get(&key) else {
-        return Err(Wait::new("EscrowNotFound", format!("there is no Escrow {name}")));
+        return Err(Wait::new("EscrowNotFound", format!("there is no Escrow {}", name())));
     };
     if key.0 != task.namespace && !escrow.spec.allowed_namespaces.contains(&task.namespace) {
         return Err(Wait::new(
             "EscrowNotAllowed",
-            format!("Escrow {name} does not list namespace {} in allowedNamespaces", task.namespace),
+            format!("Escrow {} does not list namespace {} in allowedNamespaces", name(), task.namespace),
         ));
     }
     if let Some(why) = super::escrow::not_ready(world, escrow) {
-        return Err(Wait::new("EscrowNotReady", format!("Escrow {name}: {why}")));
+        return Err(Wait::new("EscrowNotReady", format!("Escrow {}: {why}", name())));
     }
     let funding = World::funding_of(escrow).and_then(|funding| world.fundings.get(&funding).map(|found| (funding, found.0.available)));
     let Some((funding, available)) = funding else {
-        return Err(Wait::new("EscrowNotReady", format!("Escrow {name} is not in the books yet")));
+        return Err(Wait::new("EscrowNotReady", format!("Escrow {} is not in the books yet", name())));
     };
     let available = available.saturating_sub(world.market.committed(&funding));
     let chain = escrow.spec.account_id.as_ref().and(escrow.spec.chain.clone());
@@ -287,7 +287,7 @@ fn place(world: &World, task: &Task, payer: &Payer, chosen: &Assignment, attempt
         device_price_nanos: chosen.held.device_price.nanos_per_hour(),
         cpu_price_nanos: chosen.held.cpu_price.nanos_per_hour(),
         memory_price_nanos: chosen.held.memory_gib_price.nanos_per_hour(),
-        rate_card: pool.map(|pool| pool.spec.pricing.card().hash().to_string()).unwrap_or_default(),
+        rate_card: world.rate_cards.get(&chosen.pool).cloned().unwrap_or_default(),
     }
 }
 

@@ -23,8 +23,9 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, postings: &mut Ve
         world.todo.works.push(work);
     }
     let mut busy = Vec::new();
+    let most = plan.effects.len() + MOST_EFFECTS;
     for _ in 0..ROUNDS {
-        while plan.effects.len() < MOST_EFFECTS
+        while plan.effects.len() < most
             && let Some(work) = world.todo.works.pop()
         {
             // What was done is seen only when the world shows it: until then it is found to do again.

@@ -90,6 +90,8 @@ pub struct World {
     pub pods: HashMap<String, Pod>,
     pub nodes: BTreeMap<String, Node>,
     pub pools: BTreeMap<String, Pool>,
+    /// The hash of each pool's rate card.
+    pub rate_cards: HashMap<String, String>,
     pub provider_nodes: BTreeMap<String, ProviderNode>,
     pub escrows: BTreeMap<Key, Escrow>,
     pub namespaces: BTreeMap<String, Namespace>,
@@ -134,7 +136,7 @@ pub struct Todo {
 /// Ways from one thing to those that it concerns.
 #[derive(Debug, Default)]
 struct Index {
-    tasks: HashMap<WorkId, Key>,
+    tasks: HashMap<WorkId, Arc<Task>>,
     pods_of: HashMap<WorkId, BTreeSet<String>>,
     pods_on: HashMap<String, BTreeSet<String>>,
     /// Tasks by the escrow that they name.
@@ -164,11 +166,13 @@ impl World {
                 self.node_changed(&name, true);
             }
             Event::Pool(pool) => {
+                self.rate_cards.insert(pool.name.clone(), pool.spec.pricing.card().hash().to_string());
                 let changed = self.pools.insert(pool.name.clone(), (*pool).clone()).is_none_or(|before| before.spec != pool.spec);
                 self.pool_changed(changed.then_some(&pool.name));
             }
             Event::PoolGone(name) => {
                 self.pools.remove(&name);
+                self.rate_cards.remove(&name);
                 self.pool_changed(Some(&name));
             }
             Event::ProviderNode(node) => {
@@ -220,9 +224,9 @@ impl World {
     }
 
     fn apply_task(&mut self, task: Task) {
-        let (key, work) = (task.key(), task.work());
-        let payer = task.payer();
-        if let Some(before) = self.tasks.insert(key.clone(), Arc::new(task)) {
+        let (key, work, payer) = (task.key(), task.work(), task.payer());
+        let task = Arc::new(task);
+        if let Some(before) = self.tasks.insert(key, task.clone()) {
             let old = before.work();
             unlink(&mut self.index.paid_by, &before.payer(), &old);
             if old != work {
@@ -230,7 +234,7 @@ impl World {
                 self.todo.works.push(old);
             }
         }
-        self.index.tasks.insert(work.clone(), key);
+        self.index.tasks.insert(work.clone(), task);
         self.index.paid_by.entry(payer).or_default().insert(work.clone());
         self.todo.works.push(work);
     }
@@ -443,7 +447,7 @@ impl World {
     }
 
     pub fn task_of(&self, work: &WorkId) -> Option<&Arc<Task>> {
-        self.tasks.get(self.index.tasks.get(work)?)
+        self.index.tasks.get(work)
     }
 
     /// Every pod of a work, of whichever attempt.
