@@ -74,7 +74,8 @@ fn world() -> World {
         "gpus": [{ "resourceName": "nvidia.com/gpu", "model": "NVIDIA-H100-80GB-HBM3", "memory": "80Gi" }],
         "pricing": { "token": "USDC", "resources": [{ "resourceName": "nvidia.com/gpu", "perHour": "2.10" }] },
     });
-    let pool = Pool { name: "pool".into(), generation: 1, created: NOW, spec: read(pool), status: Default::default(), findings: Vec::new() };
+    let pool =
+        Pool { name: "pool".into(), generation: 1, created: NOW, spec: read(pool), status: Default::default(), findings: Vec::new() };
     world.apply(Event::Pool(Box::new(pool)));
     for index in 0..NODES {
         let node = node(index);
@@ -85,7 +86,8 @@ fn world() -> World {
     }
     for index in 0..ESCROWS {
         let (uid, spec) = (format!("escrow-{index}"), read(json!({ "funding": "Internal", "token": "USDC", "grant": "1000000" })));
-        let escrow = Escrow { namespace: "team".into(), name: uid.clone(), uid: uid.clone(), generation: 1, spec, status: Default::default() };
+        let escrow =
+            Escrow { namespace: "team".into(), name: uid.clone(), uid: uid.clone(), generation: 1, spec, status: Default::default() };
         world.apply(Event::Escrow(Box::new(escrow)));
         let all = Amount::from_units(1_000_000_000_000);
         let balance = FundingBalance { asset: "USDC".into(), deposited: all, available: all, ..FundingBalance::default() };

@@ -10,7 +10,7 @@ use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_ledger::Posting;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Reason, Request, Strategy, Topology, Waiting};
-use supercargo_market::rating::{self, ExactCost, TooMuch};
+use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
 use supercargo_market::work::{FundingId, WorkId};
 
 /// Longer than a kubelet takes from the end of the grace period to the record of the end.
@@ -213,7 +213,8 @@ pub fn assign(world: &mut World, now: i64) -> bool {
 fn decide(world: &mut World, work: &WorkId, assignments: &[Assignment], now: i64) -> bool {
     let Some(task) = world.task_of(work).cloned() else { return false };
     let Ok(payer) = payer(world, &task) else { return false };
-    let Ok((run_seconds, amount)) = terms(&task, assignments, left(world, &task)) else {
+    let held: Vec<Held> = assignments.iter().map(|assignment| assignment.held).collect();
+    let Ok((run_seconds, amount)) = terms(&task, &held, left(world, &task)) else {
         world.market.be_frugal(work);
         return false;
     };
@@ -248,15 +249,34 @@ pub fn reserve(world: &World, work: &WorkId, postings: &mut Vec<Posting>) -> boo
     true
 }
 
+/// A budget that was raised lets what runs run on: more is held back, for longer, as far as there is money for it.
+pub fn extend(world: &World, task: &Task, postings: &mut Vec<Posting>) {
+    let work = task.work();
+    let Some(reservation) = world.reservations.get(&work) else { return };
+    let placement = &reservation.placement;
+    if placement.run_seconds >= task.spec.time_limit_seconds.unsigned_abs() {
+        return;
+    }
+    let held: Vec<Held> = placement.workers.iter().map(Place::held).collect();
+    let (Ok((run_seconds, amount)), Ok(payer)) = (terms(task, &held, left(world, task)), payer(world, task)) else { return };
+    let more = amount.saturating_sub(reservation.reserved);
+    if run_seconds > placement.run_seconds && more <= payer.available {
+        let hold_seconds = placement.hold_seconds + run_seconds - placement.run_seconds;
+        let placement = Placement { run_seconds, hold_seconds, ..placement.clone() };
+        let detail = serde_json::to_string(&placement).unwrap_or_default();
+        postings.push(Posting::Reserve { work, funding: reservation.funding.clone(), amount, detail });
+    }
+}
+
 /// A decision that the books have not heard of for too long is none.
 pub fn is_stale(decision: &Decision, now: i64) -> bool {
     now >= decision.at + STALE_SECONDS
 }
 
 /// How long it may run and what is held back for that, within the rest of its budget.
-fn terms(task: &Task, assignments: &[Assignment], left: Amount) -> Result<(u64, Amount), TooMuch> {
+fn terms(task: &Task, held: &[Held], left: Amount) -> Result<(u64, Amount), TooMuch> {
     let all = |seconds: u64| {
-        let costs = assignments.iter().map(|assignment| rating::cost(&assignment.held, seconds));
+        let costs = held.iter().map(|held| rating::cost(held, seconds));
         costs.into_iter().try_fold(ExactCost::default(), |sum, cost| sum.checked_add(cost?))
     };
     let after = after_seconds(task);

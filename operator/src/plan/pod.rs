@@ -53,7 +53,7 @@ pub fn build(task: &Task, placement: &Placement, worker: u32, pool: Option<&Prov
         hostname: together.then(|| place.pod.clone()),
         subdomain: together.then(|| SERVICE_WORKERS.to_owned()),
         termination_grace_period_seconds: Some(task.spec.grace_period_seconds),
-        active_deadline_seconds: Some(place::start_timeout_seconds(task) + placement.run_seconds.cast_signed()),
+        active_deadline_seconds: Some(place::start_timeout_seconds(task) + task.spec.time_limit_seconds),
         priority_class_name: Some(PRIORITY_CLASS.to_owned()),
         runtime_class_name: runtime_class(task, pool),
         tolerations: Some(tolerations()),

@@ -85,6 +85,7 @@ fn advance(
         return finished(world, task, plan, now);
     }
     if let Some(placement) = world.reservations.get(&work).map(|reservation| reservation.placement.clone()) {
+        place::extend(world, task, postings);
         return attempt::step(world, terms, task, &placement, plan, now);
     }
     if let Some(ended) = outcome::ended(world, task, now) {

@@ -203,3 +203,26 @@ fn what_an_api_server_refuses_is_told_in_its_words() {
     let started = status(&written).conditions.iter().find(|condition| condition.type_ == "Started").expect("Started");
     assert_eq!((started.reason.as_str(), started.message.as_str()), ("PodRefused", "exceeded quota: gpus"));
 }
+
+#[test]
+fn a_budget_that_is_raised_lets_the_task_run_on() {
+    let mut theatre = calm([task("a", "0.20", 0)]);
+    let made = until(&mut theatre, "create_pod");
+    made.into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.pass();
+    let begun = theatre.now;
+    set(&mut theatre, |pod| runs(pod, begun));
+    let seconds = |theatre: &Theatre| theatre.world.reservations.values().map(|held| held.placement.run_seconds).sum::<u64>();
+    // 0.20 at 3.60 an hour are 200 s, less the grace period and what a kubelet takes to end it.
+    assert_eq!(seconds(&theatre), 200 - 40);
+    let raised = task("a", "0.40", 0);
+    theatre.world.apply(crate::world::Event::Task(Box::new(crate::world::records::Task { generation: 2, ..raised })));
+    theatre.pass();
+    assert_eq!(seconds(&theatre), 400 - 40);
+    theatre.now = begun + 300;
+    set(&mut theatre, |_| {});
+    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    assert!(effects.iter().all(|effect| effect.kind() != "delete_pod"), "it has more time: {effects:?}");
+    theatre.now = begun + 360;
+    until(&mut theatre, "delete_pod");
+}
