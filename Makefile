@@ -9,15 +9,32 @@ MAKEFLAGS += --no-print-directory
 CARGO_BUILD := cargo build --workspace --bins --locked --quiet
 BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
+# What tests and the demo talk to is on this machine, whatever proxy there is for the rest of the world.
+comma := ,
+export NO_PROXY := $(if $(NO_PROXY),$(NO_PROXY)$(comma))localhost,127.0.0.1,10.0.0.0/8
+
+ifneq ($(words $(CURDIR)),1)
+$(error the path "$(CURDIR)" has a space in it: move the checkout)
+endif
+
+# With `make -j`, only what a recipe itself asks for in parallel is: npm and cargo don't bear two of themselves in a folder.
+ifeq ($(MAKELEVEL),0)
+.NOTPARALLEL:
+endif
+
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger nightly
+.PHONY: help prerequisites machine lintable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger nightly nightly-histories nightly-fuzz
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
 
 prerequisites: ## name what this machine lacks, and on Debian as root install it
 	@e2e/prerequisites.sh
+
+# Before the long build, for what needs the local cluster.
+machine:
+	@e2e/prerequisites.sh cluster
 
 # Downloads and builds overlap: Go's, npm's and cargo's work side by side.
 programs: prerequisites
@@ -26,17 +43,21 @@ programs: prerequisites
 workspace-bin:
 	@$(CARGO_BUILD)
 
-up: programs ## bring the local cluster up, or heal it
+up: machine programs ## bring the local cluster up, or heal it
 	@$(BINARIES)/local up
 
-down: workspace-bin ## take the local cluster down and leave nothing behind
+# These compile nothing where the program is there, of whatever version: what is up was brought up by it.
+down: | $(BINARIES)/local ## take the local cluster down and leave nothing behind
 	@$(BINARIES)/local down
 
-status: workspace-bin ## say what of the local cluster runs
+status: | $(BINARIES)/local ## say what of the local cluster runs
 	@$(BINARIES)/local status
 
+$(BINARIES)/local:
+	@$(CARGO_BUILD)
+
 demo: ## one task from apply to payment, told in words; the cluster stays up
-	@cold=$$([ -d target ] && echo 0 || echo 1); started=$$(date +%s%N); $(MAKE) programs; \
+	@cold=$$([ -d target ] && echo 0 || echo 1); started=$$(date +%s%N); $(MAKE) machine programs; \
 	DEMO_COLD=$$cold DEMO_STARTED_NANOSECONDS=$$started $(BINARIES)/demo
 
 image: workspace-bin ## write the container images, reproducibly
@@ -47,8 +68,11 @@ generate: ## write everything that is generated: CRDs, schemas, the reference, t
 	@$(BINARIES)/crdgen
 	@$(MAKE) contracts-build
 
-check: prerequisites $(BIN)/helm ## format, lints, generated files, ABI, chart, licences, repetition, stray paths
-	@started=$$(date +%s); \
+lintable:
+	@e2e/prerequisites.sh lints
+
+check: lintable $(BIN)/helm ## format, lints, generated files, ABI, chart, licences, repetition, stray paths
+	@started=$$(date +%s); kind=$$([ -d target ] && echo warm || echo cold); \
 	cargo fmt --all --check; \
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings; \
 	$(CARGO_BUILD); \
@@ -56,11 +80,11 @@ check: prerequisites $(BIN)/helm ## format, lints, generated files, ABI, chart, 
 	$(MAKE) contracts-check; \
 	$(BIN)/helm lint --quiet --strict charts/supercargo; \
 	$(BINARIES)/audit; \
-	echo "figure bedrock.check_warm $$(( $$(date +%s) - started )) s"
+	echo "figure bedrock.check_$$kind $$(( $$(date +%s) - started )) s"
 
 # What the tests print is kept, so that `make figures` can hold it against the targets. A cluster that was not up before is
 # not up afterwards.
-test: programs contracts-deps ## every test: unit, contracts, and journeys through a real cluster
+test: machine programs contracts-deps ## every test: unit, contracts, and journeys through a real cluster
 	@mkdir -p .state; was_up=$$($(BINARIES)/local status > /dev/null && echo yes || echo no); result=0; \
 	$(BINARIES)/tests | tee .state/test.log || result=$$?; \
 	if [ $$was_up = no ]; then $(BINARIES)/local down > /dev/null; fi; \
@@ -78,7 +102,21 @@ bench-gate: ## how fast and how small the gate is, on one core
 bench-ledger: ## how fast and how small the books are, on SQLite and PostgreSQL, with ten million entries
 	@cargo bench --workspace --locked --profile dev --bench books
 
-nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories
-	@$(MAKE) contracts-nightly
+# Each part runs whatever became of the ones before, and the last line counts them.
+NIGHTLY := contracts-nightly nightly-histories nightly-fuzz bench-contracts bench-placement bench-gate bench-ledger
+
+nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories, benches
+	@mkdir -p .state; e2e/prerequisites.sh analysis; \
+	for part in $(NIGHTLY); do \
+	  echo "== $$part"; \
+	  $(MAKE) $$part || echo "part failed: $$part"; \
+	done 2>&1 | tee .state/nightly.log; \
+	failed=$$(grep -c "^part failed: " .state/nightly.log || true); \
+	echo "$$(( $(words $(NIGHTLY)) - failed )) passed, $$failed failed"; \
+	[ $$failed = 0 ]
+
+nightly-histories:
 	@PROPTEST_CASES=20000 SUPERCARGO_CRASH_RUNS=10000 SUPERCARGO_HISTORIES=1000000 cargo test --workspace --locked --lib -- histories keep falls parts
+
+nightly-fuzz:
 	@SUPERCARGO_FUZZ_SEED=$$(date +%s) SUPERCARGO_FUZZ_RUNS=1000000 cargo test --workspace --locked --lib -- --show-output tampered

@@ -1,7 +1,11 @@
 #!/bin/bash
 # Names everything that this machine lacks, all at once, with the command that installs it. On Debian as root it installs
-# the packages itself.
+# the packages itself. As arguments, what is wanted beside a build:
+#   cluster   what the local cluster asks of the machine, said before anything long is begun
+#   lints     rustfmt and clippy
+#   analysis  what the contracts' analysis needs
 set -euo pipefail
+wanted=" $* "
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=()
@@ -42,6 +46,27 @@ tool() {
   fi
 }
 
+wants() {
+  [[ $wanted == *" $1 "* ]]
+}
+
+# What no package mends.
+machine() {
+  [ "$(uname -sm)" = "Linux x86_64" ] || unfit+=("not fit: this is $(uname -sm), and the tools of the contracts and the cluster are built for Linux x86_64")
+  [[ $PWD != *[[:space:]]* ]] || unfit+=("not fit: the path $PWD has a space in it: move the checkout")
+  wants cluster || return 0
+  if [ "$(id -u)" != 0 ]; then
+    unfit+=("not fit: the local cluster makes namespaces, mounts and cgroups: run it as root")
+  elif ! grep -qE '^[^ ]+ /sys/fs/cgroup[^ ]* cgroup2? rw' /proc/self/mounts; then
+    unfit+=("not fit: no cgroup file system is mounted writable below /sys/fs/cgroup: run it on a machine that allows it")
+  fi
+  local free need=4
+  # Programs that have to be built yet take room too.
+  [ -d target ] && [ -e .state/bin/kube ] || need=16
+  free=$(($(stat -f -c '%a * %S' .) >> 30))
+  [ "$free" -ge "$need" ] || unfit+=("not fit: $PWD has $free GiB left on its disk and $need are needed: make room, or move the checkout")
+}
+
 look() {
   missing=() packages=()
   program make
@@ -60,7 +85,8 @@ look() {
   file "the CNI plugins" containernetworking-plugins /usr/lib/cni/bridge
   program prometheus
   file "PostgreSQL's server" postgresql '/usr/lib/postgresql/*/bin/postgres'
-  file "CA certificates" ca-certificates /etc/ssl/certs/ca-certificates.crt
+  ! wants analysis || file "Python's venv" python3-venv '/usr/lib/python3*/ensurepip/__init__.py' '/usr/local/lib/python3*/ensurepip/__init__.py'
+  file "CA certificates" ca-certificates '/usr/share/ca-certificates/mozilla/*.crt'
 }
 
 # The versions are those that Cargo.toml and the go.mod files ask for.
@@ -69,6 +95,11 @@ tool go 1.26 "install Go from https://go.dev/dl" go env GOVERSION
 tool node 20.0 "install Node.js from https://nodejs.org" node --version
 # npm takes long to tell its version, and any that comes with such a Node.js will do.
 command -v npm > /dev/null || unfit+=("missing: npm: it comes with Node.js")
+if wants lints; then
+  cargo fmt --version > /dev/null 2>&1 || unfit+=("missing: rustfmt: rustup component add rustfmt")
+  cargo clippy --version > /dev/null 2>&1 || unfit+=("missing: clippy: rustup component add clippy")
+fi
+machine
 look
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -76,8 +107,15 @@ if [ ${#missing[@]} -gt 0 ]; then
   if [ -f /etc/debian_version ] && [ "$(id -u)" = 0 ]; then
     echo "installing: ${packages[*]}"
     log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
-    # RUNLEVEL=1: none of their services is started.
+    clean=("$log")
+    trap 'rm -f "${clean[@]}"' EXIT
+    # None of their services is started: Debian asks this file, and where there is no systemd, RUNLEVEL.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+      clean+=("$policy")
+      printf '#!/bin/sh\nexit 101\n' > $policy
+      chmod +x $policy
+    fi
     if ! { apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
       apt-get -qq install -y --no-install-recommends "${packages[@]}"; } > "$log" 2>&1 < /dev/null; then
       tail -20 "$log"

@@ -31,10 +31,11 @@ $(BIN)/helm: $(call go-module,helm)
 $(BIN)/kwok: $(call go-module,kwok)
 	$(call go-build,kwok,sigs.k8s.io/kwok/cmd/kwok,$@)
 
-# anvil comes from npm with the contracts' tools.
-$(BIN)/anvil: contracts/node_modules/.stamp
+# anvil comes from npm with the contracts' tools. Where it lies is said from here, so that a checkout can be moved.
+$(BIN)/anvil: contracts/node_modules/.stamp e2e/cluster/cluster.mk
 	@mkdir -p $(BIN)
-	@printf '#!/bin/sh\nexec "%s/contracts/node_modules/.native/anvil" "$$@"\n' "$(CURDIR)" > $@.half && chmod +x $@.half && mv -f $@.half $@
+	@printf '#!/bin/sh\nexec "$$(dirname "$$(readlink -f "$$0")")/../../contracts/node_modules/.native/anvil" "$$@"\n' > $@.half && \
+	  chmod +x $@.half && mv -f $@.half $@
 
 CLUSTER_BIN := $(addprefix $(BIN)/,kube containerd containerd-shim-runc-v2 ctr runc anvil)
 

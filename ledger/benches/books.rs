@@ -38,15 +38,15 @@ fn main() -> Result<()> {
 async fn run() -> Result<()> {
     // Beside the build's own files: a folder for temporary ones may be in memory.
     let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
-    println!("figure ledger.disk_rate {:.0} 1/s", disk_rate(folder.path())?);
+    println!("beside ledger.disk_rate {:.0} 1/s", disk_rate(folder.path())?);
 
     let path = folder.path().join("books.db");
     let url = format!("sqlite://{}", path.display());
     let (ledger, fence) = open(&url).await?;
-    println!("figure ledger.sqlite_rate_one_by_one {:.0} 1/s", rate(&ledger, fence, "sqlite", "one", 1).await?);
+    println!("beside ledger.sqlite_rate_one_by_one {:.0} 1/s", rate(&ledger, fence, "sqlite", "one", 1).await?);
     println!("figure ledger.sqlite_rate {:.0} 1/s", rate(&ledger, fence, "sqlite", "many", CALLERS).await?);
     let (half, most) = reserving(&ledger, fence).await?;
-    println!("figure ledger.reserve_p50 {half:.2} ms");
+    println!("beside ledger.reserve_p50 {half:.2} ms");
     println!("figure ledger.reserve_p99 {most:.2} ms");
     drop(ledger);
     let mut raw = AnyConnection::connect(&url).await?;
@@ -58,11 +58,11 @@ async fn run() -> Result<()> {
     match postgres::Postgres::start_durable() {
         Ok(server) => {
             let (ledger, fence) = open(&server.url()).await?;
-            println!("figure ledger.postgres_rate_one_by_one {:.0} 1/s", rate(&ledger, fence, "postgres", "one", 1).await?);
+            println!("beside ledger.postgres_rate_one_by_one {:.0} 1/s", rate(&ledger, fence, "postgres", "one", 1).await?);
             println!("figure ledger.postgres_rate {:.0} 1/s", rate(&ledger, fence, "postgres", "many", CALLERS).await?);
             let (half, most) = reserving(&ledger, fence).await?;
-            println!("figure ledger.postgres_reserve_p50 {half:.2} ms");
-            println!("figure ledger.postgres_reserve_p99 {most:.2} ms");
+            println!("beside ledger.postgres_reserve_p50 {half:.2} ms");
+            println!("beside ledger.postgres_reserve_p99 {most:.2} ms");
         }
         Err(error) => println!("skipped: {error:#}"),
     }
@@ -158,7 +158,7 @@ async fn rate(ledger: &Ledger, fence: Fence, database: &str, name: &'static str,
         done += task.await??;
     }
     let (rate, used) = (f64::from(done) / begun.elapsed().as_secs_f64(), cpu_seconds()? - used);
-    println!("figure ledger.{database}_{name}_cpu {:.1} us", used * 1e6 / f64::from(done));
+    println!("beside ledger.{database}_{name}_cpu {:.1} us", used * 1e6 / f64::from(done));
     Ok(rate)
 }
 
@@ -211,7 +211,7 @@ async fn sizes(raw: &mut AnyConnection) -> Result<()> {
     let journal = number(raw, "SELECT SUM(pgsize) FROM dbstat WHERE name = 'journal'").await?;
     let all = number(raw, "SELECT SUM(pgsize) FROM dbstat").await?;
     println!("figure ledger.entry_size {} B", journal.div_ceil(entries));
-    println!("figure ledger.books_size {} B", all.div_ceil(entries));
+    println!("beside ledger.books_size {} B", all.div_ceil(entries));
     Ok(())
 }
 
@@ -242,7 +242,7 @@ async fn fill(raw: &mut AnyConnection) -> Result<u64> {
     let head = format!("{sequence}:{}", hex::encode(previous));
     sqlx::query("UPDATE facts SET value = $1 WHERE name = 'head'").bind(head).execute(&mut *raw).await?;
     raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").await?;
-    println!("figure ledger.balance_entries {sequence} entries");
+    println!("beside ledger.balance_entries {sequence} entries");
     Ok(sequence)
 }
 
@@ -262,6 +262,6 @@ async fn balances(url: &str, entries: u64) -> Result<()> {
     ensure!(verified.entries == entries, "{} of {entries} entries were verified", verified.entries);
     #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = entries as f64 / begun.elapsed().as_secs_f64();
-    println!("figure ledger.verify_rate {rate:.0} 1/s");
+    println!("beside ledger.verify_rate {rate:.0} 1/s");
     Ok(())
 }
