@@ -2,6 +2,7 @@
 //! give the same digest.
 
 mod archive;
+mod stray;
 
 use crate::cluster::Layout;
 use anyhow::{Context, Result};
@@ -41,9 +42,11 @@ pub struct Written {
 }
 
 /// Changes when the archive is written differently.
-const FORMAT: &str = "1";
-/// Where Debian and most others keep the public certificate authorities.
-const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+const FORMAT: &str = "2";
+/// Where programs look for the public certificate authorities.
+const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// Where Debian's package has Mozilla's list: the machine's own bundle may hold authorities that only its owner trusts.
+const AUTHORITIES: &str = "/usr/share/ca-certificates/mozilla";
 
 /// Writes an image from the binaries that lie beside this program, unless the one that is there was made of the same.
 pub fn write(image: &Image, binaries: &Path, folder: &Path) -> Result<Written> {
@@ -67,7 +70,9 @@ fn made_of(image: &Image, binaries: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     hasher.update(image.name);
     hasher.update(image.user);
-    hasher.update(std::fs::read(CERTIFICATES).unwrap_or_default());
+    if image.certificates {
+        hasher.update(authorities(Path::new(AUTHORITIES))?);
+    }
     for binary in image.binaries {
         let path = binaries.join(binary);
         hasher.update(std::fs::read(&path).with_context(|| format!("reading {}: build the workspace first", path.display()))?);
@@ -82,9 +87,7 @@ fn write_anew(image: &Image, binaries: &Path, folder: &Path, path: &Path) -> Res
         files.push(File { path: format!("usr/local/bin/{binary}"), mode: 0o755, content });
     }
     if image.certificates {
-        let content =
-            std::fs::read(CERTIFICATES).with_context(|| format!("reading {CERTIFICATES}: install the package ca-certificates"))?;
-        files.push(File { path: CERTIFICATES.trim_start_matches('/').to_owned(), mode: 0o644, content });
+        files.push(File { path: CERTIFICATES.to_owned(), mode: 0o644, content: authorities(Path::new(AUTHORITIES))? });
     }
     let archive = Archive { name: image.name, entrypoint: format!("/usr/local/bin/{}", image.binaries[0]), user: image.user, files };
     let (bytes, digest) = archive.build()?;
@@ -95,14 +98,47 @@ fn write_anew(image: &Image, binaries: &Path, folder: &Path, path: &Path) -> Res
     Ok(Written { name: image.name, path: path.to_owned(), digest, bytes: bytes.len() as u64 })
 }
 
+/// The public certificate authorities, one after the other by name.
+fn authorities(folder: &Path) -> Result<Vec<u8>> {
+    let missing = || format!("reading {}: install the package ca-certificates", folder.display());
+    let entries = std::fs::read_dir(folder).with_context(missing)?.collect::<Result<Vec<_>, _>>().with_context(missing)?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "crt"));
+    paths.sort();
+    anyhow::ensure!(!paths.is_empty(), "{} holds no certificate: install the package ca-certificates", folder.display());
+    let mut all = Vec::new();
+    for path in paths {
+        all.extend(std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?);
+        if all.last() != Some(&b'\n') {
+            all.push(b'\n');
+        }
+    }
+    Ok(all)
+}
+
+/// The folder of the programs that were built together with this one.
+fn beside() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let folder = program.parent().context("this program lies in a folder")?;
+    // Tests run from a folder below.
+    Ok(if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
+}
+
 /// Every image of the local cluster, from the binaries beside this program.
 pub fn write_all(layout: &Layout) -> Result<Vec<Written>> {
-    let program = std::env::current_exe().context("finding this program")?;
-    let beside = program.parent().context("this program lies in a folder")?;
-    // Tests run from a folder below.
-    let binaries = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside };
-    let folder = layout.state().join("images");
-    std::iter::once(&OPERATOR).chain(&LOCAL).map(|image| write(image, binaries, &folder)).collect()
+    let (binaries, folder) = (beside()?, layout.state().join("images"));
+    std::iter::once(&OPERATOR).chain(&LOCAL).map(|image| write(image, &binaries, &folder)).collect()
+}
+
+/// Refuses binaries that tell where they were compiled: an image of them would differ from machine to machine, and say whose.
+pub fn refuse_strays(layout: &Layout) -> Result<()> {
+    let binaries = beside()?;
+    for binary in OPERATOR.binaries {
+        if let Some(path) = stray::find(&stripped(&binaries.join(binary))?, &stray::own_paths(layout)) {
+            anyhow::bail!("{binary} holds {path}, so it was compiled before paths were remapped: run cargo clean");
+        }
+    }
+    Ok(())
 }
 
 /// The binary without its symbols: binutils come with the linker.
@@ -117,4 +153,20 @@ fn stripped(binary: &Path) -> Result<Vec<u8>> {
         .context("starting strip: install binutils")?;
     anyhow::ensure!(status.success(), "strip refused {}", binary.display());
     std::fs::read(place.path()).with_context(|| format!("reading the stripped {}", binary.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_authorities_are_bundled_by_name_and_nothing_else_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in [("b.crt", "B"), ("a.crt", "A\n"), ("README", "no")] {
+            std::fs::write(folder.path().join(name), text).expect("writes");
+        }
+        assert_eq!(authorities(folder.path()).expect("reads"), b"A\nB\n");
+        let empty = tempfile::tempdir().expect("a folder");
+        assert!(authorities(empty.path()).expect_err("none").to_string().contains("ca-certificates"));
+    }
 }
