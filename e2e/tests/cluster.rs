@@ -7,26 +7,40 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use supercargo_e2e::cluster::{self, ClusterInfo, Layout, Processes, remains};
-use supercargo_e2e::{http, kubectl, wait};
+use supercargo_e2e::{http, image, kubectl, wait};
 use tempfile::TempDir;
 
 /// A second checkout, as far as the cluster is concerned: it has the programs of this one and state of its own. A cluster
 /// of this checkout can stay up beside it.
 fn checkout() -> Result<(TempDir, Layout)> {
     let folder = tempfile::Builder::new().prefix("checkout-").tempdir()?;
-    let module = folder.path().join("e2e/cluster/go.mod");
+    let layout = furnish(folder.path())?;
+    Ok((folder, layout))
+}
+
+fn furnish(folder: &Path) -> Result<Layout> {
+    let module = folder.join("e2e/cluster/go.mod");
     std::fs::create_dir_all(module.parent().context("it lies in a folder")?)?;
     std::fs::write(module, "")?;
-    std::fs::create_dir(folder.path().join(".state"))?;
-    std::os::unix::fs::symlink(Layout::here()?.state().join("bin"), folder.path().join(".state/bin"))?;
-    let layout = Layout::of(folder.path())?;
-    Ok((folder, layout))
+    std::fs::create_dir_all(folder.join(".state"))?;
+    std::os::unix::fs::symlink(Layout::here()?.state().join("bin"), folder.join(".state/bin"))?;
+    Layout::of(folder)
+}
+
+/// One that has a cluster, at a fixed place: what an interrupted test leaves is taken down here, or by `make down`.
+async fn second() -> Result<Layout> {
+    let folder = Layout::here()?.second();
+    if folder.exists() {
+        cluster::down(&Layout::of(&folder)?).await?;
+        std::fs::remove_dir_all(&folder)?;
+    }
+    furnish(&folder)
 }
 
 #[tokio::test]
 async fn a_cluster_heals_whatever_is_killed_and_leaves_nothing_behind() {
     http::install_tls();
-    let (_folder, layout) = checkout().expect("a second checkout");
+    let layout = second().await.expect("a second checkout");
     let before = remains::count(&layout).expect("counts");
     let journey = heals(&layout).await;
     let down = cluster::down(&layout).await;
@@ -42,6 +56,7 @@ async fn a_cluster_heals_whatever_is_killed_and_leaves_nothing_behind() {
     println!("figure bedrock.left_behind {} things", left.iter().map(|(_, count)| count).sum::<usize>());
     assert!(left.is_empty(), "left behind: {left:?}");
     cluster::down(&layout).await.expect("going down twice is no error");
+    std::fs::remove_dir_all(&layout.root).expect("the second checkout goes");
 }
 
 async fn heals(layout: &Layout) -> Result<()> {
@@ -53,8 +68,10 @@ async fn heals(layout: &Layout) -> Result<()> {
     let second = ids()?;
     ensure!(second == first && first.values().all(Option::is_some), "a healthy cluster is left as it is: {first:?}, then {second:?}");
 
+    cluster::images::ensure(layout, &info, &image::write_all(layout)?)?;
+    pods_run(layout, &info, "first").await.context("before anything is killed")?;
     kubectl::run(layout, &["create", "configmap", "kept", "--from-literal=a=b"]).await?;
-    let known = remember_on_chain(&info).await?;
+    let known = remember_on_chain(layout, &info).await?;
     for name in cluster::process_names(&info) {
         let started = Instant::now();
         let pid = processes.alive(&name).with_context(|| format!("{name} runs"))?;
@@ -66,7 +83,9 @@ async fn heals(layout: &Layout) -> Result<()> {
         ensure!(now.values().all(Option::is_some), "after {name}: {now:?}");
         ensure!(now[&name] != Some(pid), "{name} is another process");
         println!("{name} healed in {:.1} s", started.elapsed().as_secs_f32());
+        pods_run(layout, &info, &name).await.with_context(|| format!("after {name} was healed"))?;
     }
+    forgets_its_records(layout, &info, &processes).await?;
     let kept: Value = serde_json::from_str(&kubectl::run(layout, &["get", "configmap", "kept", "-o", "json"]).await?)?;
     ensure!(kept["data"]["a"] == "b", "etcd kept what was written: {kept}");
     let receipt = rpc(&info, "eth_getTransactionReceipt", json!([known])).await?;
@@ -74,16 +93,62 @@ async fn heals(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// A transaction that the chain has written to its disk: two blocks later, and a block comes each second.
-async fn remember_on_chain(info: &ClusterInfo) -> Result<Value> {
+/// A new pod on each node comes to run: the whole way from the API server to the container.
+async fn pods_run(layout: &Layout, info: &ClusterInfo, name: &str) -> Result<()> {
+    let pods: Vec<String> = info.nodes.iter().map(|node| format!("after-{name}-on-{node}")).collect();
+    let objects = pods.iter().zip(&info.nodes).map(|(pod, node)| {
+        let container = json!({ "name": "pause", "image": cluster::PAUSE_IMAGE, "imagePullPolicy": "Never" });
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": pod },
+            "spec": { "nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container], "automountServiceAccountToken": false },
+        })
+    });
+    // Its service account is made by a controller, a moment after the namespace; and what was healed may not take it at once.
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects.collect::<Vec<_>>() }).to_string();
+    wait::until("the pods to be taken", Duration::from_secs(30), || async { kubectl::apply(layout, &list).await.map(Some) }).await?;
+    wait::until("a pod on each node to run", Duration::from_secs(60), || async {
+        let listed: Value = serde_json::from_str(&kubectl::run(layout, &["get", "pods", "-o", "json"]).await?)?;
+        let running =
+            |pod: &&Value| pods.iter().any(|name| pod["metadata"]["name"] == name.as_str()) && pod["status"]["phase"] == "Running";
+        let running = listed["items"].as_array().map_or(0, |items| items.iter().filter(running).count());
+        ensure!(running == pods.len(), "{running} of {} run", pods.len());
+        Ok(Some(()))
+    })
+    .await?;
+    let delete: Vec<&str> = ["delete", "pod", "--timeout=60s"].into_iter().chain(pods.iter().map(String::as_str)).collect();
+    kubectl::run(layout, &delete).await.map(drop)
+}
+
+/// Without its record a process is unknown: it is ended and started again, and never runs twice.
+async fn forgets_its_records(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
+    let run = layout.cluster().join("run");
+    let (kubelet, proxy) = (format!("{}-kubelet", info.nodes[0]), format!("{}-proxy", info.nodes[0]));
+    let mut before = BTreeMap::new();
+    for name in ["scheduler", kubelet.as_str(), proxy.as_str()] {
+        before.insert(name.to_owned(), processes.alive(name).with_context(|| format!("{name} runs"))?);
+    }
+    std::fs::remove_file(run.join("scheduler"))?;
+    std::fs::remove_file(run.join(&kubelet))?;
+    std::fs::write(run.join(&proxy), "")?;
+    cluster::up(layout).await.context("healing lost records")?;
+    for (name, old) in before {
+        ensure!(processes.alive(&name).is_some_and(|pid| pid != old), "{name} is another process");
+        // One that ended and was not waited for has no command line any more.
+        let command = std::fs::read(format!("/proc/{old}/cmdline")).unwrap_or_default();
+        ensure!(command.is_empty(), "the {name} of before still runs: {}", String::from_utf8_lossy(&command));
+    }
+    pods_run(layout, info, "records").await.context("after records were lost")
+}
+
+/// A transaction that the chain has written to its disk: it writes every few seconds.
+async fn remember_on_chain(layout: &Layout, info: &ClusterInfo) -> Result<Value> {
     let accounts = rpc(info, "eth_accounts", json!([])).await?;
     let transfer = json!([{"from": accounts[0], "to": accounts[1], "value": "0x1"}]);
     let transaction = rpc(info, "eth_sendTransaction", transfer).await?;
-    let height = |block: &Value| block.as_str().and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
-    wait::until("the transaction to be three blocks deep", Duration::from_secs(20), || async {
-        let receipt = rpc(info, "eth_getTransactionReceipt", json!([transaction])).await?;
-        let head = height(&rpc(info, "eth_blockNumber", json!([])).await?);
-        Ok(height(&receipt["blockNumber"]).zip(head).is_some_and(|(mined, head)| head >= mined + 3).then_some(()))
+    let hash = transaction.as_str().context("a hash is a text")?.to_owned();
+    wait::until("the transaction to be written", Duration::from_secs(30), || async {
+        let state = std::fs::read_to_string(layout.cluster().join("chain.json"))?;
+        Ok(state.contains(&hash).then_some(()))
     })
     .await?;
     Ok(transaction)
@@ -173,7 +238,7 @@ fn record(layout: &Layout, version: u32, chain: u16) {
     let mut ports = serde_json::to_value(cluster::Ports::free().expect("free ports")).expect("a value");
     ports["chain"] = chain.into();
     let info = json!({
-        "version": version, "subnet": 250, "ports": ports, "nodes": ["node-1", "node-2"], "kubeconfig": "", "auditLog": "",
+        "version": version, "id": layout.id, "root": layout.root, "subnet": 250, "ports": ports, "nodes": ["node-1", "node-2"], "kubeconfig": "", "auditLog": "",
         "chainUrl": "", "chainId": 1, "prometheusUrl": "",
     });
     std::fs::create_dir_all(layout.cluster()).expect("makes the folder");

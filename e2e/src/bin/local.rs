@@ -1,6 +1,6 @@
 //! `local`: the local cluster from the command line.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use supercargo_e2e::cluster::{self, Layout};
@@ -43,6 +43,12 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Down => {
             cluster::down(&layout).await?;
+            // A test that was cut off leaves its own cluster there.
+            let second = layout.second();
+            if second.exists() {
+                cluster::down(&Layout::of(&second)?).await?;
+                std::fs::remove_dir_all(&second).with_context(|| format!("removing {}", second.display()))?;
+            }
             println!("the cluster is down");
         }
         Command::Status => {

@@ -5,6 +5,8 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// The controllers that a kubelet wants, where the kernel has them.
+const NEEDED: [&str; 6] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
 
 /// The folders where a cgroup has to be made: one a controller with cgroup v1, one in all with v2.
 pub fn hierarchies() -> Result<Vec<PathBuf>> {
@@ -35,18 +37,43 @@ pub fn is_v2() -> Result<bool> {
     Ok(hierarchies()?.iter().all(|h| h.join("cgroup.controllers").exists()))
 }
 
-/// Makes `group` (a relative path) in every hierarchy.
+/// Makes `group` (a relative path) in every hierarchy, able to limit what it holds.
 pub fn make(group: &str) -> Result<()> {
-    for hierarchy in hierarchies()? {
-        let mut folder = hierarchy.clone();
-        for part in group.split('/') {
-            let parent = folder.clone();
-            folder.push(part);
-            std::fs::create_dir_all(&folder).with_context(|| cannot_make(&folder))?;
-            inherit_cpuset(&parent, &folder)?;
-        }
+    hierarchies()?.iter().try_for_each(|hierarchy| make_in(hierarchy, group))
+}
+
+fn make_in(hierarchy: &Path, group: &str) -> Result<()> {
+    let mut folder = hierarchy.to_owned();
+    for part in group.split('/') {
+        let parent = folder.clone();
+        folder.push(part);
+        std::fs::create_dir_all(&folder).with_context(|| cannot_make(&folder))?;
+        inherit_cpuset(&parent, &folder)?;
+        delegate(&parent)?;
     }
     Ok(())
+}
+
+/// With v2, what is below a cgroup has only the controllers that the cgroup passes on. The kernel lets it pass on none while
+/// it holds processes of its own; so processes are in leaves here, and only the root of all is free of that rule.
+fn delegate(folder: &Path) -> Result<()> {
+    // Only v2 has this file.
+    let Ok(offered) = std::fs::read_to_string(folder.join("cgroup.controllers")) else { return Ok(()) };
+    let file = folder.join("cgroup.subtree_control");
+    let passed_on = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let has = |list: &str, controller: &str| list.split_whitespace().any(|word| word == controller);
+    let lacking = NEEDED.into_iter().filter(|controller| has(&offered, controller) && !has(&passed_on, controller));
+    let wanted: Vec<String> = lacking.map(|controller| format!("+{controller}")).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    std::fs::write(&file, wanted.join(" ")).with_context(|| {
+        format!(
+            "passing {} on in {}: a cgroup that holds processes of its own can't; in a container, move them into one below it first",
+            wanted.join(" "),
+            file.display()
+        )
+    })
 }
 
 /// Whether `group` can be made, asked without leaving it there.
@@ -134,5 +161,41 @@ mod tests {
         assert_eq!(hierarchies_in(both), [PathBuf::from("/sys/fs/cgroup/cpu")]);
         assert_eq!(hierarchies_in("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"), [PathBuf::from("/sys/fs/cgroup")]);
         assert!(hierarchies_in("tmpfs /tmp tmpfs rw 0 0\n").is_empty());
+    }
+
+    /// A tree of plain files, as the kernel would show it.
+    fn tree(controllers: &str, folders: &[&str]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for folder in folders {
+            let folder = root.path().join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("cgroup.controllers"), controllers).unwrap();
+            std::fs::write(folder.join("cgroup.subtree_control"), "").unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn with_v2_every_ancestor_passes_its_controllers_on_and_the_leaf_does_not() {
+        let root = tree("cpuset cpu memory pids rdma\n", &["", "ours", "ours/node", "ours/node/daemons"]);
+        std::fs::write(root.path().join("cgroup.subtree_control"), "cpu pids\n").unwrap();
+        make_in(root.path(), "ours/node/daemons").unwrap();
+        let written = |folder: &str| std::fs::read_to_string(root.path().join(folder).join("cgroup.subtree_control")).unwrap();
+        assert_eq!(written(""), "+cpuset +memory", "what it passes on already is not asked for again");
+        assert_eq!(written("ours"), "+cpuset +cpu +memory +pids");
+        assert_eq!(written("ours/node"), "+cpuset +cpu +memory +pids");
+        assert_eq!(written("ours/node/daemons"), "");
+    }
+
+    #[test]
+    fn with_v1_a_fresh_cpuset_has_what_its_parent_has() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("ours")).unwrap();
+        for (file, text) in [("cpuset.cpus", "0-1\n"), ("ours/cpuset.cpus", "\n"), ("cpuset.mems", "0\n"), ("ours/cpuset.mems", "\n")] {
+            std::fs::write(root.path().join(file), text).unwrap();
+        }
+        make_in(root.path(), "ours").unwrap();
+        assert_eq!(std::fs::read_to_string(root.path().join("ours/cpuset.cpus")).unwrap(), "0-1");
+        assert_eq!(std::fs::read_to_string(root.path().join("ours/cpuset.mems")).unwrap(), "0");
     }
 }

@@ -42,8 +42,11 @@ pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes) 
 
 async fn ready(layout: &Layout, processes: &Processes) -> Result<()> {
     wait::until("the API server to answer", Duration::from_secs(60), || async {
-        anyhow::ensure!(processes.alive("apiserver").is_some(), "the API server ended:\n{}", processes.last_words("apiserver"));
-        anyhow::ensure!(processes.alive("etcd").is_some(), "etcd ended:\n{}", processes.last_words("etcd"));
+        anyhow::ensure!(
+            processes.alive("apiserver").is_some(),
+            wait::Hopeless(format!("the API server ended:\n{}", processes.last_words("apiserver")))
+        );
+        anyhow::ensure!(processes.alive("etcd").is_some(), wait::Hopeless(format!("etcd ended:\n{}", processes.last_words("etcd"))));
         Ok(crate::kubectl::run(layout, &["get", "--raw", "/readyz"]).await.ok())
     })
     .await

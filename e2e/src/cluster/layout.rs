@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// Rises when the layout of the state folder changes; an older folder is refused in words.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// The folders of one checkout's cluster.
 #[derive(Debug, Clone)]
@@ -40,6 +40,10 @@ impl Layout {
     }
     pub fn bin(&self, program: &str) -> PathBuf {
         self.state().join("bin").join(program)
+    }
+    /// Another checkout's root, as far as a cluster is concerned: for the test that kills everything of one.
+    pub fn second(&self) -> PathBuf {
+        self.state().join("second")
     }
     /// All that belongs to one life of the cluster; `down` removes it.
     pub fn cluster(&self) -> PathBuf {
@@ -89,7 +93,27 @@ impl Layout {
             "{} was written by another version of this checkout (layout {version}, this is {STATE_VERSION}): run `make down`, then `make up`",
             self.cluster().display()
         );
-        Ok(Some(serde_json::from_value(value).with_context(|| format!("{} is damaged: run `make down`, then `make up`", file.display()))?))
+        let info: ClusterInfo =
+            serde_json::from_value(value).with_context(|| format!("{} is damaged: run `make down`, then `make up`", file.display()))?;
+        ensure!(
+            info.id == self.id && info.root == self.root,
+            "{} was made in {}, and was moved or copied: run `make down`, then `make up`",
+            self.cluster().display(),
+            info.root.display()
+        );
+        Ok(Some(info))
+    }
+
+    /// The cluster that this checkout had under another path, unless it is still there: then this one is only a copy.
+    pub fn before_it_was_moved(&self) -> Option<Self> {
+        let recorded = |layout: &Self| -> Option<Self> {
+            let value: serde_json::Value = serde_json::from_slice(&std::fs::read(layout.info_file()).ok()?).ok()?;
+            let id = value["id"].as_str().filter(|id| id.len() == self.id.len() && id.chars().all(|c| c.is_ascii_hexdigit()))?;
+            Some(Self { root: PathBuf::from(value["root"].as_str()?), id: id.to_owned() })
+        };
+        let before = recorded(self).filter(|before| before.id != self.id)?;
+        let still_there = recorded(&before).is_some_and(|there| there.id == before.id);
+        (!still_there).then_some(before)
     }
 
     /// Records what was chosen; whole or not at all.
@@ -114,6 +138,9 @@ pub fn write_if_changed(file: &Path, text: &str) -> Result<()> {
 #[serde(rename_all = "camelCase")]
 pub struct ClusterInfo {
     pub version: u32,
+    /// The layout that it was chosen for: a folder that was moved or copied has another.
+    pub id: String,
+    pub root: PathBuf,
     pub subnet: Subnet,
     pub ports: Ports,
     pub nodes: Vec<String>,
@@ -242,5 +269,39 @@ mod tests {
         assert!(layout.read_info().unwrap_err().to_string().contains("run `make down`"));
         std::fs::write(layout.info_file(), "{ half").unwrap();
         assert!(layout.read_info().unwrap_err().to_string().contains("is damaged"));
+    }
+
+    #[test]
+    fn a_cluster_of_another_checkout_is_refused_and_only_a_moved_one_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        std::fs::create_dir_all(&old).unwrap();
+        let layout = Layout::of(&old).unwrap();
+        std::fs::create_dir_all(layout.cluster()).unwrap();
+        let info = ClusterInfo {
+            version: STATE_VERSION,
+            id: layout.id.clone(),
+            root: layout.root.clone(),
+            subnet: Subnet(20),
+            ports: Ports::free().unwrap(),
+            nodes: Vec::new(),
+            kubeconfig: PathBuf::new(),
+            audit_log: PathBuf::new(),
+            chain_url: String::new(),
+            chain_id: 1,
+            prometheus_url: String::new(),
+        };
+        layout.write_info(&info).unwrap();
+        assert_eq!(layout.read_info().unwrap(), Some(info));
+        assert!(layout.before_it_was_moved().is_none());
+
+        std::fs::rename(&old, &new).unwrap();
+        let moved = Layout::of(&new).unwrap();
+        assert!(moved.read_info().unwrap_err().to_string().contains("was moved or copied: run `make down`"));
+        assert_eq!(moved.before_it_was_moved().map(|before| before.id), Some(layout.id.clone()));
+
+        std::fs::create_dir_all(layout.cluster()).unwrap();
+        std::fs::copy(moved.info_file(), layout.info_file()).unwrap();
+        assert!(moved.before_it_was_moved().is_none(), "the original is still there");
     }
 }

@@ -1,9 +1,11 @@
 //! A Kubernetes cluster of real parts on one machine: brought up, healed, counted and taken down again.
 
 mod cgroup;
+mod chain;
 mod control_plane;
 pub mod images;
 mod layout;
+mod lock;
 mod network;
 mod node;
 mod observe;
@@ -14,8 +16,9 @@ mod programs;
 pub mod remains;
 pub mod shell;
 
+pub use chain::CHAIN_ID;
 pub use layout::{ClusterInfo, Layout, Ports, STATE_VERSION, Subnet};
-pub use observe::{CHAIN_ID, GPU_EXPORTER_PORT};
+pub use observe::GPU_EXPORTER_PORT;
 pub use process::Processes;
 
 use crate::{kubectl, wait};
@@ -31,6 +34,7 @@ const NODES: [&str; 2] = ["node-1", "node-2"];
 /// Brings the cluster up, or heals what of it is gone. A healthy one is left as it is.
 pub async fn up(layout: &Layout) -> Result<ClusterInfo> {
     preflight::check(layout)?;
+    let _one_at_a_time = lock::take(layout)?;
     let started = Instant::now();
     let stage = |what: &str| println!("{:>6.1} s  {what}", started.elapsed().as_secs_f32());
     let fresh = layout.read_info()?.is_none();
@@ -47,7 +51,7 @@ pub async fn up(layout: &Layout) -> Result<ClusterInfo> {
             healed.push((node.as_str(), now));
         }
     }
-    observe::ensure_chain(layout, &info, &processes).await?;
+    chain::ensure(layout, &info, &processes).await?;
     observe::ensure_prometheus(layout, &info, &processes).await?;
     stage("chain and Prometheus answer");
     nodes_ready(layout, &info, &processes, &healed).await?;
@@ -58,19 +62,30 @@ pub async fn up(layout: &Layout) -> Result<ClusterInfo> {
     Ok(info)
 }
 
-/// Takes everything down and removes its state; built programs stay.
+/// Takes everything down and removes its state; built programs stay. Of a checkout that was moved, what it had before; of a
+/// copy, only the copied files: the cluster is the original's.
 pub async fn down(layout: &Layout) -> Result<()> {
-    let processes = Processes::new(layout);
-    processes.end("").await?;
-    network::remove(layout, NODES.len())?;
-    let group = processes.top_group();
-    wait::until("the cluster's cgroups to empty", Duration::from_secs(10), || async { Ok(cgroup::remove(&group).ok()) }).await?;
-    for folder in [layout.cluster(), layout.sockets()] {
+    anyhow::ensure!(rustix::process::geteuid().is_root(), "only root can end the local cluster's processes: run it as root");
+    let _one_at_a_time = lock::take(layout)?;
+    let before = layout.before_it_was_moved();
+    for theirs in before.iter().chain([layout]) {
+        end(theirs).await?;
+    }
+    let sockets = before.iter().chain([layout]).map(Layout::sockets);
+    for folder in std::iter::once(layout.cluster()).chain(sockets) {
         if folder.exists() {
             std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
         }
     }
     Ok(())
+}
+
+async fn end(layout: &Layout) -> Result<()> {
+    let processes = Processes::new(layout);
+    processes.end("").await?;
+    network::remove(layout, NODES.len())?;
+    let group = processes.top_group();
+    wait::until("the cluster's cgroups to empty", Duration::from_secs(10), || async { cgroup::remove(&group).map(Some) }).await
 }
 
 /// One line for each process: whether it runs.
@@ -83,7 +98,7 @@ pub fn status(layout: &Layout) -> Result<Vec<(String, Option<u32>)>> {
 /// Every process that `up` starts, by name.
 pub fn process_names(info: &ClusterInfo) -> Vec<String> {
     let mut names: Vec<String> =
-        ["etcd", "apiserver", "controller-manager", "scheduler", "chain", "prometheus"].map(str::to_owned).to_vec();
+        ["etcd", "apiserver", "controller-manager", "scheduler", "chain", "chain-keeper", "prometheus"].map(str::to_owned).to_vec();
     for node in &info.nodes {
         names.extend(["holder", "containerd", "kubelet", "proxy"].map(|part| format!("{node}-{part}")));
     }
@@ -99,6 +114,8 @@ fn recorded_or_chosen(layout: &Layout) -> Result<ClusterInfo> {
     let ports = Ports::free()?;
     let info = ClusterInfo {
         version: STATE_VERSION,
+        id: layout.id.clone(),
+        root: layout.root.clone(),
         subnet,
         nodes: NODES.map(str::to_owned).to_vec(),
         kubeconfig: layout.kubeconfig("admin"),
@@ -117,7 +134,7 @@ fn recorded_or_chosen(layout: &Layout) -> Result<ClusterInfo> {
 async fn nodes_ready(layout: &Layout, info: &ClusterInfo, processes: &Processes, healed: &[(&str, jiff::Timestamp)]) -> Result<()> {
     wait::until("every node to be Ready", Duration::from_secs(90), || async {
         for name in process_names(info) {
-            anyhow::ensure!(processes.alive(&name).is_some(), "{name} ended:\n{}", processes.last_words(&name));
+            anyhow::ensure!(processes.alive(&name).is_some(), wait::Hopeless(format!("{name} ended:\n{}", processes.last_words(&name))));
         }
         let Ok(listed) = kubectl::run(layout, &["get", "nodes", "-o", "json"]).await else { return Ok(None) };
         let listed: Value = serde_json::from_str(&listed).context("reading the nodes")?;

@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 const KUBELET_DISK: &str = "12G";
+/// The leaf of the node's cgroup that its own processes are in, beside the kubelet's pods: the node's cgroup itself has to be
+/// empty, or with cgroup v2 the kubelet could limit nothing.
+const DAEMONS: &str = "daemons";
 
 /// Brings node number `index` up, or heals what of it is gone. Doesn't wait for it to be Ready. True when something of it
 /// was started now.
@@ -24,7 +27,7 @@ pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes, 
     let mut started = false;
     for mut spec in [node.containerd(), node.kubelet(), node.proxy()] {
         spec.inside = Some(holder);
-        spec.group = node.name.to_owned();
+        spec.group = format!("{}/{DAEMONS}", node.name);
         if spec.name == node.process("kubelet") {
             // A kubelet that finds no runtime gives up.
             node.runtime_answers().await?;
@@ -63,6 +66,10 @@ impl Node<'_> {
             return Ok(pid);
         }
         processes.end(self.name).await?;
+        // The new holder begins in the node's cgroup, which with cgroup v2 must not pass anything on yet.
+        let group = format!("{}/{}", processes.top_group(), self.name);
+        let what = format!("the cgroups of {} to empty", self.name);
+        wait::until(what, Duration::from_secs(10), || async { cgroup::remove(&group).map(Some) }).await?;
         let sockets = self.layout.sockets().join(self.name);
         for folder in ["log", "cni/net.d", "cni/lib", "containerd", "kubelet"].map(|part| self.folder(part)).into_iter().chain([sockets]) {
             std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -86,7 +93,10 @@ impl Node<'_> {
         spec.group = self.name.to_owned();
         processes.ensure(&spec).await?;
         wait::until(format!("the namespaces of {}", self.name), Duration::from_secs(20), || async {
-            anyhow::ensure!(processes.alive(&holder).is_some(), "{} could not be set up:\n{}", self.name, processes.last_words(&holder));
+            anyhow::ensure!(
+                processes.alive(&holder).is_some(),
+                wait::Hopeless(format!("{} could not be set up:\n{}", self.name, processes.last_words(&holder)))
+            );
             Ok(ready.exists().then_some(()))
         })
         .await?;
@@ -99,7 +109,8 @@ impl Node<'_> {
         for hierarchy in cgroup::hierarchies()? {
             let at = hierarchy.display();
             if cgroup::is_v2()? {
-                cgroups += &format!("mount -t cgroup2 cgroup2 {at}\n");
+                // Unshared while in the node's cgroup, which so is the root of all that is seen here; then out of its way.
+                cgroups += &format!("mount -t cgroup2 cgroup2 {at}\nmkdir -p {at}/{DAEMONS}\necho $$ > {at}/{DAEMONS}/cgroup.procs\n");
             } else {
                 let folder = hierarchy.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
                 let options = if folder == "systemd" { "none,name=systemd".to_owned() } else { folder };

@@ -1,4 +1,4 @@
-//! What runs beside Kubernetes: Prometheus, which scrapes kubelets, containers and pods, and the local chain.
+//! What watches the cluster: Prometheus, which scrapes kubelets, containers, GPUs and the operator.
 
 use super::layout::{ClusterInfo, Layout, write_if_changed};
 use super::process::{Processes, Spec};
@@ -26,44 +26,6 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: prometheus}]
 pub const GPU_EXPORTER_PORT: u16 = 9400;
 const OPERATOR_METRICS: &str = "/api/v1/namespaces/supercargo/services/supercargo-metrics:metrics/proxy/metrics";
 
-pub const CHAIN_ID: u64 = 31337;
-
-/// A local chain with a block each second and finality after one epoch of one block.
-pub async fn ensure_chain(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
-    let gateway = info.subnet.gateway().to_string();
-    let args = [
-        "--host",
-        &gateway,
-        "--port",
-        &info.ports.chain.to_string(),
-        "--chain-id",
-        &CHAIN_ID.to_string(),
-        "--block-time",
-        "1",
-        "--slots-in-an-epoch",
-        "1",
-        "--silent",
-        // Kept each second, so that a killed chain comes back with what it knew.
-        "--state",
-        &layout.cluster().join("chain.json").display().to_string(),
-        "--state-interval",
-        "1",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    let started = processes.ensure(&Spec::new("chain", layout.bin("anvil"), args)).await?;
-    if started {
-        wait::until("the chain to answer", Duration::from_secs(20), || async {
-            anyhow::ensure!(processes.alive("chain").is_some(), "the chain ended:\n{}", processes.last_words("chain"));
-            let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []});
-            let answer = crate::http::client()?.post(&info.chain_url).json(&body).send().await;
-            Ok(answer.is_ok_and(|a| a.status().is_success()).then_some(()))
-        })
-        .await?;
-    }
-    Ok(())
-}
-
 pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
     let file = layout.cluster().join("prometheus.yaml");
     write_if_changed(&file, &configuration(layout, info))?;
@@ -77,7 +39,10 @@ pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &
     let started = processes.ensure(&Spec::new("prometheus", PathBuf::from("prometheus"), args)).await?;
     if started {
         wait::until("Prometheus to answer", Duration::from_secs(30), || async {
-            anyhow::ensure!(processes.alive("prometheus").is_some(), "Prometheus ended:\n{}", processes.last_words("prometheus"));
+            anyhow::ensure!(
+                processes.alive("prometheus").is_some(),
+                wait::Hopeless(format!("Prometheus ended:\n{}", processes.last_words("prometheus")))
+            );
             let answer = crate::http::client()?.get(format!("{}/-/ready", info.prometheus_url)).send().await;
             Ok(answer.is_ok_and(|a| a.status().is_success()).then_some(()))
         })

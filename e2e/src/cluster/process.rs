@@ -5,8 +5,9 @@ use super::{cgroup, layout::Layout, shell};
 use crate::wait;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -66,18 +67,17 @@ impl Processes {
         if self.alive(&spec.name).is_some() {
             return Ok(false);
         }
-        if spec.group == spec.name {
-            // What it started itself may have outlived it, and would hold its port.
-            self.end(&spec.group).await.with_context(|| format!("ending what is left of {}", spec.name))?;
-        }
-        self.start(spec).with_context(|| format!("starting {}", spec.name))?;
+        // What it started itself may have outlived it, and would hold its port; and it runs itself when only its record is
+        // gone.
+        let left = || if spec.group == spec.name { self.members(&spec.group) } else { self.copies(spec) };
+        self.end_all(&format!("what is left of {}", spec.name), left).await?;
+        self.start(spec).await.with_context(|| format!("starting {}", spec.name))?;
         Ok(true)
     }
 
-    fn start(&self, spec: &Spec) -> Result<()> {
+    async fn start(&self, spec: &Spec) -> Result<()> {
         let group = format!("{}/{}", self.top_group(), spec.group);
         cgroup::make(&group)?;
-        let doors = cgroup::doors(&group)?;
         let log_file = self.layout.logs(&spec.name);
         std::fs::create_dir_all(log_file.parent().context("logs have a folder")?)?;
         let log = std::fs::OpenOptions::new()
@@ -85,35 +85,41 @@ impl Processes {
             .append(true)
             .open(&log_file)
             .with_context(|| format!("opening {}", log_file.display()))?;
+        let record = self.record(&spec.name);
+        std::fs::create_dir_all(record.parent().context("records have a folder")?)?;
 
-        // The child joins its cgroups before it becomes the program, so nothing of it is ever outside them.
-        let mut command = Command::new("sh");
-        command.arg("-c").arg("for door in $DOORS; do echo $$ > $door; done; unset DOORS; exec \"$@\"").arg("sh");
+        let mut command = entered(&cgroup::doors(&group)?, &record);
         if let Some(pid) = spec.inside {
             command.args(["nsenter", "--target", &pid.to_string(), "--mount", "--net", "--uts", "--cgroup", "--"]);
         }
-        command.arg(&spec.program).args(&spec.args).envs(spec.env.iter().cloned());
-        command.env("DOORS", doors.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(" "));
+        command.arg(&spec.program).args(&spec.args).envs(crate::http::direct()).envs(spec.env.iter().cloned());
         command.current_dir(self.layout.cluster()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        let child = command.spawn().context("starting a shell")?;
-        let identity = identify(child.id()).with_context(|| format!("it ended at once: see {}", log_file.display()))?;
-        let record = self.record(&spec.name);
-        std::fs::create_dir_all(record.parent().context("records have a folder")?)?;
-        std::fs::write(&record, format!("{} {}", identity.pid, identity.start_ticks))
-            .with_context(|| format!("writing {}", record.display()))
+        let mut child = command.spawn().context("starting a shell")?;
+        let recorded = wait::until("its record", Duration::from_secs(10), || {
+            let ended = child.try_wait();
+            let pid = self.alive(&spec.name);
+            async move {
+                anyhow::ensure!(ended?.is_none(), wait::Hopeless("it ended at once".to_owned()));
+                Ok(pid)
+            }
+        });
+        recorded.await.map(drop).with_context(|| format!("{}see {}", self.last_words(&spec.name), log_file.display()))
     }
 
     /// Ends every process in the part `group` of the cluster ("" for all): asked first, then made to.
     pub async fn end(&self, group: &str) -> Result<()> {
-        let group = if group.is_empty() { self.top_group() } else { format!("{}/{group}", self.top_group()) };
+        self.end_all(&format!("the processes of {}", self.path(group)), || self.members(group)).await
+    }
+
+    async fn end_all(&self, what: &str, members: impl Fn() -> Result<Vec<u32>>) -> Result<()> {
         for signal in [Signal::TERM, Signal::KILL] {
             let patience = if signal == Signal::TERM { Duration::from_secs(4) } else { Duration::from_secs(20) };
-            send(&cgroup::processes(&group)?, signal);
-            let gone = wait::until(format!("the processes of {group} to end"), patience, || async {
+            send(&members()?, signal);
+            let gone = wait::until(format!("{what} to end"), patience, || async {
                 if signal == Signal::KILL {
-                    send(&cgroup::processes(&group)?, signal);
+                    send(&members()?, signal);
                 }
-                Ok(cgroup::processes(&group)?.is_empty().then_some(()))
+                Ok(members()?.is_empty().then_some(()))
             });
             match gone.await {
                 Ok(()) => return Ok(()),
@@ -124,9 +130,25 @@ impl Processes {
         Ok(())
     }
 
+    fn path(&self, group: &str) -> String {
+        if group.is_empty() { self.top_group() } else { format!("{}/{group}", self.top_group()) }
+    }
+
+    fn members(&self, group: &str) -> Result<Vec<u32>> {
+        cgroup::processes(&self.path(group))
+    }
+
+    /// Those of its group that run this very command: what a daemon started, such as containers, is to outlive it.
+    fn copies(&self, spec: &Spec) -> Result<Vec<u32>> {
+        let words = std::iter::once(spec.program.as_os_str()).chain(spec.args.iter().map(OsStr::new));
+        let command: Vec<u8> = words.flat_map(|word| word.as_encoded_bytes().iter().copied().chain([0])).collect();
+        let runs = |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == command);
+        Ok(self.members(&spec.group)?.into_iter().filter(runs).collect())
+    }
+
     /// Whether anything at all runs in the part `group` of the cluster.
     pub fn any(&self, group: &str) -> Result<bool> {
-        Ok(!cgroup::processes(&format!("{}/{group}", self.top_group()))?.is_empty())
+        Ok(!self.members(group)?.is_empty())
     }
 
     /// The last lines that a process wrote, for a message that explains.
@@ -138,6 +160,25 @@ impl Processes {
     fn record(&self, name: &str) -> PathBuf {
         self.layout.cluster().join("run").join(name)
     }
+}
+
+/// A shell that joins the cgroups, writes down who it is, and then becomes the program given to it as arguments. So nothing
+/// of the program is ever outside its cgroups or unknown, whenever the driver itself is killed.
+fn entered(doors: &[PathBuf], record: &Path) -> Command {
+    let mut command = Command::new("sh");
+    // The 22nd field of its stat is when it was started; it is called `sh`, without spaces.
+    command.arg("-c").arg(
+        "set -e\n\
+         for door in $DOORS; do echo $$ > \"$door\"; done\n\
+         started=$(cut -d ' ' -f 22 /proc/$$/stat)\n\
+         echo \"$$ $started\" > \"$RECORD.half\"\n\
+         mv -f \"$RECORD.half\" \"$RECORD\"\n\
+         unset DOORS RECORD started\n\
+         exec \"$@\"",
+    );
+    command.arg("sh").env("RECORD", record);
+    command.env("DOORS", doors.iter().map(|door| door.display().to_string()).collect::<Vec<_>>().join(" "));
+    command
 }
 
 fn send(pids: &[u32], signal: Signal) {
@@ -175,5 +216,31 @@ mod tests {
         assert_eq!(processes.alive("me"), Some(me.pid));
         std::fs::write(&record, format!("{} {}", me.pid, me.start_ticks + 1)).unwrap();
         assert_eq!(processes.alive("me"), None, "another process with the same id");
+        std::fs::write(&record, "").unwrap();
+        assert_eq!(processes.alive("me"), None, "a record without a word");
+    }
+
+    #[test]
+    fn a_process_writes_its_record_before_it_becomes_the_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let (door, record) = (folder.path().join("door"), folder.path().join("record"));
+        let mut child = entered(std::slice::from_ref(&door), &record).args(["sleep", "60"]).spawn().unwrap();
+        let pid = child.id();
+        while std::fs::read(format!("/proc/{pid}/cmdline")).unwrap() != b"sleep\x0060\0" {
+            assert!(child.try_wait().unwrap().is_none(), "it ended");
+        }
+        let me = identify(pid).unwrap();
+        assert_eq!(std::fs::read_to_string(&record).unwrap(), format!("{pid} {}\n", me.start_ticks));
+        assert_eq!(std::fs::read_to_string(&door).unwrap(), format!("{pid}\n"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_can_not_join_its_cgroup_is_never_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let (door, record) = (folder.path().join("absent/door"), folder.path().join("record"));
+        let ended = entered(&[door], &record).args(["true"]).output().unwrap();
+        assert!(!ended.status.success() && !record.exists(), "{ended:?}");
     }
 }
