@@ -74,7 +74,9 @@ pub async fn ensure(layout: &Layout, info: &ClusterInfo) -> Result<Market> {
     let addresses = deploy(&chain, &platform, None, WINDOW_SECONDS, THAW_SECONDS, &layout.cluster().join("contracts.json")).await?;
     let file = layout.cluster().join("market.json");
     let known: Option<Market> = std::fs::read_to_string(&file).ok().and_then(|text| serde_json::from_str(&text).ok());
-    if let Some(known) = known.filter(|known| known.addresses == addresses) {
+    if let Some(known) = known.filter(|known| known.addresses == addresses)
+        && agrees(&chain, &known).await
+    {
         return Ok(known);
     }
     let contract = addresses.escrow;
@@ -90,6 +92,18 @@ pub async fn ensure(layout: &Layout, info: &ClusterInfo) -> Result<Market> {
     let market = Market { addresses, settler, fee_payees };
     std::fs::write(&file, serde_json::to_string_pretty(&market)?).with_context(|| format!("writing {}", file.display()))?;
     Ok(market)
+}
+
+/// A chain that lost its last seconds may have lost what was written down here.
+async fn agrees(chain: &Chain, known: &Market) -> bool {
+    let contract = known.addresses.escrow;
+    let settler = chain.settler(contract, known.settler).await;
+    let mut right = settler.is_ok_and(|(hot, _)| hot == Person::Settler.signer().address());
+    for payee in &known.fee_payees {
+        let owner = chain.payee(contract, *payee).await;
+        right &= owner.is_ok_and(|(owner, _)| owner == Person::Platform.signer().address());
+    }
+    right
 }
 
 /// Gives somebody test money.

@@ -2,7 +2,7 @@
 
 use crate::chain_setup::{self, Market, Person};
 use crate::cluster::{self, ClusterInfo, Layout};
-use crate::people::{self, printed};
+use crate::people::{self, condition_of, printed};
 use crate::{image, install, kubectl, wait};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -39,7 +39,7 @@ pub async fn run(layout: &Layout) -> Result<()> {
     stages.done("the contract is on the chain, and every node has simulated GPUs");
     install::chart(layout, &info, &market, &images[0]).await?;
     stages.done("the chart is installed");
-    let payee = provider(layout, &info, &market).await?;
+    let payee = people::provider(layout, &info, &market).await?;
     stages.done("a provider sells its nodes");
     let account = buyer(layout, &info, &market).await?;
     stages.done("a buyer has put money into escrow");
@@ -72,69 +72,17 @@ async fn get(layout: &Layout, kind: &str, name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&kubectl::run(layout, &["-n", NAMESPACE, "get", kind, name, "-o", "json"]).await?)?)
 }
 
-/// Registers once; the pool names the number.
-async fn provider(layout: &Layout, info: &ClusterInfo, market: &Market) -> Result<u32> {
-    let file = layout.cluster().join("payee");
-    if !file.exists() {
-        let output = people::send(layout, info, market, Person::Provider, &["payee", "register"]).await?;
-        std::fs::write(&file, printed(&output, "payee ")?).context("writing the payee's number down")?;
-    }
-    let payee: u32 =
-        std::fs::read_to_string(&file).context("reading the payee's number")?.trim().parse().context("reading the payee's number")?;
-    let manifest = example(layout, "provider.yaml")?.replace("payee: 4", &format!("payee: {payee}"));
-    kubectl::apply(layout, &manifest).await?;
-    wait::until("both nodes to be on offer", Duration::from_secs(30), || async {
-        let listed =
-            kubectl::run(layout, &["get", "providernodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}"])
-                .await?;
-        Ok((listed.split_whitespace().filter(|status| *status == "True").count() == info.nodes.len()).then_some(()))
-    })
-    .await?;
-    Ok(payee)
-}
-
-/// Opens, binds and fills an account, until the Escrow is Ready.
+/// An account with money, for the Escrow that it applies.
 async fn buyer(layout: &Layout, info: &ClusterInfo, market: &Market) -> Result<B256> {
-    let applied = get(layout, "escrow", "default").await;
-    if applied.is_err() {
+    if get(layout, "escrow", "default").await.is_err() {
         kubectl::apply(layout, &example(layout, "escrow.yaml")?).await?;
     }
-    let escrow = wait::until("the Escrow to name its tenant", Duration::from_secs(30), || async {
-        let escrow = get(layout, "escrow", "default").await?;
-        Ok((escrow["status"]["tenant"].is_string() && escrow["status"]["contract"].is_string()).then_some(escrow))
-    })
-    .await?;
-    let account = match escrow["spec"]["accountId"].as_str() {
-        Some(account) => account.to_owned(),
-        None => open(layout, info, market).await?,
-    };
-    wait::until("the Escrow to be Ready", Duration::from_secs(60), || async {
-        let escrow = get(layout, "escrow", "default").await?;
-        Ok(condition(&escrow, "Ready").is_some_and(|ready| ready["status"] == "True").then_some(()))
-    })
-    .await?;
-    account.parse().context("reading the account")
-}
-
-async fn open(layout: &Layout, info: &ClusterInfo, market: &Market) -> Result<String> {
-    chain_setup::mint(info, market, Person::Buyer, 100_000_000).await?;
-    let buyer = |args: Vec<&'static str>| async move { people::send(layout, info, market, Person::Buyer, &args).await };
-    let limits = vec!["escrow", "open", "default", "-n", NAMESPACE, "--allowance", "50", "--burst", "50", "--per-hour", "3600"];
-    let account = printed(&buyer(limits).await?, "account ")?.to_owned();
-    let patch = format!("{{\"spec\":{{\"accountId\":\"{account}\"}}}}");
-    kubectl::run(layout, &["-n", NAMESPACE, "patch", "escrow", "default", "--type=merge", "-p", &patch]).await?;
-    buyer(vec!["escrow", "bind", "default", "-n", NAMESPACE]).await?;
-    buyer(vec!["escrow", "deposit", "25", "default", "-n", NAMESPACE]).await?;
-    Ok(account)
-}
-
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+    people::account(layout, info, market, NAMESPACE, 25).await
 }
 
 /// Applies the task and follows it to its end.
 async fn task(layout: &Layout) -> Result<Value> {
-    kubectl::run(layout, &["-n", NAMESPACE, "delete", "computetask", "hello-gpu", "--ignore-not-found", "--wait"]).await?;
+    kubectl::run(layout, &["-n", NAMESPACE, "delete", "computetask", "hello-gpu", "--ignore-not-found", "--wait", "--timeout=60s"]).await?;
     kubectl::apply(layout, &example(layout, "task.yaml")?).await?;
     println!("          applied e2e/examples/task.yaml");
     let told = std::cell::RefCell::new(String::new());
@@ -145,10 +93,10 @@ async fn task(layout: &Layout) -> Result<Value> {
             println!("          {phase}");
             told.replace(phase);
         }
-        Ok(condition(&task, "Finished").is_some().then_some(task))
+        Ok(condition_of(&task, "Finished").is_some().then_some(task))
     })
     .await?;
-    if condition(&task, "Succeeded").is_none_or(|condition| condition["status"] != "True") {
+    if condition_of(&task, "Succeeded").is_none_or(|condition| condition["status"] != "True") {
         bail!("the task did not succeed: {:#}", task["status"]);
     }
     Ok(task)

@@ -42,6 +42,7 @@ pub async fn chart(layout: &Layout, info: &ClusterInfo, market: &Market, operato
         .with_context(|| format!("writing {}", values.display()))?;
     let output = Command::new(layout.bin("helm"))
         .args(["upgrade", "--install", "supercargo", &chart.display().to_string(), "--namespace", NAMESPACE, "--wait", "--timeout", "120s"])
+        .envs(crate::http::direct())
         .args(["--values", &values.display().to_string(), "--kubeconfig", &info.kubeconfig.display().to_string()])
         .output()
         .await

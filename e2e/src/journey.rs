@@ -1,14 +1,16 @@
 //! Journeys: each test has a namespace of its own in a cluster that all share, and one that fails prints the events,
 //! conditions and logs that explain it.
 
-use crate::chain_setup::{self, Market, Person};
+use crate::chain_setup::{self, Market};
 use crate::cluster::{self, ClusterInfo, Layout};
-use crate::people::{self, printed};
+use crate::people;
+pub use crate::people::condition_of;
 use crate::{http, image, install, kubectl, wait};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::time::Duration;
+use supercargo_contracts::B256;
 use tokio::sync::Mutex;
 
 /// Only one journey at a time looks whether the cluster is there.
@@ -111,28 +113,17 @@ impl Journey {
 
     /// A pool over all simulated GPUs that takes both kinds of money; all journeys share it.
     pub async fn pool(&self) -> Result<u32> {
-        let file = self.stage.layout.cluster().join("payee");
-        if !file.exists() {
-            let output =
-                people::send(&self.stage.layout, &self.stage.info, &self.stage.market, Person::Provider, &["payee", "register"]).await?;
-            std::fs::write(&file, printed(&output, "payee ")?).context("writing the payee's number down")?;
-        }
-        let payee: u32 =
-            std::fs::read_to_string(&file).context("reading the payee's number")?.trim().parse().context("reading the payee's number")?;
-        let example = self.stage.layout.root.join("e2e/examples/provider.yaml");
-        let manifest =
-            std::fs::read_to_string(example).context("reading the provider's manifest")?.replace("payee: 4", &format!("payee: {payee}"));
-        kubectl::apply(&self.stage.layout, &manifest).await?;
-        wait::until("both nodes to be on offer", Duration::from_secs(60), || async {
-            let listed = kubectl::run(
-                &self.stage.layout,
-                &["get", "providernodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}"],
-            )
-            .await?;
-            Ok((listed.split_whitespace().filter(|status| *status == "True").count() == self.stage.info.nodes.len()).then_some(()))
-        })
+        people::provider(&self.stage.layout, &self.stage.info, &self.stage.market).await
+    }
+
+    /// An account on the chain with this much in it, for the Escrow `default`.
+    pub async fn funded(&self, deposit: u32) -> Result<B256> {
+        self.apply(json!({
+            "apiVersion": "supercargo.dev/v1alpha1", "kind": "Escrow", "metadata": { "name": "default", "namespace": self.namespace },
+            "spec": { "funding": "Chain", "chain": "default", "token": "USDC" },
+        }))
         .await?;
-        Ok(payee)
+        people::account(&self.stage.layout, &self.stage.info, &self.stage.market, &self.namespace, deposit).await
     }
 
     /// Credit of the operator's own books.
@@ -146,15 +137,19 @@ impl Journey {
 
     /// A task that runs the tests' own program; `change` is laid over its spec.
     pub async fn task(&self, name: &str, args: &[&str], change: Value) -> Result<()> {
+        self.apply(self.task_object(name, args, change)).await
+    }
+
+    /// The same, without applying it.
+    pub fn task_object(&self, name: &str, args: &[&str], change: Value) -> Value {
         let mut spec = json!({
             "budget": "0.50", "image": "supercargo.dev/workload:local", "args": args,
             "resources": { "gpu": { "count": 1 }, "cpu": "50m", "memory": "32Mi" }, "timeLimitSeconds": 300, "gracePeriodSeconds": 1,
         });
         merge(&mut spec, change);
-        self.apply(json!({
+        json!({
             "apiVersion": "supercargo.dev/v1alpha1", "kind": "ComputeTask", "metadata": { "name": name, "namespace": self.namespace }, "spec": spec,
-        }))
-        .await
+        })
     }
 
     /// Waits until a task's condition is there with this status; gives back the task.
@@ -190,10 +185,6 @@ impl Journey {
         }
         Ok(writes)
     }
-}
-
-pub fn condition_of<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
 fn merge(into: &mut Value, change: Value) {
