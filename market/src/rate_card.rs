@@ -4,7 +4,7 @@
 use crate::money::Price;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Whether CPU and memory are billed as reserved or as used. Used is never above what was reserved.
@@ -68,6 +68,14 @@ pub fn model_matches(wanted: &str, product: &str) -> bool {
 }
 
 impl RateCard {
+    /// Two rates of one resource that match every model equally well, so that no model will ever tell them apart: both for
+    /// all models, or for the same words.
+    pub fn never_apart(&self) -> Option<(usize, usize)> {
+        let key = |rate: &Rate| (rate.resource_name.clone(), rate.model.as_deref().map(model_tokens));
+        let mut seen: BTreeMap<_, usize> = BTreeMap::new();
+        self.resources.iter().enumerate().find_map(|(index, rate)| seen.insert(key(rate), index).map(|first| (first, index)))
+    }
+
     /// Field by field in a fixed order, each with its length before it, so that no two cards have the same bytes.
     pub fn canonical_bytes(&self) -> Vec<u8> {
         let mut bytes = b"supercargo.rate-card.v1".to_vec();
@@ -85,6 +93,8 @@ impl RateCard {
         }
         for rate in &self.resources {
             text(&rate.resource_name);
+            // A rate for every model is not one for a model without a name.
+            text(if rate.model.is_some() { "1" } else { "0" });
             text(rate.model.as_deref().unwrap_or_default());
             text(&rate.per_hour.nanos_per_hour().to_string());
         }
@@ -179,5 +189,23 @@ mod tests {
         other.minimum_seconds = 60;
         assert_ne!(one.hash(), other.hash());
         assert_ne!(one.hash(), card(vec![rate(gpu, None, "2.10")]).hash());
+        assert_ne!(card(vec![rate(gpu, Some(""), "2.10")]).hash(), card(vec![rate(gpu, None, "2.10")]).hash());
+    }
+
+    #[test]
+    fn a_card_keeps_its_name_for_ever() {
+        let mut card = card(vec![rate("nvidia.com/gpu", Some("H100"), "2.10"), rate("nvidia.com/gpu", None, "0.60")]);
+        card.minimum_seconds = 60;
+        assert_eq!(card.hash().to_string(), "95d018bf840cc42a66f0c786ec6b0e8f3b705ce70802b2348606d9ab69051223");
+    }
+
+    #[test]
+    fn rates_that_no_model_tells_apart_are_found() {
+        let gpu = "nvidia.com/gpu";
+        let found = |models: [Option<&str>; 2]| card(models.map(|model| rate(gpu, model, "1.00")).to_vec()).never_apart();
+        assert_eq!(found([None, None]), Some((0, 1)));
+        assert_eq!(found([Some("H100 NVIDIA"), Some("nvidia-h100")]), Some((0, 1)));
+        assert_eq!(found([Some("H100"), None]), None);
+        assert_eq!(found([Some("H100"), Some("HBM3")]), None);
     }
 }
