@@ -1,6 +1,6 @@
 //! Types that several kinds share, and the bits of schema that Kubernetes adds to JSON Schema.
 
-pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -89,5 +89,25 @@ named!(IsolationLevel: Container = "Container", Sandbox = "Sandbox", Vm = "VM");
 pub const RESOURCE_NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 /// A DNS label: what most names in Kubernetes are.
 pub const LABEL_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// A DNS label that a Service can have too: a letter first.
+pub const SERVICE_PATTERN: &str = r"^[a-z]([-a-z0-9]*[a-z0-9])?$";
+/// A DNS subdomain: what the names of Secrets, claims and nodes are.
+pub const OBJECT_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// A label's value.
+pub const LABEL_VALUE_PATTERN: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 /// A token's symbol.
 pub const TOKEN_PATTERN: &str = r"^[A-Z][A-Z0-9]{0,11}$";
+/// A key of a Secret or a ConfigMap.
+pub const KEY_PATTERN: &str = r"^\.?[-_A-Za-z0-9][-._A-Za-z0-9]*$";
+/// A port's name: hyphens stand alone, and one part has a letter.
+pub const PORT_NAME_PATTERN: &str = r"^([0-9]+-)*[0-9]*[a-z][a-z0-9]*(-[a-z0-9]+)*$";
+/// An environment variable's name.
+pub const VARIABLE_PATTERN: &str = r"^[A-Za-z_][A-Za-z0-9_]*$";
+/// An image's reference, as far as a pattern should judge it.
+pub const IMAGE_PATTERN: &str = r"^[A-Za-z0-9\[][-A-Za-z0-9._:/@+\[\]]*$";
+/// An absolute path.
+pub const PATH_PATTERN: &str = r"^/";
+/// Where a volume is mounted.
+pub const MOUNT_PATH_PATTERN: &str = r"^/[^:]+$";
+/// An account on a chain.
+pub const ACCOUNT_PATTERN: &str = r"^0x[0-9a-fA-F]{64}$";

@@ -1,6 +1,6 @@
 //! Escrow: the money that tasks of its namespaces are paid from.
 
-use crate::common::{Condition, LABEL_PATTERN, Money, TOKEN_PATTERN};
+use crate::common::{ACCOUNT_PATTERN, Condition, LABEL_PATTERN, Money, TOKEN_PATTERN, Time};
 use crate::schema;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -11,11 +11,27 @@ fn spec_rules() -> serde_json::Value {
     let mut rules = schema::immutable(&["funding", "token", "chain"]);
     let kept = "!has(oldSelf.accountId) || (has(self.accountId) && self.accountId == oldSelf.accountId)";
     rules.push(schema::rule_at("accountId", kept, "accountId can't be changed once it is set: another account is another Escrow"));
-    rules.push(schema::rule_at("chain", "self.funding != 'Chain' || has(self.chain)", "an Escrow with funding Chain needs a chain"));
-    rules.push(schema::rule_at("accountId", "self.funding == 'Chain' || !has(self.accountId)", "accountId is only for funding Chain"));
-    rules.push(schema::rule_at("chain", "self.funding == 'Chain' || !has(self.chain)", "chain is only for funding Chain"));
-    rules.push(schema::rule_at("grant", "self.funding != 'Internal' || has(self.grant)", "an Escrow with funding Internal needs a grant"));
-    rules.push(schema::rule_at("grant", "self.funding == 'Internal' || !has(self.grant)", "grant is only for funding Internal"));
+    rules.push(schema::rule_at(
+        "chain",
+        "self.funding != 'Chain' || has(self.chain)",
+        "an Escrow with funding Chain needs a chain: give the name of a configured one",
+    ));
+    rules.push(schema::rule_at(
+        "accountId",
+        "self.funding == 'Chain' || !has(self.accountId)",
+        "accountId is only for funding Chain: leave it out",
+    ));
+    rules.push(schema::rule_at("chain", "self.funding == 'Chain' || !has(self.chain)", "chain is only for funding Chain: leave it out"));
+    rules.push(schema::rule_at(
+        "grant",
+        "self.funding != 'Internal' || has(self.grant)",
+        "an Escrow with funding Internal needs a grant: give the most that may be spent",
+    ));
+    rules.push(schema::rule_at(
+        "grant",
+        "self.funding == 'Internal' || !has(self.grant)",
+        "grant is only for funding Internal: leave it out",
+    ));
     json!(rules)
 }
 
@@ -37,6 +53,7 @@ fn spec_rules() -> serde_json::Value {
     printcolumn(name = "Reserved", type_ = "string", json_path = ".status.reserved"),
     printcolumn(name = "Charged", type_ = "string", json_path = ".status.charged"),
     printcolumn(name = "Token", type_ = "string", json_path = ".spec.token"),
+    printcolumn(name = "Funded until", type_ = "date", json_path = ".status.fundedUntil", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -55,7 +72,7 @@ pub struct EscrowSpec {
     /// For Chain: the account that pays. It must be bound on the chain to `status.tenant`: naming another's account
     /// spends nothing. It may be left out until the account exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^0x[0-9a-fA-F]{64}$"))]
+    #[schemars(regex(pattern = ACCOUNT_PATTERN))]
     pub account_id: Option<String>,
     /// For Internal: how much may be spent in all. It may rise at any time; it falls no further than what is spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +83,7 @@ pub struct EscrowSpec {
     pub provider: Option<String>,
     /// Other namespaces whose tasks may be paid from it. Its own always may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_namespaces: Vec<String>,
     /// Below this the condition Funded says so. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,13 +128,37 @@ pub struct EscrowStatus {
     /// Everything that was ever put in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deposited: Option<Money>,
+    /// Returned to it after it had been charged or posted: what a dispute gave back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<Money>,
     /// What new tasks may reserve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<Money>,
+    /// On its way out: a withdrawal that waits for the end of its thaw. Nothing is reserved from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thawing: Option<Money>,
     /// Held back for tasks that run or are about to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Money>,
-    /// Charged in all.
+    /// Of what was charged: kept until its evidence is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Money>,
+    /// Of what was charged: to be posted to the chain next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed: Option<Money>,
+    /// Of what was charged: posted to the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posted: Option<Money>,
+    /// Withdrawn by the payer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Money>,
+    /// Fees of disputes that were opened for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case_fees: Option<Money>,
+    /// When what is available ends, if its tasks go on to cost what they cost an hour now. Absent while nothing runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub funded_until: Option<Time>,
+    /// Charged in all: held, owed and posted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charged: Option<Money>,
     /// Of what was charged: paid on the chain, for good.
@@ -151,8 +192,16 @@ impl Default for EscrowStatus {
             contract: None,
             settler: None,
             deposited: None,
+            returned: None,
             available: None,
+            thawing: None,
             reserved: None,
+            held: None,
+            owed: None,
+            posted: None,
+            withdrawn: None,
+            case_fees: None,
+            funded_until: None,
             charged: None,
             settled: None,
             last_post: None,

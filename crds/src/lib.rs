@@ -17,6 +17,8 @@ pub mod task_status;
 pub mod validate;
 
 #[cfg(test)]
+mod published;
+#[cfg(test)]
 mod recorded;
 
 pub use escrow::Escrow;

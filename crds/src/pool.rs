@@ -1,6 +1,8 @@
 //! ProviderPool: what one provider sells, on which nodes, at which prices.
 
-use crate::common::{Condition, DataClass, HourlyPrice, IsolationLevel, LABEL_PATTERN, RESOURCE_NAME_PATTERN, TOKEN_PATTERN, Tenancy};
+use crate::common::{
+    Condition, DataClass, HourlyPrice, IsolationLevel, LABEL_PATTERN, OBJECT_PATTERN, RESOURCE_NAME_PATTERN, TOKEN_PATTERN, Tenancy,
+};
 use crate::quantity::Quantity;
 use crate::schema;
 use kube::CustomResource;
@@ -29,7 +31,9 @@ use supercargo_market::rate_card::{Basis, Rate, RateCard};
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    schema::rule_at("payee", "!self.accepts.exists(way, way == 'Chain') || (has(self.payee) && has(self.chain))", "a pool that accepts Chain needs a chain and the payee that is paid there"),
+    schema::rule_at("payee", "!self.accepts.exists(way, way == 'Chain') || (has(self.payee) && has(self.chain))", "a pool that accepts Chain needs a chain and the payee that is paid there: give both, or accept Internal alone"),
+    // Else who wants to be paid on a chain, and forgets to say so, would work for credit alone.
+    schema::rule_at("accepts", "self.accepts.exists(way, way == 'Chain') || !(has(self.payee) || has(self.chain))", "a pool with a chain or a payee must accept Chain: add it, or leave chain and payee out"),
 ]))]
 pub struct ProviderPoolSpec {
     /// The provider's name, as tasks allow or deny it.
@@ -43,7 +47,8 @@ pub struct ProviderPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub payee: Option<i64>,
-    /// Which Escrows may pay: those with an account on a chain, those with internal credit.
+    /// Which Escrows may pay. Chain: those with an account on a chain; it needs `chain` and `payee`. Internal: those with
+    /// credit in the operator's books, for which nothing is paid on a chain.
     #[serde(default = "internal")]
     #[schemars(length(min = 1, max = 2), extend("x-kubernetes-list-type" = "set"))]
     pub accepts: Vec<Accepts>,
@@ -140,7 +145,7 @@ pub struct Isolation {
     pub level: IsolationLevel,
     /// The RuntimeClass that gives it. Default: the node's own runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_PATTERN))]
     pub runtime_class_name: Option<String>,
 }
 
@@ -151,7 +156,8 @@ pub struct Pricing {
     /// The token that prices are in.
     #[schemars(regex(pattern = TOKEN_PATTERN))]
     pub token: String,
-    /// Prices of resources. Of those that match a model the one with the most words of it counts; a tie is refused.
+    /// Prices of resources. Of those that match a model the one with the most words of it counts. Two
+    /// that match equally well are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub resources: Vec<ResourcePrice>,

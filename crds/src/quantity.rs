@@ -20,7 +20,7 @@ pub enum Quantity {
 pub enum QuantityError {
     #[error("{0:?} is not a quantity such as \"4\", \"500m\" or \"8Gi\"")]
     Malformed(String),
-    #[error("{0:?} is negative")]
+    #[error("{0:?} is negative: it must be more than 0")]
     Negative(String),
     #[error("{0:?} is more than any node could give")]
     TooLarge(String),
@@ -70,9 +70,16 @@ impl Quantity {
         let too_large = || QuantityError::TooLarge(text.chars().take(40).collect());
         let digits: u128 = [whole, fraction].concat().parse().map_err(|_| too_large())?;
         let value = digits.checked_mul(binary).ok_or_else(too_large)?;
-        let exponent = exponent + decimals - i32::try_from(fraction.len()).map_err(|_| too_large())?;
-        let power = 10_u128.checked_pow(exponent.unsigned_abs()).ok_or_else(too_large)?;
-        let scaled = if exponent >= 0 { value.checked_mul(power).ok_or_else(too_large)? } else { value.div_ceil(power) };
+        let places = i32::try_from(fraction.len()).map_err(|_| too_large())?;
+        let exponent = exponent.saturating_add(decimals).saturating_sub(places);
+        let scaled = match (10_u128.checked_pow(exponent.unsigned_abs()), exponent >= 0) {
+            _ if value == 0 => 0,
+            (Some(power), true) => value.checked_mul(power).ok_or_else(too_large)?,
+            (None, true) => return Err(too_large()),
+            (Some(power), false) => value.div_ceil(power),
+            // However little it is, it is more than nothing: Kubernetes rounds up too.
+            (None, false) => 1,
+        };
         u64::try_from(scaled).map_err(|_| too_large())
     }
 }
@@ -97,8 +104,16 @@ fn suffix_scale(suffix: &str) -> Option<(u128, i32)> {
         "Ti" => binary(4),
         "Pi" => binary(5),
         "Ei" => binary(6),
-        _ => suffix.strip_prefix(['e', 'E'])?.parse().ok().filter(|power: &i32| power.abs() <= 30).map(|power| (1, power)),
+        _ => Some((1, exponent_of(suffix.strip_prefix(['e', 'E'])?)?)),
     }
+}
+
+/// The power of ten that is written behind an `e`. One past all counting is as good as any other that is.
+fn exponent_of(text: &str) -> Option<i32> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let plain = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let most = if text.starts_with('-') { -1_000 } else { 1_000 };
+    plain.then(|| text.parse::<i32>().map_or(most, |power| power.clamp(-1_000, 1_000)))
 }
 
 impl JsonSchema for Quantity {
@@ -135,6 +150,12 @@ mod tests {
         assert_eq!(Quantity::from("1e3").units(), Ok(1_000));
         assert_eq!(Quantity::from("0.5Gi").units(), Ok(1 << 29));
         assert_eq!(Quantity::from("100n").millis(), Ok(1));
+        for little in ["1e-31", "1e-999999999999", "0.0000000000000000000000000001n", "1e-10"] {
+            assert_eq!(Quantity::from(little).units(), Ok(1), "{little} is more than nothing");
+        }
+        for nothing in ["0e-31", "0e31", "0.0Ei"] {
+            assert_eq!(Quantity::from(nothing).units(), Ok(0), "{nothing}");
+        }
     }
 
     #[test]
@@ -144,8 +165,10 @@ mod tests {
             "\"lots\" is not a quantity such as \"4\", \"500m\" or \"8Gi\""
         );
         assert!(matches!(Quantity::from("-1").units(), Err(QuantityError::Negative(_))));
-        assert!(matches!(Quantity::from("99999Ei").units(), Err(QuantityError::TooLarge(_))));
-        for text in ["", ".", "1..2", "1Qi", "Gi", "1e"] {
+        for much in ["99999Ei", "1e31", "1e99999999999", "99999999999999999999999999999999"] {
+            assert!(matches!(Quantity::from(much).units(), Err(QuantityError::TooLarge(_))), "{much}");
+        }
+        for text in ["", ".", "1..2", "1Qi", "Gi", "1e", "1e+", "1e1.5", "1e--1"] {
             assert!(matches!(Quantity::from(text).units(), Err(QuantityError::Malformed(_))), "{text:?}");
         }
     }

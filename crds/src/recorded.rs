@@ -34,7 +34,7 @@ fn read_and_written<K: DeserializeOwned + Serialize>(object: &Value) -> Value {
 #[test]
 fn what_was_stored_is_read_and_says_the_same_when_it_is_written() {
     let all = recorded();
-    assert!(all.len() >= 6, "{} objects", all.len());
+    assert!(all.len() >= 9, "{} objects", all.len());
     for (file, object) in all {
         let written = match object["kind"].as_str() {
             Some("ComputeTask") => read_and_written::<ComputeTask>(&object),

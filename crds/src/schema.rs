@@ -1,25 +1,59 @@
 //! What Kubernetes adds to JSON Schema, as functions that the kinds' attributes call: list types and CEL rules; and limits
 //! and defaults in words, since `kubectl explain` shows neither.
 
+use crate::{common, quantity};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Value, json};
 use supercargo_market::money::{AMOUNT_DECIMALS, AMOUNT_PATTERN, PRICE_DECIMALS, PRICE_PATTERN};
 
+/// What patterns ask, in words: an API server only shows the pattern itself.
+const PATTERN_WORDS: [(&str, &str); 13] = [
+    (common::LABEL_PATTERN, "Lower-case letters, digits and hyphens; no hyphen at either end."),
+    (common::OBJECT_PATTERN, "Lower-case letters, digits, hyphens and dots; a letter or digit at both ends and beside each dot."),
+    (common::LABEL_VALUE_PATTERN, "Letters, digits, hyphens, underscores and dots; a letter or digit at both ends."),
+    (common::RESOURCE_NAME_PATTERN, "A domain, a slash and a name, such as nvidia.com/gpu."),
+    (common::TOKEN_PATTERN, "Up to 12 capital letters and digits, a letter first."),
+    (common::KEY_PATTERN, "Letters, digits, hyphens, underscores and dots; not two dots first."),
+    (common::PORT_NAME_PATTERN, "Lower-case letters, digits and single hyphens between them, with at least one letter."),
+    (common::VARIABLE_PATTERN, "Letters, digits and underscores, no digit first."),
+    (common::IMAGE_PATTERN, "No spaces; letters, digits and . _ - : / @ + only."),
+    (common::PATH_PATTERN, "It begins with a slash."),
+    (common::MOUNT_PATH_PATTERN, "It begins with a slash and has no colon."),
+    (common::ACCOUNT_PATTERN, "0x and 64 hexadecimal digits."),
+    (quantity::PATTERN, "A quantity, such as 4, 500m or 8Gi."),
+];
+
 /// Rules that a field keeps its value unless the object was suspended, one for each name, so that the message names
 /// the field.
 pub fn immutable_unless_suspended(fields: &[&str]) -> Vec<Value> {
-    fields.iter().map(|field| kept(field, "oldSelf.suspend || ", "can't be changed while the task is not suspended")).collect()
+    fields
+        .iter()
+        .map(|field| kept(field, "oldSelf.suspend || ", "can't be changed while the task is not suspended: set suspend to true first"))
+        .collect()
 }
 
 /// Rules that a field keeps its value for ever.
 pub fn immutable(fields: &[&str]) -> Vec<Value> {
-    fields.iter().map(|field| kept(field, "", "can't be changed")).collect()
+    fields.iter().map(|field| kept(field, "", "can't be changed: make another object")).collect()
 }
 
 fn kept(field: &str, unless: &str, why: &str) -> Value {
     json!({
         "rule": format!("{unless}(has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field}))"),
         "message": format!("{field} {why}"),
+        "fieldPath": format!(".{field}"),
+        "reason": "FieldValueForbidden",
+    })
+}
+
+/// A rule that the items of a list keyed by name keep their order too: to Kubernetes such lists are equal in any order.
+pub fn order_immutable_unless_suspended(field: &str, why: &str) -> Value {
+    let names = |of: &str| format!("{of}.{field}.map(item, item.name)");
+    let both = format!("!has(self.{field}) || !has(oldSelf.{field}) || size(self.{field}) != size(oldSelf.{field})");
+    json!({
+        // Another item is the other rule's to say; the same ones in another order are this one's.
+        "rule": format!("oldSelf.suspend || {both} || self.{field} != oldSelf.{field} || {} == {}", names("self"), names("oldSelf")),
+        "message": format!("the order of {field} can't be changed while the task is not suspended, since {why}: set suspend to true first"),
         "fieldPath": format!(".{field}"),
         "reason": "FieldValueForbidden",
     })
@@ -41,20 +75,30 @@ pub fn conditions(generator: &mut SchemaGenerator) -> Schema {
     schema.insert("x-kubernetes-list-type".into(), json!("map"));
     schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
     schema.insert("maxItems".into(), json!(16));
+    // The bounds of metav1.Condition, which its type doesn't carry along.
+    let bounds = [("type", 316), ("reason", 1_024), ("message", 32_768)];
+    if let Some(fields) = schema.get_mut("items").and_then(|items| items.get_mut("properties")).and_then(Value::as_object_mut) {
+        for (name, most) in bounds {
+            fields[name]["maxLength"] = json!(most);
+        }
+        fields["type"]["minLength"] = json!(1);
+        fields["reason"]["minLength"] = json!(1);
+        fields["status"]["enum"] = json!(["True", "False", "Unknown"]);
+    }
     schema
 }
 
 /// Closes each field's text with its default and its limits, as the schema has them: they are written in one place, and
 /// are what people read.
 pub fn explain(schema: &mut Value) {
-    for (_, field) in schema["properties"].as_object_mut().into_iter().flatten() {
+    for (_, field) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
         let facts = facts(field);
         if let Some(text) = field.get("description").and_then(Value::as_str).filter(|_| !facts.is_empty()) {
             field["description"] = json!(format!("{text} {}", facts.join(" ")));
         }
         explain(field);
-        if field["items"].is_object() {
-            explain(&mut field["items"]);
+        if let Some(items) = field.get_mut("items") {
+            explain(items);
         }
     }
 }
@@ -78,6 +122,10 @@ fn facts(field: &Value) -> Vec<String> {
     let numeric = decimals.is_some() || field.get("x-kubernetes-int-or-string").is_some();
     if let Some((_, decimals)) = decimals {
         facts.push(format!("A decimal number in quotes, with up to {decimals} decimals."));
+    }
+    let within = [field, &field["items"], &field["additionalProperties"]].map(|schema| schema["pattern"].as_str());
+    if let Some((_, words)) = within.into_iter().flatten().find_map(|pattern| PATTERN_WORDS.iter().find(|(known, _)| *known == pattern)) {
+        facts.push((*words).to_owned());
     }
     let each = number(&field["items"], "maxLength").map(|length| format!(", each of at most {length} characters"));
     let ports = number(&field["items"], "minimum").zip(number(&field["items"], "maximum"));
@@ -145,21 +193,75 @@ mod tests {
     #[test]
     fn every_list_and_map_and_string_has_a_bound_and_every_list_a_type() {
         let mut unbounded = Vec::new();
+        // These patterns say themselves how long a text may be.
+        let fixed = |field: &Value| [common::TOKEN_PATTERN, common::ACCOUNT_PATTERN].iter().any(|pattern| field["pattern"] == **pattern);
         let mut judge = |path: &str, field: &Value| {
             let bound = |name: &str| field.get(name).is_some();
-            let conditions = path.contains(".conditions.");
             let bounded = match field["type"].as_str() {
                 Some("array") => bound("maxItems") && bound("x-kubernetes-list-type"),
                 Some("object") => bound("properties") || bound("maxProperties"),
-                Some("string") => bound("maxLength") || bound("enum") || bound("pattern"),
+                Some("string") => bound("maxLength") || bound("enum") || field["format"] == "date-time" || fixed(field),
                 _ => true,
             };
-            if !bounded && !conditions {
+            if !bounded {
                 unbounded.push(path.to_owned());
             }
         };
         kinds().iter().for_each(|kind| each("", kind, &mut judge));
         assert_eq!(unbounded, [""; 0]);
+    }
+
+    #[test]
+    fn conditions_have_kubernetes_own_bounds() {
+        for kind in kinds() {
+            let fields = &kind["properties"]["status"]["properties"]["conditions"]["items"]["properties"];
+            let most = ["type", "reason", "message"].map(|name| fields[name]["maxLength"].as_u64());
+            assert_eq!(most, [Some(316), Some(1_024), Some(32_768)]);
+            assert_eq!(fields["status"]["enum"], json!(["True", "False", "Unknown"]));
+        }
+    }
+
+    #[test]
+    fn what_a_pattern_asks_is_told_in_words() {
+        let mut untold = Vec::new();
+        for mut kind in kinds() {
+            explain(&mut kind["properties"]["spec"]);
+            each("", &kind["properties"]["spec"], &mut |path, field| {
+                let text = field["description"].as_str().unwrap_or_default();
+                for pattern in [field, &field["items"], &field["additionalProperties"]].map(|schema| schema["pattern"].as_str()) {
+                    let words = pattern.map(|pattern| PATTERN_WORDS.iter().find(|(known, _)| *known == pattern).map(|(_, words)| *words));
+                    let told = match words {
+                        None => true,
+                        Some(Some(words)) => text.contains(words),
+                        Some(None) => text.contains("A decimal number in quotes"),
+                    };
+                    if !told {
+                        untold.push(format!("{path}: {pattern:?}"));
+                    }
+                }
+            });
+        }
+        assert_eq!(untold, [""; 0]);
+    }
+
+    #[test]
+    fn explaining_a_schema_changes_nothing_but_texts() {
+        fn silent(schema: &Value) -> Value {
+            match schema {
+                Value::Object(fields) => fields
+                    .iter()
+                    .filter(|(name, text)| *name != "description" || !text.is_string())
+                    .map(|(n, v)| (n.clone(), silent(v)))
+                    .collect(),
+                Value::Array(values) => values.iter().map(silent).collect(),
+                other => other.clone(),
+            }
+        }
+        for kind in kinds() {
+            let mut explained = kind.clone();
+            explain(&mut explained);
+            assert_eq!(silent(&explained), silent(&kind));
+        }
     }
 
     #[test]

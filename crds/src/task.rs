@@ -1,6 +1,6 @@
 //! ComputeTask: what a buyer wants run, on what, for how long, and at which cost at most.
 
-use crate::common::{DataClass, LABEL_PATTERN, Money};
+use crate::common::{DataClass, IMAGE_PATTERN, LABEL_PATTERN, Money, PATH_PATTERN};
 use crate::schema;
 pub use crate::task_container::{
     ClaimSource, Egress, EnvSource, EnvVar, KeyRef, Network, NetworkPort, NetworkRule, ObjectName, Scratch, Security, Volume,
@@ -36,11 +36,16 @@ const FIXED: [&str; 18] = [
 
 fn spec_rules() -> serde_json::Value {
     let mut rules = schema::immutable_unless_suspended(&FIXED);
+    rules.push(schema::order_immutable_unless_suspended("env", "$(NAME) stands for an earlier variable's value"));
     rules.extend(schema::immutable(&["escrowRef"]));
-    rules.push(schema::rule_at("budget", "quantity(self.budget).compareTo(quantity(oldSelf.budget)) >= 0", "budget can only rise"));
     rules.push(schema::rule_at(
         "budget",
-        "quantity(self.budget).compareTo(quantity('0')) > 0",
+        "!isQuantity(self.budget) || !isQuantity(oldSelf.budget) || quantity(self.budget).compareTo(quantity(oldSelf.budget)) >= 0",
+        "budget can only rise: give at least what it was",
+    ));
+    rules.push(schema::rule_at(
+        "budget",
+        "!isQuantity(self.budget) || quantity(self.budget).compareTo(quantity('0')) > 0",
         "budget must be more than 0: it is the most that the task may ever cost",
     ));
     json!(rules)
@@ -57,13 +62,13 @@ fn spec_rules() -> serde_json::Value {
     derive = "PartialEq",
     shortname = "ct",
     category = "supercargo",
-    doc = "Work that is placed on the best node that may run it, metered to the second, and paid from an Escrow. Its name has at most 52 characters.",
+    doc = "Work that is placed on the best node that may run it, metered to the second, and paid from an Escrow. Its name is a DNS label of at most 52 characters that begins with a letter: its pods and its Service are named after it.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.assignments[*].node"),
-    printcolumn(name = "GPUs", type_ = "integer", json_path = ".spec.resources.gpu.count"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes"),
+    printcolumn(name = "GPUs", type_ = "integer", json_path = ".status.gpus"),
     printcolumn(name = "Cost", type_ = "string", json_path = ".status.cost.charged"),
     printcolumn(name = "Budget", type_ = "string", json_path = ".spec.budget"),
-    printcolumn(name = "Provider", type_ = "string", json_path = ".status.assignments[*].provider", priority = 1),
+    printcolumn(name = "Provider", type_ = "string", json_path = ".status.providers", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -77,7 +82,7 @@ pub struct ComputeTaskSpec {
     /// included. The task is ended before it would be passed. It may rise at any time and never falls.
     pub budget: Money,
     /// The container image. The node pulls it; pulling is not billed.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = IMAGE_PATTERN))]
     pub image: String,
     /// What to run in the container instead of the image's entry point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,13 +93,13 @@ pub struct ComputeTaskSpec {
     #[schemars(length(max = 512), inner(length(max = 8192)), extend("x-kubernetes-list-type" = "atomic"))]
     pub args: Vec<String>,
     /// Environment variables. Names that begin with SUPERCARGO_, PET_ or NVIDIA_ are refused: they are ours, torchrun's and
-    /// the device plugin's.
+    /// the device plugin's. Their order counts, since `$(NAME)` stands for an earlier variable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
     /// The directory to start in. Default: the image's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH_PATTERN))]
     pub working_dir: Option<String>,
     /// Secrets of this namespace that the image is pulled with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -205,4 +210,22 @@ pub enum OnNodeLoss {
     Retry,
     /// Wait for the node to come back.
     Wait,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::CustomResourceExt;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_field_is_either_fixed_or_one_of_those_that_may_change() {
+        const OTHERS: [&str; 6] = ["budget", "suspend", "priority", "queueTimeoutSeconds", "ttlSecondsAfterFinished", "escrowRef"];
+        let crd = serde_json::to_value(ComputeTask::crd()).expect("a CRD is plain data");
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        let fields: BTreeSet<&str> = spec.as_object().expect("an object").keys().map(String::as_str).collect();
+        let known: Vec<&str> = FIXED.into_iter().chain(OTHERS).collect();
+        assert_eq!(known.iter().copied().collect::<BTreeSet<_>>(), fields);
+        assert_eq!(known.len(), fields.len(), "none is both");
+    }
 }

@@ -1,6 +1,6 @@
 //! What of a ComputeTask its container sees: environment, volumes, user and network. Nothing here reaches the host.
 
-use crate::common::LABEL_PATTERN;
+use crate::common::{KEY_PATTERN, LABEL_PATTERN, MOUNT_PATH_PATTERN, OBJECT_PATTERN, PORT_NAME_PATTERN, VARIABLE_PATTERN};
 use crate::quantity::Quantity;
 use crate::schema;
 use schemars::JsonSchema;
@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectName {
     /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_PATTERN))]
     pub name: String,
 }
 
 /// An environment variable: a value, or a key of a Secret or ConfigMap of this namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [schema::rule("!(has(self.value) && has(self.valueFrom))", "an environment variable has a value or a valueFrom, not both")]))]
+#[schemars(extend("x-kubernetes-validations" = [schema::rule("!(has(self.value) && has(self.valueFrom))", "an environment variable has a value or a valueFrom, not both: leave one out")]))]
 pub struct EnvVar {
-    /// The variable's name: letters, digits and underscores, no digit first.
-    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
+    /// The variable's name.
+    #[schemars(length(min = 1, max = 256), regex(pattern = VARIABLE_PATTERN))]
     pub name: String,
     /// Its value. `$(NAME)` stands for an earlier variable's, and `$$` for a dollar sign. Default: empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,10 +48,10 @@ pub struct EnvSource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyRef {
     /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_PATTERN))]
     pub name: String,
     /// The key within it.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = KEY_PATTERN))]
     pub key: String,
 }
 
@@ -67,8 +67,8 @@ pub struct Volume {
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN))]
     pub name: String,
     /// An absolute path in the container. It overlaps no other volume's, and lies in none of /dev, /proc, /sys,
-    /// /etc/supercargo and /run/secrets.
-    #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/[^:]+$"))]
+    /// /etc/supercargo, /run/secrets and /var/run/secrets.
+    #[schemars(length(min = 2, max = 1024), regex(pattern = MOUNT_PATH_PATTERN))]
     pub mount_path: String,
     /// Mounts the volume for reading only. Secrets and ConfigMaps always are.
     #[serde(default)]
@@ -99,7 +99,7 @@ pub struct Scratch {
 #[serde(rename_all = "camelCase")]
 pub struct ClaimSource {
     /// The claim's name. It may be made later: the task waits for it until its start timeout.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_PATTERN))]
     pub claim_name: String,
 }
 
@@ -109,15 +109,15 @@ pub struct ClaimSource {
 pub struct Security {
     /// The user's number. Default: the image's user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 65_535))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub run_as_user: Option<i64>,
     /// The group's number. Default: the image's group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 65_535))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub run_as_group: Option<i64>,
     /// The number of the group that volumes are handed to. Default: they stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 65_535))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub fs_group: Option<i64>,
 }
 
@@ -125,10 +125,12 @@ pub struct Security {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 pub struct Network {
     /// None: its own gang and what `rules` say. Internet: every public address as well; not the cluster, not its nodes,
-    /// not the cloud's metadata.
+    /// not the cloud's metadata. It is written as NetworkPolicies, and holds where the cluster's network plugin enforces
+    /// those.
     #[serde(default)]
     pub egress: Egress,
-    /// Address ranges that may be reached as well. None of them lies in the node's own or in link-local addresses.
+    /// Address ranges that may be reached as well. None of them lies within the node's own addresses, link-local ones or the
+    /// cloud's metadata; what of these a wider range holds is cut out of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub rules: Vec<NetworkRule>,
@@ -163,7 +165,7 @@ pub struct NetworkRule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NetworkPort {
     /// The port's name within this task.
-    #[schemars(length(min = 1, max = 15), regex(pattern = LABEL_PATTERN))]
+    #[schemars(length(min = 1, max = 15), regex(pattern = PORT_NAME_PATTERN))]
     pub name: String,
     /// The port that the container listens on.
     #[schemars(range(min = 1, max = 65_535))]

@@ -1,6 +1,6 @@
 //! What a ComputeTask runs on: resources, workers that belong together, and which nodes will do.
 
-use crate::common::{IsolationLevel, Money, RESOURCE_NAME_PATTERN, Tenancy};
+use crate::common::{IsolationLevel, LABEL_PATTERN, LABEL_VALUE_PATTERN, Money, RESOURCE_NAME_PATTERN, Tenancy};
 use crate::quantity::Quantity;
 use crate::task::ten_minutes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -23,7 +23,7 @@ pub struct Resources {
     /// Disk of the node: the container's own files, logs and scratch volumes. Default: 1Gi and the scratch volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ephemeral_storage: Option<Quantity>,
-    /// Size of /dev/shm, inside `memory`. Default: the runtime's 64Mi.
+    /// Size of /dev/shm. It counts inside `memory`, also where that is left out. Default: the runtime's 64Mi.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_memory: Option<Quantity>,
 }
@@ -137,7 +137,7 @@ pub struct Placement {
 
 /// A bounded map of label values.
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
-    schemars::json_schema!({ "type": "object", "additionalProperties": { "type": "string", "maxLength": 63 }, "maxProperties": 32 })
+    schemars::json_schema!({ "type": "object", "additionalProperties": { "type": "string", "maxLength": 63, "pattern": LABEL_VALUE_PATTERN }, "maxProperties": 32 })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -158,10 +158,10 @@ pub enum Strategy {
 pub struct Providers {
     /// Only these. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN)), extend("x-kubernetes-list-type" = "set"))]
     pub allow: Vec<String>,
     /// None of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN)), extend("x-kubernetes-list-type" = "set"))]
     pub deny: Vec<String>,
 }

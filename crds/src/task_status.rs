@@ -1,6 +1,6 @@
 //! What we say of a ComputeTask.
 
-use crate::common::{Condition, Money};
+use crate::common::{Condition, Money, Time};
 use crate::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,20 @@ pub struct ComputeTaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub reason: Option<String>,
+    /// The nodes of the last attempt in short: the first worker's, and how many others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
+    pub nodes: Option<String>,
+    /// GPUs of all workers together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<i64>,
+    /// The providers of the last attempt in short: the first worker's, and how many others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub providers: Option<String>,
+    /// What the spec left open, as it was decided for the last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Resolved>,
     /// Where each worker of the last attempt went, and why there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["worker"]))]
@@ -42,6 +56,9 @@ pub struct ComputeTaskStatus {
     pub usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// What proves the charges, once all of them are settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
 }
 
 fn unseen() -> i64 {
@@ -55,13 +72,91 @@ impl Default for ComputeTaskStatus {
             conditions: Vec::new(),
             phase: None,
             reason: None,
+            nodes: None,
+            gpus: None,
+            providers: None,
+            resolved: None,
             assignments: Vec::new(),
             waiting: Vec::new(),
             attempts: Vec::new(),
             usage: None,
             cost: None,
+            receipt: None,
         }
     }
+}
+
+impl ComputeTaskStatus {
+    /// Writes the summaries that people see in columns, from the assignments and what one worker has.
+    pub fn summarize(&mut self, gpus_per_worker: i32, workers: i32) {
+        self.gpus = Some(i64::from(gpus_per_worker) * i64::from(workers));
+        self.nodes = in_short(self.assignments.iter().map(|assignment| assignment.node.as_str()));
+        self.providers = in_short(self.assignments.iter().map(|assignment| assignment.provider.as_str()));
+    }
+}
+
+/// The first of them, and how many others there are besides.
+fn in_short<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let mut different: Vec<&str> = Vec::new();
+    for name in names {
+        if !different.contains(&name) {
+            different.push(name);
+        }
+    }
+    match different.as_slice() {
+        [] => None,
+        [one] => Some((*one).to_owned()),
+        [first, others @ ..] => Some(format!("{first} and {} more", others.len())),
+    }
+}
+
+/// What the spec left open, as it was decided: each fact once it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resolved {
+    /// The Escrow that pays, as namespace/name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 127))]
+    pub escrow: Option<String>,
+    /// The image by its digest, as the first worker's node pulled it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1200))]
+    pub image: Option<String>,
+    /// Cores of each worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub cpu: Option<String>,
+    /// Memory of each worker in bytes, shared memory included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub memory: Option<String>,
+    /// Disk of each worker's node in bytes, scratch volumes included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub ephemeral_storage: Option<String>,
+    /// How long the attempt may take to start: the task's limit or its gang's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout_seconds: Option<i64>,
+    /// When the attempt is ended at the latest: by its time limit or by its budget, whichever comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+}
+
+/// What proves the charges to whoever has the usage lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The SHA-256 of the receipt that `kubectl supercargo receipt` shows, in hex.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+    /// The root of the usage lines that it is one of, as it was posted to the chain. Absent for internal credit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 66))]
+    pub root: Option<String>,
+    /// The transaction that posted the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 66))]
+    pub transaction: Option<String>,
 }
 
 /// Where one worker went.
@@ -120,7 +215,7 @@ pub struct Attempt {
     /// Where it ran.
     #[schemars(length(max = 253))]
     pub node: String,
-    /// Succeeded, Failed, ProviderFault, Cancelled, Suspended, TimeLimit or StartTimeout.
+    /// Succeeded, Failed, ProviderFault, Deleted, Suspended, TimeLimit or StartTimeout.
     #[schemars(length(max = 32))]
     pub outcome: String,
     /// What the container exited with, where it did.
@@ -167,4 +262,34 @@ pub struct Cost {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 66))]
     pub transaction: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assignment(worker: i32, node: &str) -> Assignment {
+        Assignment {
+            worker,
+            node: node.into(),
+            pool: "p".into(),
+            provider: "acme".into(),
+            pod: format!("t-0-{worker}"),
+            because: String::new(),
+            price_per_hour: Money::default(),
+            cpu: "1".into(),
+            memory: "1".into(),
+            rate_card: String::new(),
+        }
+    }
+
+    #[test]
+    fn columns_tell_of_all_workers_and_not_of_the_first_alone() {
+        let mut status = ComputeTaskStatus::default();
+        status.summarize(2, 1);
+        assert_eq!((status.gpus, &status.nodes, &status.providers), (Some(2), &None, &None));
+        status.assignments = vec![assignment(0, "a"), assignment(1, "b"), assignment(2, "b"), assignment(3, "c")];
+        status.summarize(8, 4);
+        assert_eq!((status.gpus, status.nodes.as_deref(), status.providers.as_deref()), (Some(32), Some("a and 2 more"), Some("acme")));
+    }
 }

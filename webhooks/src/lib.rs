@@ -5,6 +5,7 @@ pub mod authority;
 pub mod certificate;
 pub mod connection;
 pub mod review;
+pub mod rotation;
 pub mod server;
 
 #[cfg(test)]

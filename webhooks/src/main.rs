@@ -3,13 +3,16 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use kube::Client;
+use rustls::sign::CertifiedKey;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use supercargo_webhooks::authority;
-use supercargo_webhooks::certificate::{self, Authority, LEAF_LIFE, Served};
+use supercargo_webhooks::certificate::{self, Served};
 use supercargo_webhooks::connection::Limits;
+use supercargo_webhooks::rotation::Keeper;
 use supercargo_webhooks::server::{self, Counters};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,7 +55,7 @@ async fn main() -> Result<()> {
     let counters = Arc::new(Counters::default());
     let (listener, health) = (listen(arguments.listen).await?, listen(arguments.health).await?);
     let served = tokio::select! {
-        served = certificate(arguments) => served?,
+        served = certificate(arguments, counters.clone()) => served?,
         _ = terminate.recv() => return Ok(()),
     };
     tracing::info!(listen = %listener.local_addr()?, health = %health.local_addr()?, "serving");
@@ -74,21 +77,24 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// The first certificate, and a task that renews it.
-async fn certificate(arguments: Arguments) -> Result<Arc<Served>> {
+async fn certificate(arguments: Arguments, counters: Arc<Counters>) -> Result<Arc<Served>> {
+    let pause = Duration::from_secs(arguments.certificate_interval_seconds);
     if let (Some(certificate), Some(key)) = (arguments.certificate_file.clone(), arguments.key_file.clone()) {
         let read = move || -> Result<_> {
             let text = |path: &PathBuf| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
             Ok(certificate::read(&text(&certificate)?, &text(&key)?)?)
         };
-        let served = Arc::new(Served::new(read()?));
-        tokio::spawn(again_and_again(served.clone(), Duration::from_secs(arguments.certificate_interval_seconds), read));
+        let first = read()?;
+        counters.taken_up(SystemTime::now());
+        let served = Arc::new(Served::new(first.clone()));
+        tokio::spawn(again_and_again(served.clone(), first, pause, counters, read));
         return Ok(served);
     }
     let client = Client::try_default().await.context("reaching the API server")?;
-    let (authority, names) = (authority::ensure(&client, &arguments.namespace, &arguments.secret).await?, names(&arguments));
-    authority::announce(&client, &arguments.webhook, &authority).await?;
-    let served = Arc::new(Served::new(certificate::new_leaf(&authority, &names, SystemTime::now())?));
-    tokio::spawn(keep_own(client, arguments, names, authority, served.clone()));
+    let mut own = Own { names: names(&arguments), client, arguments, keeper: Keeper::default(), counters };
+    let first = own.look().await?.context("a first look has a leaf")?;
+    let served = Arc::new(Served::new(first));
+    tokio::spawn(own.again_and_again(served.clone(), pause));
     Ok(served)
 }
 
@@ -97,42 +103,71 @@ fn names(arguments: &Arguments) -> Vec<String> {
     vec![format!("{short}.cluster.local"), short]
 }
 
-/// Swaps the certificate at intervals. One that can't be had leaves the last one in place.
-async fn again_and_again(served: Arc<Served>, pause: Duration, make: impl Fn() -> Result<Arc<rustls::sign::CertifiedKey>>) {
+fn failed(counters: &Counters, doing: &str, error: &anyhow::Error) {
+    counters.certificate_failures.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!("{doing}: {error:#}");
+}
+
+/// Swaps the certificate when its file has another. One that can't be had leaves the last one in place.
+async fn again_and_again(
+    served: Arc<Served>,
+    mut last: Arc<CertifiedKey>,
+    pause: Duration,
+    counters: Arc<Counters>,
+    make: impl Fn() -> Result<Arc<CertifiedKey>>,
+) {
     loop {
         tokio::time::sleep(pause).await;
         match make() {
-            Ok(next) => served.swap(next),
-            Err(error) => tracing::warn!("renewing the certificate: {error:#}"),
+            Ok(next) if next.cert == last.cert => {}
+            Ok(next) => {
+                counters.taken_up(SystemTime::now());
+                served.swap(next.clone());
+                last = next;
+            }
+            Err(error) => failed(&counters, "renewing the certificate", &error),
         }
     }
 }
 
-/// At intervals: an authority that was replaced, or a leaf that is getting old, gives another leaf; and whoever wrote the
-/// configuration anew took the bundle away, so it is put back.
-async fn keep_own(client: Client, arguments: Arguments, names: Vec<String>, mut authority: Authority, served: Arc<Served>) {
-    let mut made = SystemTime::now();
-    loop {
-        tokio::time::sleep(Duration::from_secs(arguments.certificate_interval_seconds)).await;
-        if let Err(error) = look_after(&client, &arguments, &names, &mut authority, &mut made, &served).await {
-            tracing::warn!("looking after the certificate: {error:#}");
-        }
-    }
+/// An authority of our own, and what it takes to look after it.
+struct Own {
+    client: Client,
+    arguments: Arguments,
+    names: Vec<String>,
+    keeper: Keeper,
+    counters: Arc<Counters>,
 }
 
-async fn look_after(
-    client: &Client,
-    arguments: &Arguments,
-    names: &[String],
-    authority: &mut Authority,
-    made: &mut SystemTime,
-    served: &Served,
-) -> Result<()> {
-    let current = authority::ensure(client, &arguments.namespace, &arguments.secret).await?;
-    let old = made.elapsed().is_ok_and(|age| age >= LEAF_LIFE * 2 / 3);
-    if current != *authority || old {
-        served.swap(certificate::new_leaf(&current, names, SystemTime::now())?);
-        (*authority, *made) = (current, SystemTime::now());
+impl Own {
+    /// At intervals: an authority that was replaced, or a leaf that is getting old, gives another leaf; and whoever wrote
+    /// the configuration anew took the bundle away, so it is put back.
+    async fn again_and_again(mut self, served: Arc<Served>, pause: Duration) {
+        loop {
+            tokio::time::sleep(pause).await;
+            match self.look().await {
+                Ok(next) => next.into_iter().for_each(|next| served.swap(next)),
+                Err(error) => failed(&self.counters, "looking after the certificate", &error),
+            }
+        }
     }
-    Ok(authority::announce(client, &arguments.webhook, authority).await?)
+
+    /// Announces what is to be announced, and gives a leaf when another one is due.
+    async fn look(&mut self) -> Result<Option<Arc<CertifiedKey>>> {
+        let authority = authority::ensure(&self.client, &self.arguments.namespace, &self.arguments.secret).await?;
+        let bundle = authority::announced(&self.client, &self.arguments.webhook).await?;
+        let now = SystemTime::now();
+        let due = self.keeper.look(&authority, &bundle, now);
+        if let Some(bundle) = &due.bundle
+            && let Err(error) = authority::announce(&self.client, &self.arguments.webhook, bundle).await
+        {
+            // A leaf of an authority that is known already is not held up by this.
+            failed(&self.counters, "announcing the authority", &error.into());
+        }
+        let Some(issuer) = due.leaf else { return Ok(None) };
+        let leaf = certificate::new_leaf(&issuer, &self.names, now)?;
+        self.keeper.served(issuer, now);
+        self.counters.taken_up(now);
+        Ok(Some(leaf))
+    }
 }

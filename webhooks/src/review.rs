@@ -94,10 +94,6 @@ struct Spec<S> {
     spec: S,
 }
 
-/// As much as a person reads at once.
-const MOST_FINDINGS: usize = 20;
-const FINDING_LENGTH: usize = 512;
-
 /// The answer to a review. Kinds that we do not know are allowed: they are somebody else's to judge.
 pub fn answer(body: &[u8]) -> Result<(Value, Verdict), ReviewError> {
     let review: Envelope = serde_json::from_slice(body).map_err(|_| ReviewError::NotAReview)?;
@@ -113,7 +109,7 @@ pub fn answer(body: &[u8]) -> Result<(Value, Verdict), ReviewError> {
     };
     let mut response = json!({ "uid": uid, "allowed": findings.is_empty() });
     if !findings.is_empty() {
-        response["status"] = json!({ "code": 422, "reason": "Invalid", "message": findings.join("; ") });
+        response["status"] = json!({ "code": 422, "reason": "Invalid", "message": validate::told(&findings) });
     }
     let verdict = if findings.is_empty() { Verdict::Allowed } else { Verdict::Refused };
     Ok((json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response }), verdict))
@@ -121,31 +117,14 @@ pub fn answer(body: &[u8]) -> Result<(Value, Verdict), ReviewError> {
 
 /// Nothing is found wrong with an object that is on its way out, nor with one whose spec stays as it was: who takes a
 /// finalizer or a label off is not the one to mend a spec.
-fn judged<S: DeserializeOwned + PartialEq>(body: &[u8], changed: bool, judge: fn(&str, S) -> Vec<Finding>) -> Vec<String> {
+fn judged<S: DeserializeOwned + PartialEq>(body: &[u8], changed: bool, judge: fn(&str, S) -> Vec<Finding>) -> Vec<Finding> {
     // The schema refuses what can't be read with better words than ours; an object that only we can't read is allowed.
     let Ok(New { request: NewObject { object } }) = serde_json::from_slice::<New<S>>(body) else { return Vec::new() };
     let same = || serde_json::from_slice::<Old<S>>(body).is_ok_and(|old| old.request.old_object.spec == object.spec);
     if object.metadata.deletion_timestamp.is_some() || (changed && same()) {
         return Vec::new();
     }
-    told(&judge(&object.metadata.name.unwrap_or_default(), object.spec))
-}
-
-/// Findings as they are told: few enough, and none endless.
-fn told(findings: &[Finding]) -> Vec<String> {
-    let mut words: Vec<String> = findings.iter().take(MOST_FINDINGS).map(clipped).collect();
-    if let Some(more) = findings.len().checked_sub(MOST_FINDINGS).filter(|more| *more > 0) {
-        words.push(format!("and {more} more"));
-    }
-    words
-}
-
-fn clipped(finding: &Finding) -> String {
-    let text = finding.to_string();
-    match text.char_indices().nth(FINDING_LENGTH) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
+    judge(&object.metadata.name.unwrap_or_default(), object.spec)
 }
 
 #[cfg(test)]
@@ -173,7 +152,7 @@ mod tests {
         assert!(!allowed);
         assert_eq!(
             message,
-            "spec.env[0].name: NVIDIA_X begins with NVIDIA_, which is reserved: take another name; spec.resources.cpu: 99999 is more than any node has"
+            "spec.env[0].name: NVIDIA_X begins with NVIDIA_, which is reserved: take another name; spec.resources.cpu: 99999 is more than any node has: at most 10000"
         );
     }
 
@@ -196,7 +175,7 @@ mod tests {
         let env: Vec<Value> = (0..30).map(|index| json!({ "name": format!("NVIDIA_{index}"), "value": "1" })).collect();
         let (allowed, message) = said("ComputeTask", json!({ "budget": "1", "image": "i", "env": env }));
         assert!(!allowed);
-        assert_eq!(message.matches("is reserved").count(), MOST_FINDINGS);
+        assert_eq!(message.matches("is reserved").count(), validate::MOST_FINDINGS);
         assert!(message.ends_with("; and 10 more"), "{message}");
         let long = json!({ "budget": "1", "image": "i", "env": [{ "name": format!("NVIDIA_{}", "\u{00e9}".repeat(100_000)) }] });
         assert!(said("ComputeTask", long).1.len() < 2_000);

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -26,6 +26,10 @@ pub struct Counters {
     pub allowed: AtomicU64,
     pub refused: AtomicU64,
     pub malformed: AtomicU64,
+    /// When the certificate that is served was taken up, in Unix seconds.
+    pub certificate_since: AtomicU64,
+    /// Looks at the certificate, its authority or what is announced that failed.
+    pub certificate_failures: AtomicU64,
 }
 
 impl Counters {
@@ -34,7 +38,27 @@ impl Counters {
             format!("supercargo_gate_reviews_total{{verdict=\"{verdict}\"}} {}\n", count.load(Ordering::Relaxed))
         };
         let head = "# HELP supercargo_gate_reviews_total Reviews, by verdict\n# TYPE supercargo_gate_reviews_total counter\n";
-        [head.to_owned(), line("allowed", &self.allowed), line("refused", &self.refused), line("malformed", &self.malformed)].concat()
+        let one = |name: &str, kind: &str, help: &str, value: &AtomicU64| {
+            let value = value.load(Ordering::Relaxed);
+            format!("# HELP supercargo_gate_{name} {help}\n# TYPE supercargo_gate_{name} {kind}\nsupercargo_gate_{name} {value}\n")
+        };
+        let since = "When the certificate that is served was taken up";
+        let failures = "Looks at the certificate, its authority or what is announced that failed";
+        [
+            head.to_owned(),
+            line("allowed", &self.allowed),
+            line("refused", &self.refused),
+            line("malformed", &self.malformed),
+            one("certificate_taken_up_timestamp_seconds", "gauge", since, &self.certificate_since),
+            one("certificate_failures_total", "counter", failures, &self.certificate_failures),
+        ]
+        .concat()
+    }
+
+    /// Notes that another certificate is served from now on.
+    pub fn taken_up(&self, now: SystemTime) {
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.certificate_since.store(seconds, Ordering::Relaxed);
     }
 }
 

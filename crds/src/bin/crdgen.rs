@@ -7,8 +7,12 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use supercargo_crds::common::{LABEL_PATTERN, SERVICE_PATTERN};
 use supercargo_crds::schema::explain;
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
+
+/// Larger ones don't go into a `kubectl apply` of client-side annotations, nor quickly through an API server.
+const MOST_CRD_BYTES: usize = 200 << 10;
 
 fn main() -> ExitCode {
     let check = std::env::args().any(|argument| argument == "--check");
@@ -28,6 +32,10 @@ fn main() -> ExitCode {
     files.push(("crds/reference.md".to_owned(), reference(&crds)));
     let largest = files.iter().filter(|(path, _)| path.starts_with("charts")).map(|(_, text)| text.len()).max().unwrap_or_default();
     println!("figure kinds.crd_size_max {} KiB", largest.div_ceil(1024));
+    if largest > MOST_CRD_BYTES {
+        eprintln!("a CRD has {largest} bytes: at most {MOST_CRD_BYTES} are taken");
+        return ExitCode::FAILURE;
+    }
     let stale: Vec<&str> = files
         .iter()
         .filter(|(path, text)| std::fs::read_to_string(path).ok().as_ref() != Some(text))
@@ -58,17 +66,41 @@ fn finished(crd: &CustomResourceDefinition) -> Value {
     // Of what people write: what we say of it has limits for the API server's sake alone.
     explain(&mut schema["properties"]["spec"]);
     schema["properties"]["status"]["default"] = json!({ "observedGeneration": -1 });
-    let rules = match kind.as_str() {
-        "ComputeTask" => {
-            json!([{ "rule": "size(self.metadata.name) <= 52", "message": "metadata.name has more than 52 characters: the pods' names need the rest" }])
-        }
-        "ProviderNode" => {
-            json!([{ "rule": "self.spec.cluster != 'local' || self.spec.nodeName == self.metadata.name", "message": "spec.nodeName must be the object's own name in cluster local" }])
-        }
-        _ => return crd,
-    };
-    schema["x-kubernetes-validations"] = rules;
+    // Only restrictions of the name are allowed of a schema here, and the rules' paths need it to be known.
+    schema["properties"]["metadata"] = json!({ "type": "object", "properties": { "name": { "type": "string", "maxLength": 253 } } });
+    schema["x-kubernetes-validations"] = json!(rules(&kind));
     crd
+}
+
+/// What a kind asks of its objects' names.
+fn rules(kind: &str) -> Vec<Value> {
+    let size =
+        |most: u32, why: &str| rule(&format!("size(self.metadata.name) <= {most}"), &format!("must have at most {most} characters: {why}"));
+    let label = |pattern: &str, message: &str| rule(&format!("self.metadata.name.matches('{pattern}')"), message);
+    match kind {
+        "ComputeTask" => vec![
+            size(52, "its pods' names need the rest of 63"),
+            // A Service's name may not begin with a digit, and workers find each other by a Service of this name.
+            label(
+                SERVICE_PATTERN,
+                "must be lower-case letters, digits and hyphens, a letter first and no hyphen last, such as finetune-8b",
+            ),
+        ],
+        "ProviderNode" => vec![json!({
+            "rule": "self.spec.cluster != 'local' || self.spec.nodeName == self.metadata.name",
+            "message": "must be the object's own name in cluster local: give both the node's name",
+            "fieldPath": ".spec.nodeName",
+        })],
+        _ => vec![
+            size(63, "it is a label's value too"),
+            label(LABEL_PATTERN, "must be lower-case letters, digits and hyphens, no hyphen at either end, such as acme-north"),
+        ],
+    }
+}
+
+/// A rule on the object's name.
+fn rule(rule: &str, message: &str) -> Value {
+    json!({ "rule": rule, "message": message, "fieldPath": ".metadata.name" })
 }
 
 /// Drops nullability (a null means absent), titles, and formats that the API server doesn't know; and the lines of texts
@@ -93,9 +125,10 @@ fn tidy(schema: &mut Value) {
     }
 }
 
-/// The schema as editors take it: with the fields that every object has.
+/// The schema as editors take it: JSON Schema and nothing else, with the fields that every object has.
 fn editor_schema(crd: &Value) -> Value {
     let mut schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    plain(&mut schema);
     schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
     let group = crd["spec"]["group"].as_str().unwrap_or_default();
     schema["properties"]["apiVersion"] = json!({ "const": format!("{group}/v1alpha1") });
@@ -103,6 +136,26 @@ fn editor_schema(crd: &Value) -> Value {
     schema["properties"]["metadata"] = json!({ "type": "object" });
     schema["required"] = json!(["apiVersion", "kind", "metadata", "spec"]);
     schema
+}
+
+/// Without what only Kubernetes knows, and closed: a field that there isn't is a slip of the pen.
+fn plain(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.remove("x-kubernetes-int-or-string").is_some() {
+                object.remove("anyOf");
+                object.insert("type".into(), json!(["integer", "string"]));
+            }
+            // A field of ours may have such a name; what it has is a schema, never a bare value.
+            object.retain(|name, value| value.is_object() || !(name.starts_with("x-kubernetes-") || name == "format"));
+            if object.get("properties").is_some_and(Value::is_object) && object.get("type").is_some_and(Value::is_string) {
+                object.insert("additionalProperties".into(), json!(false));
+            }
+            object.iter_mut().filter(|(name, _)| !["default", "enum"].contains(&name.as_str())).for_each(|(_, value)| plain(value));
+        }
+        Value::Array(values) => values.iter_mut().for_each(plain),
+        _ => {}
+    }
 }
 
 fn reference(crds: &[Value]) -> String {

@@ -158,6 +158,7 @@ fn offers(world: &World, provided: &ProviderNode, node: &Node, used: &BTreeMap<S
                 memory: format!("{}Mi", memory >> 20),
                 count: count.cast_signed(),
                 free: free.cast_signed(),
+                replicas_per_device: None,
             }
         })
         .collect()
