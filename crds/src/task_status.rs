@@ -146,7 +146,7 @@ pub struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
-    /// The SHA-256 of the receipt that `kubectl supercargo receipt` shows, in hex.
+    /// The SHA-256 of the task's receipt, in hex.
     #[schemars(length(max = 64))]
     pub digest: String,
     /// The root of the usage lines that it is one of, as it was posted to the chain. Absent for internal credit.

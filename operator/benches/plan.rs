@@ -4,6 +4,7 @@
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use std::time::Duration;
+use supercargo_crds::validate::Range;
 use supercargo_ledger::FundingBalance;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -45,7 +46,7 @@ fn node(index: usize) -> Node {
         storage_bytes: 4 << 40,
         pods: 110,
         devices: [("nvidia.com/gpu".to_owned(), 8)].into(),
-        addresses: vec![format!("10.1.{}.{}", index / 250, index % 250)],
+        addresses: Range::read(&format!("10.1.{}.{}/32", index / 250, index % 250)).into_iter().collect(),
     }
 }
 

@@ -4,11 +4,12 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use supercargo_crds::validate::Range;
 use supercargo_ledger::Ledger;
 use supercargo_operator::books;
 use supercargo_operator::effect::Hands;
 use supercargo_operator::engine::{self, Joints};
-use supercargo_operator::plan::network::{NetworkTerms, Range};
+use supercargo_operator::plan::network::NetworkTerms;
 use supercargo_operator::plan::{ChainTerms, Terms};
 use supercargo_operator::runtime::{Config, lease, telemetry};
 use supercargo_operator::settlement::{self, Settler};
@@ -136,7 +137,7 @@ fn terms(config: &Config) -> Terms {
         chains: config.chains.iter().map(chain).collect(),
         network: NetworkTerms {
             // Read once before, when the configuration was checked.
-            cluster: config.network.cluster_ranges.iter().filter_map(|range| Range::parse(range)).collect(),
+            cluster: config.network.cluster_ranges.iter().filter_map(|range| Range::read(range)).collect(),
             dns_namespace: config.network.dns_namespace.clone(),
             dns_labels: config.network.dns_labels.clone(),
         },

@@ -9,7 +9,7 @@ use supercargo_market::rate_card::{CardError, model_tokens};
 
 mod network;
 
-pub use network::cut_out_of;
+pub use network::Range;
 
 /// One thing that is wrong with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]

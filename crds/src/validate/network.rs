@@ -2,7 +2,8 @@
 
 use super::{Finding, MOST_RULES, finding};
 use crate::task::ComputeTaskSpec;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 const NODE: &str = "the node itself, which no task may reach";
 const LINK: &str = "link-local, where the cloud's metadata is, which no task may reach";
@@ -24,8 +25,8 @@ const NEVER: [(&str, &str); 11] = [
 ];
 
 /// An address range as bits, so that one can be held to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
     four: bool,
     first: u128,
     bits: u32,
@@ -42,22 +43,42 @@ impl Range {
         if free == 128 { u128::MAX } else { (1_u128 << free) - 1 }
     }
 
-    fn holds(self, other: Self) -> bool {
+    /// An address, a slash, and how many of its bits count.
+    pub fn read(text: &str) -> Option<Self> {
+        let (address, digits) = text.split_once('/')?;
+        // Rust reads `+8` and `08` as 8; Kubernetes does not.
+        let plain = digits.bytes().all(|digit| digit.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+        let bits: u32 = digits.parse().ok().filter(|_| plain)?;
+        Some(Self { bits, ..Self::of(address.parse().ok()?) }).filter(|range| bits <= range.width())
+    }
+
+    /// One address alone.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(four) => Self { four: true, first: u128::from(u32::from(four)), bits: 32 },
+            IpAddr::V6(six) => Self { four: false, first: u128::from(six), bits: 128 },
+        }
+    }
+
+    /// What no task may reach, whatever it asks for.
+    pub fn never() -> impl Iterator<Item = Self> {
+        NEVER.iter().filter_map(|(never, _)| Self::read(never))
+    }
+
+    pub fn holds(self, other: Self) -> bool {
         self.four == other.four && self.bits <= other.bits && other.first & !self.rest() == self.first
     }
 }
 
-/// An address, a slash, and how many of its bits count.
-fn read(text: &str) -> Option<Range> {
-    let (address, digits) = text.split_once('/')?;
-    // Rust reads `+8` and `08` as 8; Kubernetes does not.
-    let plain = digits.bytes().all(|digit| digit.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    let bits: u32 = digits.parse().ok().filter(|_| plain)?;
-    let (four, first) = match address.parse().ok()? {
-        IpAddr::V4(four) => (true, u128::from(u32::from(four))),
-        IpAddr::V6(six) => (false, u128::from(six)),
-    };
-    Some(Range { four, first, bits }).filter(|range| bits <= range.width())
+impl fmt::Display for Range {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = if self.four {
+            IpAddr::V4(Ipv4Addr::from(u32::try_from(self.first).unwrap_or_default()))
+        } else {
+            IpAddr::V6(self.first.into())
+        };
+        write!(formatter, "{first}/{}", self.bits)
+    }
 }
 
 pub(super) fn network(spec: &ComputeTaskSpec, findings: &mut Vec<Finding>) {
@@ -70,7 +91,7 @@ pub(super) fn network(spec: &ComputeTaskSpec, findings: &mut Vec<Finding>) {
 
 fn judged(text: &str) -> Result<(), String> {
     let short: String = text.chars().take(49).collect();
-    let range = read(text).ok_or_else(|| format!("{short:?} is not an address range such as \"203.0.113.0/24\""))?;
+    let range = Range::read(text).ok_or_else(|| format!("{short:?} is not an address range such as \"203.0.113.0/24\""))?;
     if range.first & range.rest() != 0 {
         return Err(format!("{short:?} has bits set after the first {}: write the range's first address", range.bits));
     }
@@ -78,17 +99,10 @@ fn judged(text: &str) -> Result<(), String> {
     if !range.four && range.bits >= 96 && range.first >> 32 == 0xffff {
         return Err(format!("{short:?} is an IPv4 range in IPv6's spelling: write it as IPv4"));
     }
-    match NEVER.iter().find(|(never, _)| read(never).is_some_and(|never| never.holds(range))) {
+    match NEVER.iter().find(|(never, _)| Range::read(never).is_some_and(|never| never.holds(range))) {
         Some((_, why)) => Err(format!("{short:?} is {why}: name other addresses")),
         None => Ok(()),
     }
-}
-
-/// What has to be cut out of a range that is wider: the parts of it that no task may reach. Nothing for a range that
-/// can't be read.
-pub fn cut_out_of(range: &str) -> Vec<&'static str> {
-    let inside = |never: &str| read(range).zip(read(never)).is_some_and(|(range, never)| range.holds(never));
-    NEVER.iter().map(|(never, _)| *never).filter(|never| inside(never)).collect()
 }
 
 #[cfg(test)]
@@ -112,15 +126,5 @@ mod tests {
         for range in NEVER.iter().map(|(range, _)| *range).chain(narrower) {
             assert!(judged(range).is_err(), "{range}");
         }
-    }
-
-    #[test]
-    fn what_nobody_reaches_is_cut_out_of_a_wider_range() {
-        assert_eq!(cut_out_of("169.0.0.0/8"), ["169.254.0.0/16"]);
-        assert_eq!(cut_out_of("fd00::/8"), ["fd00:ec2::254/128", "fd20:ce::254/128"]);
-        assert_eq!(cut_out_of("0.0.0.0/0").len(), 6);
-        assert_eq!(cut_out_of("::/0").len(), 5);
-        assert_eq!(cut_out_of("203.0.113.0/24"), [""; 0]);
-        assert_eq!(cut_out_of("nonsense"), [""; 0]);
     }
 }

@@ -71,9 +71,11 @@ fn start(world: &World, terms: &Terms, task: &Task, placement: &Placement, worke
     let first = workers.iter().all(Option::is_none);
     let missing = (0..).zip(workers).filter(|(_, pod)| pod.is_none()).take(if first { 1 } else { usize::MAX });
     for (worker, _) in missing {
-        let pool = world.pools.get(&placement.workers[worker as usize].pool).map(|pool| &pool.spec);
+        // Without the pool's terms nobody knows how isolated it has to run: it waits for them, or for its start timeout.
+        let node = world.provider_node_of(&placement.workers[worker as usize].node);
+        let Some(sold) = node.and_then(|node| world.terms_of(node)) else { continue };
         let fitting = if first { network::own(terms, task, &closed) } else { None };
-        plan.effects.push(Effect::CreatePod { work: task.work(), fitting, pod: Box::new(pod::build(task, placement, worker, pool)) });
+        plan.effects.push(Effect::CreatePod { work: task.work(), fitting, pod: Box::new(pod::build(task, placement, worker, &sold)) });
     }
 }
 
@@ -169,6 +171,9 @@ fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatu
         if placement.workers.len() > 1 { format!("all {} workers run", placement.workers.len()) } else { "the container runs".to_owned() };
     status::set(&mut status.conditions, STARTED, true, "Running", words, task.generation, started);
     status::clear(&mut status.conditions, RECONCILING);
+    if let Some(resolved) = &mut status.resolved {
+        resolved.deadline = status::time(started + placement.run_seconds.cast_signed());
+    }
     status::phase(&mut status, "Running", "Running");
     status
 }

@@ -11,8 +11,8 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use supercargo_crds::names::{EGRESS_INTERNET, LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK_UID, LABEL_TOGETHER, MANAGED_BY, SERVICE_WORKERS};
+use supercargo_crds::validate::Range;
 
 /// Where the cluster itself is, besides what its nodes say.
 #[derive(Debug, Clone, Default)]
@@ -24,76 +24,26 @@ pub struct NetworkTerms {
     pub dns_labels: BTreeMap<String, String>,
 }
 
-/// Addresses that begin with the same bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Range {
-    first: IpAddr,
-    bits: u8,
-}
-
-impl Range {
-    /// Reads `10.0.0.0/8`, or an address alone.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (first, bits) = match text.split_once('/') {
-            Some((first, bits)) => (first.parse().ok()?, bits.parse().ok()?),
-            None => {
-                let first: IpAddr = text.parse().ok()?;
-                (first, Self::width(first))
-            }
-        };
-        (bits <= Self::width(first)).then_some(Self { first, bits })
-    }
-
-    fn width(address: IpAddr) -> u8 {
-        if address.is_ipv4() { 32 } else { 128 }
-    }
-
-    fn number(address: IpAddr) -> u128 {
-        match address {
-            IpAddr::V4(address) => u128::from(address.to_bits()),
-            IpAddr::V6(address) => address.to_bits(),
-        }
-    }
-
-    pub fn contains(self, other: Self) -> bool {
-        let width = Self::width(self.first);
-        let head = |address: IpAddr| Self::number(address).checked_shr(u32::from(width - self.bits)).unwrap_or_default();
-        width == Self::width(other.first) && self.bits <= other.bits && head(self.first) == head(other.first)
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}/{}", self.first, self.bits)
-    }
-}
-
-/// Addresses that are nobody's on the Internet. Private ones can be reached by a rule; the others never.
-const PRIVATE: [&str; 7] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"];
-/// Of the link and of clouds' metadata.
-const NEVER: [&str; 6] = ["169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32", "127.0.0.0/8"];
-
-fn ranges(texts: &[&str]) -> impl Iterator<Item = Range> {
-    texts.iter().filter_map(|text| Range::parse(text))
-}
+/// Addresses that are nobody's on the Internet: a rule can open them.
+const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
 
 /// What no task may reach: the cluster's own ranges, its nodes, and metadata.
 pub fn closed(world: &World, terms: &Terms) -> BTreeSet<Range> {
-    let nodes = world.nodes.values().flat_map(|node| &node.addresses).filter_map(|address| Range::parse(address));
-    nodes.chain(terms.network.cluster.iter().copied()).chain(ranges(&NEVER)).collect()
+    let nodes = world.nodes.values().flat_map(|node| node.addresses.iter().copied());
+    nodes.chain(terms.network.cluster.iter().copied()).chain(Range::never()).collect()
 }
 
 /// Of those the ones that lie in a range, without the ones that lie in each other: what is cut out of it.
 fn cut(range: Range, closed: &BTreeSet<Range>) -> Vec<String> {
-    let inside: Vec<Range> = closed.iter().copied().filter(|one| range.contains(*one)).collect();
-    let outermost = inside.iter().filter(|one| !inside.iter().any(|other| other != *one && other.contains(**one)));
+    let inside: Vec<Range> = closed.iter().copied().filter(|one| range.holds(*one)).collect();
+    let outermost = inside.iter().filter(|one| !inside.iter().any(|other| other != *one && other.holds(**one)));
     outermost.map(ToString::to_string).collect()
 }
 
 /// What stands in every namespace where tasks run: nothing may be reached, but what is opened beside it.
 pub fn standing(terms: &Terms, namespace: &str, closed: &BTreeSet<Range>) -> Vec<Fitting> {
-    let everywhere: BTreeSet<Range> = closed.iter().copied().chain(ranges(&PRIVATE)).collect();
-    let public = ["0.0.0.0/0", "::/0"].into_iter().filter_map(Range::parse);
+    let everywhere: BTreeSet<Range> = closed.iter().copied().chain(PRIVATE.iter().filter_map(|range| Range::read(range))).collect();
+    let public = ["0.0.0.0/0", "::/0"].into_iter().filter_map(Range::read);
     let internet = public.map(|all| block(all, cut(all, &everywhere))).collect();
     let all = NetworkPolicySpec {
         pod_selector: Some(labelled(LABEL_MANAGED, MANAGED_BY)),
@@ -133,7 +83,7 @@ pub fn own(terms: &Terms, task: &Task, closed: &BTreeSet<Range>) -> Option<Fitti
         ingress.push(NetworkPolicyIngressRule { from: Some(vec![workers]), ports: None });
     }
     for rule in &network.rules {
-        let Some(range) = Range::parse(&rule.cidr).filter(|range| !closed.iter().any(|one| one.contains(*range))) else { continue };
+        let Some(range) = Range::read(&rule.cidr).filter(|range| !closed.iter().any(|one| one.holds(*range))) else { continue };
         let ports = rule.ports.iter().flat_map(|number| ["TCP", "UDP"].map(|protocol| port(*number, protocol))).collect::<Vec<_>>();
         let to = Some(vec![block(range, cut(range, closed))]);
         egress.push(NetworkPolicyEgressRule { to, ports: Some(ports).filter(|ports| !ports.is_empty()) });
@@ -160,7 +110,7 @@ pub fn findings(world: &World, terms: &Terms, task: &Task) -> Vec<String> {
         return Vec::new();
     }
     let closed = closed(world, terms);
-    let within = |rule: &str| Range::parse(rule).and_then(|range| closed.iter().find(|one| one.contains(range)));
+    let within = |rule: &str| Range::read(rule).and_then(|range| closed.iter().find(|one| one.holds(range)));
     let rules = task.spec.network.rules.iter().enumerate();
     let found = rules.filter_map(|(index, rule)| Some((index, &rule.cidr, within(&rule.cidr)?)));
     found
@@ -204,23 +154,7 @@ mod tests {
     use super::*;
 
     fn range(text: &str) -> Range {
-        Range::parse(text).expect("a range")
-    }
-
-    #[test]
-    fn a_range_contains_what_begins_with_its_bits() {
-        let cases = [
-            ("10.0.0.0/8", "10.1.2.3", true),
-            ("10.0.0.0/8", "11.0.0.0/8", false),
-            ("0.0.0.0/0", "169.254.0.0/16", true),
-            ("169.254.0.0/16", "0.0.0.0/0", false),
-            ("::/0", "fd00:ec2::254/128", true),
-            ("::/0", "10.0.0.0/8", false),
-        ];
-        for (outer, inner, contained) in cases {
-            assert_eq!(range(outer).contains(range(inner)), contained, "{outer} {inner}");
-        }
-        assert_eq!(Range::parse("10.0.0.0/33"), None);
+        Range::read(text).expect("a range")
     }
 
     #[test]

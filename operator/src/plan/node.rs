@@ -3,11 +3,12 @@
 
 use super::{Effect, Plan, status};
 use crate::world::World;
-use crate::world::free::model_of;
+use crate::world::free::{model_of, replicas_of};
 use crate::world::records::{Node, Pool, ProviderNode};
 use std::collections::BTreeMap;
+use supercargo_crds::common::DataClass;
 use supercargo_crds::names::node_condition::{HEALTHY, READY};
-use supercargo_crds::node::{Availability, OfferStatus, ProviderNodeStatus};
+use supercargo_crds::node::{Availability, DataClassBasis, DataClassStatus, OfferStatus, ProviderNodeStatus, Quarantine};
 use supercargo_crds::pool::ProviderPoolStatus;
 
 /// So many faults within so long set a node apart.
@@ -106,6 +107,7 @@ fn differs(before: &ProviderNodeStatus, next: &ProviderNodeStatus) -> bool {
     let without_free = |status: &ProviderNodeStatus| {
         let mut status = status.clone();
         status.offers.iter_mut().for_each(|offer| offer.free = 0);
+        status.free = None;
         status
     };
     without_free(before) != without_free(next)
@@ -135,6 +137,15 @@ fn node_status(world: &World, provided: &ProviderNode, used: &BTreeMap<String, u
     };
     status::set(&mut next.conditions, HEALTHY, healthy, reason, "", provided.generation, at);
     next.offers = node.map(|node| offers(world, provided, node, used)).unwrap_or_default();
+    next.summarize();
+    let record = world.quarantine.get(&provided.spec.node_name).filter(|_| apart);
+    next.quarantine = record.and_then(|record| {
+        let faults = i32::try_from(MOST_FAULTS).unwrap_or(i32::MAX);
+        Some(Quarantine { until: status::time(record.until)?, faults, message: None })
+    });
+    let terms = world.terms_of(provided);
+    let vouched = |class: &DataClass| DataClassStatus { class: *class, basis: DataClassBasis::Vouched };
+    next.data_classes = terms.map(|terms| terms.data_classes.iter().map(vouched).collect()).unwrap_or_default();
     next
 }
 
@@ -144,11 +155,11 @@ fn quarantined(world: &World, node: &str) -> String {
 }
 
 fn offers(world: &World, provided: &ProviderNode, node: &Node, used: &BTreeMap<String, u64>) -> Vec<OfferStatus> {
-    let Some(pool) = world.pools.get(&provided.spec.pool) else { return Vec::new() };
-    let sold = world.sold_resources(node, &pool.spec);
+    let Some(terms) = world.terms_of(provided) else { return Vec::new() };
+    let sold = world.sold_resources(node, &terms);
     sold.into_iter()
         .map(|resource| {
-            let (model, memory, model_from) = model_of(node, &pool.spec, resource);
+            let (model, memory, model_from) = model_of(node, &terms, resource);
             let count = node.devices.get(resource).copied().unwrap_or_default();
             let free = count.saturating_sub(used.get(resource).copied().unwrap_or_default());
             OfferStatus {
@@ -158,7 +169,7 @@ fn offers(world: &World, provided: &ProviderNode, node: &Node, used: &BTreeMap<S
                 memory: format!("{}Mi", memory >> 20),
                 count: count.cast_signed(),
                 free: free.cast_signed(),
-                replicas_per_device: None,
+                replicas_per_device: replicas_of(node),
             }
         })
         .collect()

@@ -111,6 +111,9 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         message: last_words(pod),
         image_digest: pod.image_digest.clone(),
     });
+    if let Some(resolved) = &mut status.resolved {
+        resolved.image = pod.image_digest.clone().or(resolved.image.take());
+    }
     let surplus = status.attempts.len().saturating_sub(KEPT_ATTEMPTS);
     status.attempts.drain(..surplus);
     let before = status.usage.clone().unwrap_or(Usage { seconds: 0, gpu_seconds: 0 });
@@ -186,6 +189,7 @@ fn conclude(task: &Task, status: &mut ComputeTaskStatus, outcome: Outcome, words
                 status::clear(&mut status.conditions, kind);
             }
             status.assignments.clear();
+            super::task::summarize(task, status);
             let message = format!("another attempt follows: {words}");
             status::set(&mut status.conditions, RECONCILING, true, "Retrying", message, task.generation, now);
             status::phase(status, "Waiting", "Retrying");

@@ -41,7 +41,7 @@ pub fn plan(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Pl
     }
 }
 
-pub fn build(task: &Task, placement: &Placement, worker: u32, pool: Option<&ProviderPoolSpec>) -> core::Pod {
+pub fn build(task: &Task, placement: &Placement, worker: u32, pool: &ProviderPoolSpec) -> core::Pod {
     let place = &placement.workers[worker as usize];
     let together = placement.workers.len() > 1;
     let mut spec = core::PodSpec {
@@ -64,7 +64,7 @@ pub fn build(task: &Task, placement: &Placement, worker: u32, pool: Option<&Prov
         security_context: Some(pod_security(task)),
         ..core::PodSpec::default()
     };
-    match pool.map(|pool| pool.binding).unwrap_or_default() {
+    match pool.binding {
         Binding::Direct => spec.node_name = Some(place.node.clone()),
         Binding::Scheduler => spec.affinity = Some(only_on(&place.node)),
     }
@@ -256,9 +256,9 @@ fn tolerations() -> Vec<core::Toleration> {
 }
 
 /// The weakest isolation of the pool that is as strong as was asked.
-fn runtime_class(task: &Task, pool: Option<&ProviderPoolSpec>) -> Option<String> {
+fn runtime_class(task: &Task, pool: &ProviderPoolSpec) -> Option<String> {
     let wanted = isolation_rank(task.spec.placement.isolation);
-    let levels = pool?.isolation.iter().filter(|isolation| isolation_rank(isolation.level) >= wanted);
+    let levels = pool.isolation.iter().filter(|isolation| isolation_rank(isolation.level) >= wanted);
     levels.min_by_key(|isolation| isolation_rank(isolation.level))?.runtime_class_name.clone()
 }
 

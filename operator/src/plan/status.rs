@@ -21,12 +21,16 @@ pub fn set(conditions: &mut Vec<Condition>, kind: &str, status: bool, reason: &s
         reason: reason.to_owned(),
         message,
         observed_generation: Some(generation),
-        last_transition_time: since.unwrap_or_else(|| Time(Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH))),
+        last_transition_time: since.or_else(|| time(now)).unwrap_or(Time(Timestamp::UNIX_EPOCH)),
     };
     match conditions.iter_mut().find(|known| known.type_ == kind) {
         Some(known) => *known = condition,
         None => conditions.push(condition),
     }
+}
+
+pub fn time(second: i64) -> Option<Time> {
+    Timestamp::from_second(second).ok().map(Time)
 }
 
 pub fn clear(conditions: &mut Vec<Condition>, kind: &str) {

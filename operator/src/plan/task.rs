@@ -6,7 +6,7 @@ use crate::world::World;
 use crate::world::records::{Place, Placement, Task};
 use supercargo_crds::common::Money;
 use supercargo_crds::names::task_condition::{FINISHED, PLACED, RESERVED, STALLED};
-use supercargo_crds::task_status::{Assignment, ComputeTaskStatus};
+use supercargo_crds::task_status::{Assignment, ComputeTaskStatus, Resolved};
 use supercargo_ledger::Posting;
 use supercargo_market::work::WorkId;
 
@@ -132,7 +132,22 @@ pub fn placed(task: &Task, placement: &Placement, now: i64) -> ComputeTaskStatus
     status::set(&mut status.conditions, RESERVED, true, "Reserved", reserved, task.generation, now);
     status::set(&mut status.conditions, PLACED, true, "Placed", words, task.generation, now);
     status.assignments = (0..).zip(&placement.workers).map(|(worker, place)| assignment(worker, place)).collect();
+    summarize(task, &mut status);
+    let (namespace, name) = task.payer();
+    status.resolved = Some(Resolved {
+        escrow: Some(format!("{namespace}/{name}")),
+        cpu: Some(format!("{}m", first.cpu_millis)),
+        memory: Some(first.memory_bytes.to_string()),
+        ephemeral_storage: Some(first.storage_bytes.to_string()),
+        start_timeout_seconds: Some(place::start_timeout_seconds(task)),
+        ..status.resolved.take().unwrap_or_default()
+    });
     status
+}
+
+/// What people see in columns.
+pub fn summarize(task: &Task, status: &mut ComputeTaskStatus) {
+    status.summarize(task.spec.resources.gpu.count, i32::try_from(place::workers(task)).unwrap_or(i32::MAX));
 }
 
 fn assignment(worker: i32, place: &Place) -> Assignment {

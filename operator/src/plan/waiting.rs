@@ -108,6 +108,7 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
     status::set(&mut status.conditions, RECONCILING, true, &reason, message, task.generation, now);
     status::phase(&mut status, "Waiting", &reason);
     status.waiting = waiting;
+    super::task::summarize(task, &mut status);
     Some(status)
 }
 

@@ -1,10 +1,10 @@
 //! The operator's configuration: one YAML file, from the chart's values. What is wrong in it is refused at start, with
 //! its path.
 
-use crate::plan::network::Range;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use supercargo_crds::validate::Range;
 use supercargo_ledger::{JournalKey, KeyError};
 use supercargo_market::fees::FeeSchedule;
 use supercargo_market::money::Amount;
@@ -193,7 +193,7 @@ impl Config {
         if self.lease.renew_seconds == 0 || self.lease.renew_seconds * 2 > self.lease.duration_seconds {
             return wrong("lease.renewSeconds".into(), "must be more than 0 and at most half of durationSeconds".into());
         }
-        if let Some(index) = self.network.cluster_ranges.iter().position(|range| Range::parse(range).is_none()) {
+        if let Some(index) = self.network.cluster_ranges.iter().position(|range| Range::read(range).is_none()) {
             let range = &self.network.cluster_ranges[index];
             return wrong(format!("network.clusterRanges[{index}]"), format!("{range:?} is no address range such as 10.96.0.0/12"));
         }

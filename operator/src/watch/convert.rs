@@ -6,11 +6,17 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::collections::BTreeMap;
 use supercargo_crds::names::{ANNOTATION_BOUND, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER};
+use supercargo_crds::validate::{self, Finding, Range};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 use supercargo_market::work::WorkId;
 
 fn seconds(time: Option<&Time>) -> Option<i64> {
     time.map(|time| time.0.as_second())
+}
+
+/// What the gate would have said, as long as it would have been.
+fn told(findings: &[Finding]) -> Vec<String> {
+    if findings.is_empty() { Vec::new() } else { vec![validate::told(findings)] }
 }
 
 fn identity(meta: &ObjectMeta) -> Option<(String, String, String)> {
@@ -26,7 +32,7 @@ pub fn task(object: &ComputeTask) -> Option<records::Task> {
         generation: object.metadata.generation.unwrap_or_default(),
         created: seconds(object.metadata.creation_timestamp.as_ref()).unwrap_or_default(),
         deleting: object.metadata.deletion_timestamp.is_some(),
-        findings: supercargo_crds::validate::task(object).iter().map(ToString::to_string).collect(),
+        findings: told(&validate::task(object)),
         spec: object.spec.clone(),
         status: object.status.clone().unwrap_or_default(),
     })
@@ -38,7 +44,7 @@ pub fn pool(object: &ProviderPool) -> Option<records::Pool> {
         name,
         generation: object.metadata.generation.unwrap_or_default(),
         created: seconds(object.metadata.creation_timestamp.as_ref()).unwrap_or_default(),
-        findings: supercargo_crds::validate::pool(object).iter().map(ToString::to_string).collect(),
+        findings: told(&validate::pool(object)),
         spec: object.spec.clone(),
         status: object.status.clone().unwrap_or_default(),
     })
@@ -102,8 +108,8 @@ pub fn node(object: &Node, now: i64) -> Option<records::Node> {
             .into_iter()
             .flatten()
             .filter(|address| address.type_.ends_with("IP"))
-            .map(|address| address.address)
-            .chain(object.spec.iter().flat_map(|spec| spec.pod_cidrs.clone().unwrap_or_default()))
+            .filter_map(|address| Some(Range::of(address.address.parse().ok()?)))
+            .chain(object.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten()).filter_map(|range| Range::read(range)))
             .collect(),
     })
 }

@@ -38,15 +38,21 @@ impl World {
     pub fn offers_of(&self, node: &str, now: i64) -> Vec<Offer> {
         let (Some(node), Some(provided)) = (self.nodes.get(node), self.provider_node_of(node)) else { return Vec::new() };
         // What is wrong with a pool is told by its status; nothing is sold under terms that can't be read.
-        let Some(pool) = self.pools.get(&provided.spec.pool).filter(|pool| pool.findings.is_empty()) else { return Vec::new() };
+        let Some(terms) = self.terms_of(provided) else { return Vec::new() };
         let used = self.taken_by_others(&node.name);
-        let mut resources = self.sold_resources(node, &pool.spec);
+        let mut resources = self.sold_resources(node, &terms);
         if resources.is_empty() {
             resources.push("");
         }
         let apart = self.is_set_apart(&node.name, now).then_some(Closed::Quarantined);
-        let offers = resources.into_iter().filter_map(|resource| offer(provided, node, &pool.spec, resource, &used));
+        let offers = resources.into_iter().filter_map(|resource| offer(provided, node, &terms, resource, &used));
         offers.map(|offer| Offer { closed: offer.closed.or(apart), ..offer }).collect()
+    }
+
+    /// What a node is sold under: its pool's terms, and its own over them.
+    pub fn terms_of(&self, provided: &ProviderNode) -> Option<ProviderPoolSpec> {
+        let pool = self.pools.get(&provided.spec.pool).filter(|pool| pool.findings.is_empty())?;
+        Some(provided.spec.over(&pool.spec))
     }
 
     /// Whether a node takes no tasks because too many failed there.
@@ -86,6 +92,11 @@ pub fn model_of(node: &Node, pool: &ProviderPoolSpec, resource: &str) -> (String
     (label("nvidia.com/gpu.product"), mebibytes << 20, "Claimed")
 }
 
+/// How often each device is handed out, where it is more than once.
+pub fn replicas_of(node: &Node) -> Option<i64> {
+    node.labels.get("nvidia.com/gpu.replicas").and_then(|count| count.parse().ok())
+}
+
 fn offer(provided: &ProviderNode, node: &Node, pool: &ProviderPoolSpec, resource: &str, used: &(Requests, u64)) -> Option<Offer> {
     let (model, memory, _) = model_of(node, pool, resource);
     let card = pool.pricing.card();
@@ -99,7 +110,6 @@ fn offer(provided: &ProviderNode, node: &Node, pool: &ProviderPoolSpec, resource
         (.., Availability::Closed) => Some(Closed::ClosedByProvider),
         _ => None,
     };
-    let classes = provided.spec.data_classes.as_ref().unwrap_or(&pool.data_classes);
     Some(Offer {
         node: node.name.clone(),
         pool: provided.spec.pool.clone(),
@@ -120,13 +130,13 @@ fn offer(provided: &ProviderNode, node: &Node, pool: &ProviderPoolSpec, resource
         accepts_chain: pool.accepts.contains(&Accepts::Chain),
         accepts_internal: pool.accepts.contains(&Accepts::Internal),
         chain: pool.chain.clone(),
-        region: provided.spec.region.clone().or_else(|| pool.region.clone()),
+        region: pool.region.clone(),
         zone: node.labels.get("topology.kubernetes.io/zone").cloned(),
         reputation: NEWCOMER,
-        replicas_per_device: node.labels.get("nvidia.com/gpu.replicas").and_then(|count| count.parse().ok()).unwrap_or(1),
+        replicas_per_device: replicas_of(node).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         tenants: Vec::new(),
         labels: node.labels.clone(),
-        data_classes: classes.iter().map(|class| class.name().to_owned()).collect(),
+        data_classes: pool.data_classes.iter().map(|class| class.name().to_owned()).collect(),
         tenancies: pool.tenancies.iter().map(|tenancy| tenancy.name().to_owned()).collect(),
         isolation_levels: pool.isolation.iter().map(|isolation| isolation_rank(isolation.level)).collect(),
         closed,

@@ -6,12 +6,12 @@ pub mod free;
 pub mod market;
 pub mod records;
 
-use crate::plan::network::Range;
 use dirt::{Alarms, Pace, Queue};
 use market::Market;
 use records::{Account, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, Task};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use supercargo_crds::validate::Range;
 use supercargo_ledger::{FundingBalance, WorkBalance};
 use supercargo_market::work::{FundingId, WorkId};
 

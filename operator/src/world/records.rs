@@ -7,6 +7,7 @@ use supercargo_crds::node::{ProviderNodeSpec, ProviderNodeStatus};
 use supercargo_crds::pool::{ProviderPoolSpec, ProviderPoolStatus};
 use supercargo_crds::task::ComputeTaskSpec;
 use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_crds::validate::Range;
 use supercargo_market::money::{Amount, Price};
 use supercargo_market::rating::Held;
 use supercargo_market::work::{FundingId, WorkId};
@@ -142,8 +143,8 @@ pub struct Node {
     pub storage_bytes: u64,
     pub pods: u64,
     pub devices: BTreeMap<String, u64>,
-    /// Its addresses and the ranges of its pods, as they are written.
-    pub addresses: Vec<String>,
+    /// Its addresses and the ranges of its pods.
+    pub addresses: Vec<Range>,
 }
 
 /// What a node did to attempts lately.
