@@ -34,7 +34,8 @@ fn expanded(value: Value) -> Value {
 
 /// An object of this kind; where its own name belongs into its spec, `NAME` stands.
 fn manifest(kind: &str, namespace: &str, name: &str, spec: &str) -> Value {
-    let spec = expanded(serde_json::from_str(&spec.replace("NAME", name)).unwrap_or_else(|error| panic!("{spec}: {error}")));
+    let spec =
+        expanded(serde_json::from_str(&spec.replace("NAME", name)).unwrap_or_else(|error| unreachable!("the table has {spec}: {error}")));
     let mut object = json!({ "apiVersion": "supercargo.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
     if is_namespaced(kind) {
         object["metadata"]["namespace"] = namespace.into();

@@ -142,7 +142,8 @@ mod tests {
         let worker = |start: Second| PodRecord { started: Some(T + start), first_running: Some(T + start + 1), ..record() };
         let never = PodRecord { started: None, finished: None, first_running: None, ..record() };
         let ahead = |by: Second, start: Second| PodRecord { started: Some(T + start + by), finished: Some(T + 62 + by), ..worker(start) };
-        let cases: [(&str, Vec<Option<PodRecord>>, Vec<Option<u64>>); 6] = [
+        type Case = (&'static str, Vec<Option<PodRecord>>, Vec<Option<u64>>);
+        let cases: [Case; 6] = [
             ("one alone", vec![Some(worker(2))], vec![Some(60)]),
             ("one of two is late", vec![Some(worker(2)), Some(worker(22))], vec![Some(40), Some(40)]),
             ("one never starts", vec![Some(worker(2)), Some(never)], vec![Some(0), Some(0)]),
