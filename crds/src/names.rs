@@ -44,6 +44,8 @@ pub mod node_condition {
     pub const READY: &str = "Ready";
     pub const HEALTHY: &str = "Healthy";
     pub const REGISTERED: &str = "Registered";
+    /// Only ours: nobody else's pods get there.
+    pub const SOLD: &str = "Sold";
     pub const STALLED: &str = "Stalled";
 }
 

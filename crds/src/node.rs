@@ -103,7 +103,8 @@ pub struct ProviderNodeStatus {
     #[serde(default = "unseen")]
     pub observed_generation: i64,
     /// Ready: it takes tasks. Healthy: Kubernetes hears from it, and its devices work. Registered: its resources are known and
-    /// have a price. Stalled when a person must act.
+    /// have a price. Sold, in pools with binding Direct: it is tainted, so that nobody else's pods get there; False names the
+    /// pods that would be thrown out. Stalled when a person must act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -114,6 +115,9 @@ pub struct ProviderNodeStatus {
     /// 0 to 100. A newcomer has 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reputation: Option<i32>,
+    /// What the reputation is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordStatus>,
     /// What is free of each resource, in short.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
@@ -122,7 +126,7 @@ pub struct ProviderNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub models: Option<String>,
-    /// Devices whose health is known.
+    /// Devices that pods have and whose health is reported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub devices: Vec<DeviceStatus>,
@@ -188,6 +192,20 @@ pub enum DataClassBasis {
     Proved,
 }
 
+/// What a provider's node has served, and what went wrong there. Service is written along with the rest, and may be behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordStatus {
+    /// Seconds of tasks that were served.
+    pub served_seconds: i64,
+    /// Attempts that ended by the provider's fault.
+    pub faults: i64,
+    /// Times that two sources did not say the same.
+    pub disagreements: i64,
+    /// Times that it was set apart: each lasts twice as long as the one before.
+    pub quarantines: i64,
+}
+
 /// Why and how long a node is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Quarantine {
@@ -212,6 +230,7 @@ impl Default for ProviderNodeStatus {
             conditions: Vec::new(),
             offers: Vec::new(),
             reputation: None,
+            record: None,
             free: None,
             models: None,
             devices: Vec::new(),

@@ -72,6 +72,24 @@ fn no_role_has_a_wildcard_and_the_operator_reads_no_secret() {
 }
 
 #[test]
+fn of_nodes_the_operator_writes_one_taint_or_nothing() {
+    let writes_nodes = |objects: &[Value]| {
+        let rules = of_kind(objects, "ClusterRole").into_iter().flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());
+        let on_nodes = rules.filter(|rule| rule["resources"].to_string().contains("\"nodes\""));
+        on_nodes.flat_map(|rule| rule["verbs"].as_array().cloned().unwrap_or_default()).any(|verb| verb == "patch" || verb == "update")
+    };
+    let objects = render(&[]).expect("renders");
+    assert!(writes_nodes(&objects));
+    let policy = of_kind(&objects, "ValidatingAdmissionPolicy")[0];
+    assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    let binding = of_kind(&objects, "ValidatingAdmissionPolicyBinding")[0];
+    assert_eq!((&binding["spec"]["policyName"], &binding["spec"]["validationActions"][0]), (&policy["metadata"]["name"], &"Deny".into()));
+
+    let without = render(&["--set", "config.taintNodes=false"]).expect("renders");
+    assert!(!writes_nodes(&without) && of_kind(&without, "ValidatingAdmissionPolicy").is_empty());
+}
+
+#[test]
 fn the_gate_can_be_left_out_and_its_bundle_is_not_in_the_text() {
     let objects = render(&[]).expect("renders");
     let webhook = of_kind(&objects, "ValidatingWebhookConfiguration")[0];

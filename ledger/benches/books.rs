@@ -122,6 +122,8 @@ fn charge(uid: &str, index: u32) -> Posting {
         segment: SegmentId::of_pod(uid, index),
         seconds: 61,
         evidence: Evidence::Record,
+        place: "acme/n1".into(),
+        fault: false,
         cost: rating::cost(&held, 61).expect("fits"),
         payee: Some(7),
         fees: FeeSchedule { basis_points: 250, shares },

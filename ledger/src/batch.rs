@@ -185,8 +185,11 @@ pub(crate) const JOURNAL: Table = Table {
     columns: &[Number("sequence"), Bytes("hash"), Text("kind"), Text("payload"), Bytes("signer"), Bytes("signature")],
 };
 
-/// Every table, each after those that it refers to.
-pub(crate) const TABLES: [&Table; 8] = [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL];
+pub(crate) const RECORDS: Table =
+    Table { name: "records", keys: 1, columns: &[Text("place"), Number("served_seconds"), Number("faults"), Number("disagreements")] };
+
+/// Every table, each after those that it refers to. A backup names them by their numbers here: a new one comes last.
+pub(crate) const TABLES: [&Table; 9] = [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS];
 
 impl Table {
     fn names(&self) -> String {
@@ -209,15 +212,16 @@ impl Table {
         self.run(transaction, cells, &conflict, doing).await
     }
 
-    /// Adds rows; where there is one of that key, its `column` grows by theirs.
+    /// Adds rows; where there is one of that key, its `growing` columns grow by theirs.
     pub(crate) async fn grow(
         &self,
         transaction: &mut Transaction<'_, Any>,
-        column: &str,
+        growing: &[&str],
         cells: Vec<Cell>,
         doing: &'static str,
     ) -> Result<()> {
-        let conflict = format!("ON CONFLICT ({}) DO UPDATE SET {column} = {}.{column} + excluded.{column}", self.key_names(), self.name);
+        let grown = growing.iter().map(|column| format!("{column} = {}.{column} + excluded.{column}", self.name));
+        let conflict = format!("ON CONFLICT ({}) DO UPDATE SET {}", self.key_names(), grown.collect::<Vec<_>>().join(", "));
         self.run(transaction, cells, &conflict, doing).await
     }
 

@@ -40,6 +40,9 @@ pub struct Charge {
     pub segment: SegmentId,
     pub seconds: u64,
     pub evidence: Evidence,
+    /// Whose record it counts for, and whether it ended by a fault of that place.
+    pub place: String,
+    pub fault: bool,
     pub cost: ExactCost,
     /// Whom an account on a chain pays, and the fee out of it. A grant pays nobody on a chain.
     pub payee: Option<Payee>,

@@ -5,6 +5,7 @@ use crate::{Ledger, LedgerError, Result};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use supercargo_market::money::Amount;
+use supercargo_market::placement::Record;
 use supercargo_market::work::{FundingId, WorkId};
 
 /// Where a funding's money stands.
@@ -131,6 +132,20 @@ impl Ledger {
         Ok(rows.iter().map(|row| FundingId::from_stored(row.get::<String, _>(0))).collect())
     }
 
+    /// What a place has served, and what went wrong there.
+    pub async fn record(&self, place: &str) -> Result<Record> {
+        let query = "SELECT place, served_seconds, faults, disagreements FROM records WHERE place = $1";
+        let row = sqlx::query(query).bind(place.to_owned()).fetch_optional(self.pool()).await;
+        Ok(row.map_err(LedgerError::database("reading a record"))?.map(|row| record(&row)).unwrap_or_default())
+    }
+
+    /// Every place's record.
+    pub async fn records(&self) -> Result<Vec<(String, Record)>> {
+        let query = "SELECT place, served_seconds, faults, disagreements FROM records ORDER BY place";
+        let rows = sqlx::query(query).fetch_all(self.pool()).await.map_err(LedgerError::database("reading records"))?;
+        Ok(rows.iter().map(|row| (row.get(0), record(row))).collect())
+    }
+
     /// The works that a post pays for.
     pub async fn works_of(&self, post: &str) -> Result<Vec<WorkId>> {
         let rows = sqlx::query("SELECT DISTINCT work FROM charges WHERE post = $1 ORDER BY work")
@@ -152,6 +167,11 @@ pub(crate) fn work_id(text: &str) -> Result<WorkId> {
         Some(("task", uid)) => Ok(WorkId::task(uid)),
         _ => Err(LedgerError::Broken(format!("{text:?} names no work"))),
     }
+}
+
+fn record(row: &AnyRow) -> Record {
+    let count = |index: usize| u32::try_from(row.get::<i64, _>(index)).unwrap_or(u32::MAX);
+    Record { served_seconds: row.get::<i64, _>(1).unsigned_abs(), faults: count(2), disagreements: count(3) }
 }
 
 fn reservation(row: &AnyRow) -> Result<ReservationRow> {

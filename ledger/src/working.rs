@@ -1,7 +1,7 @@
 //! What a group of postings touches: read from the database at once, changed in memory by the rules, and written back at
 //! once. The database holds the rules again when it is written.
 
-use crate::batch::{CHARGES, Cell, FUNDINGS, LANES, RESERVATIONS};
+use crate::batch::{CHARGES, Cell, FUNDINGS, LANES, RECORDS, RESERVATIONS};
 use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::{Charge, Line, Posting};
@@ -12,6 +12,7 @@ use sqlx::any::AnyRow;
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_market::fees::{Payee, Split};
 use supercargo_market::money::Amount;
+use supercargo_market::placement::Record;
 use supercargo_market::rating::ExactCost;
 
 /// A row of `fundings`.
@@ -50,6 +51,8 @@ pub(crate) struct Working {
     pub(crate) segments: BTreeSet<String>,
     charges: Vec<Cell>,
     lanes: BTreeMap<(String, Payee), u64>,
+    /// What places have served and done wrong in this group.
+    records: BTreeMap<String, Record>,
     pub(crate) lines: Vec<Line>,
 }
 
@@ -114,7 +117,13 @@ impl Working {
         FUNDINGS.put(&mut writing.transaction, fundings, "writing balances").await?;
         RESERVATIONS.put(&mut writing.transaction, reservations, "writing reservations").await?;
         CHARGES.insert(&mut writing.transaction, self.charges, "writing charges").await?;
-        LANES.grow(&mut writing.transaction, "total", lanes, "adding to lanes").await?;
+        LANES.grow(&mut writing.transaction, &["total"], lanes, "adding to lanes").await?;
+        let records = self.records.into_iter().flat_map(|(place, record)| {
+            let served = i64::try_from(record.served_seconds).unwrap_or(i64::MAX);
+            [place.into(), served.into(), i64::from(record.faults).into(), i64::from(record.disagreements).into()]
+        });
+        let growing = ["served_seconds", "faults", "disagreements"];
+        RECORDS.grow(&mut writing.transaction, &growing, records.collect(), "adding to records").await?;
         store.append(writing, POSTING, &self.lines).await.map(drop)
     }
 
@@ -134,6 +143,8 @@ impl Working {
             Cell::Null,
         ]);
         self.segments.insert(segment);
+        let record = self.records.entry(charge.place.clone()).or_default();
+        *record = record.with(charge.seconds, charge.fault, charge.evidence);
     }
 
     /// Adds to each payee's lane what its part of the split has grown by.

@@ -40,13 +40,14 @@ fn node(index: usize) -> Node {
         ready: true,
         ready_since: NOW,
         seen: NOW,
-        cordoned: false,
         cpu_millis: 128_000,
         memory_bytes: 1 << 40,
         storage_bytes: 4 << 40,
         pods: 110,
         devices: [("nvidia.com/gpu".to_owned(), 8)].into(),
+        device_capacity: [("nvidia.com/gpu".to_owned(), 8)].into(),
         addresses: Range::read(&format!("10.1.{}.{}/32", index / 250, index % 250)).into_iter().collect(),
+        ..Node::default()
     }
 }
 

@@ -135,6 +135,8 @@ fn terms(config: &Config) -> Terms {
         fees: config.fees.clone(),
         tokens: config.tokens.iter().map(|token| token.symbol.clone()).collect(),
         chains: config.chains.iter().map(chain).collect(),
+        taints_nodes: config.taint_nodes,
+        user_namespaces: config.user_namespaces,
         network: NetworkTerms {
             // Read once before, when the configuration was checked.
             cluster: config.network.cluster_ranges.iter().filter_map(|range| Range::read(range)).collect(),

@@ -204,7 +204,7 @@ on_both! {
             (richer, "the backup was changed after it was written: its digest is another"),
             (lines[..lines.len() - 1].join("\n"), "the file ends before the backup does: it was cut off here"),
             (lines[1..].join("\n"), "this is no backup of books: the first line does not say so"),
-            (backup.replacen(r#""form":2"#, r#""form":3"#, 1), "they were written by a newer one, which has to open them"),
+            (backup.replacen(r#""form":3"#, r#""form":4"#, 1), "they were written by a newer one, which has to open them"),
         ] {
             let error = restore(&target.url, None, changed.as_bytes(), Expect::default()).await.expect_err(words).to_string();
             assert!(error.ends_with(words), "{error}");

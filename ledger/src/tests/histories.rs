@@ -103,7 +103,8 @@ impl History<'_> {
                 let cost = rating::cost(&held, seconds).expect("fits");
                 let (segment, work) = (SegmentId::of_pod(format!("{}-{work}", self.name), segment), self.work(work));
                 let fees = FeeSchedule { basis_points: 1_000, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] };
-                Posting::Charge(Charge { work, attempt: 0, segment, seconds, evidence: Evidence::Record, cost, payee: Some(7), fees })
+                let (evidence, place) = (Evidence::Record, "acme/n1".to_owned());
+                Posting::Charge(Charge { work, attempt: 0, segment, seconds, evidence, place, fault: false, cost, payee: Some(7), fees })
             }
             Step::Release(work) => Posting::Release { work: self.work(work) },
             _ => unreachable!("only these four are postings"),

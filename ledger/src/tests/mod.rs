@@ -97,6 +97,8 @@ fn charge(work: &str, segment: u32, seconds: u64) -> Posting {
         segment: SegmentId::of_pod(format!("pod-of-{work}"), segment),
         seconds,
         evidence: Evidence::Record,
+        place: "acme/n1".into(),
+        fault: false,
         cost: rating::cost(&held, seconds).expect("fits"),
         payee: Some(7),
         fees: FeeSchedule { basis_points: 1_000, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] },

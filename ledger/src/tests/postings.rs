@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{Attempt, LedgerError, Outcome, PostState};
+use supercargo_market::placement::Record;
 
 on_both! {
     async fn every_posting_counts_once(place: Place) {
@@ -34,6 +35,22 @@ on_both! {
         ledger.commit(fence, &[reserve("a", 500), charge("a", 1, 100)]).await.expect("commits");
         let work = ledger.work(&WorkId::task("a")).await.expect("reads");
         assert_eq!((work.charged, work.absorbed), (units(150), units(30)));
+    }
+
+    async fn a_places_record_grows_with_each_charge_once(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 300)]).await.expect("commits");
+        let Posting::Charge(fault) = charge("a", 1, 90) else { unreachable!("it is a charge") };
+        let wrong = Charge { segment: SegmentId::of_pod("pod-of-a", 2), evidence: Evidence::Clamped, place: "acme/n2".into(), ..fault.clone() };
+        let charges = [charge("a", 0, 61), Posting::Charge(Charge { fault: true, ..fault }), Posting::Charge(wrong)];
+        for _ in 0..2 {
+            ledger.commit(fence, &charges).await.expect("commits");
+        }
+        let first = Record { served_seconds: 61, faults: 1, disagreements: 0 };
+        let second = Record { served_seconds: 90, faults: 0, disagreements: 1 };
+        assert_eq!(ledger.records().await.expect("reads"), [("acme/n1".to_owned(), first), ("acme/n2".to_owned(), second)]);
+        assert_eq!(ledger.record("acme/n2").await.expect("reads"), second);
+        assert_eq!(ledger.record("acme/n3").await.expect("reads"), Record::default());
     }
 
     async fn an_old_leader_can_not_write(place: Place) {

@@ -1,6 +1,8 @@
 //! A provider's reputation: what it has served against what went wrong by its fault, from 0 to 100. All in hours, so that
 //! a person can follow it: a newcomer has as many good hours as bad ones, and each that is added moves it less.
 
+use crate::metering::Evidence;
+
 const SECONDS_PER_HOUR: u64 = 3_600;
 /// What a newcomer begins with, good and bad: a reputation of 50 that some days of service move.
 const NEWCOMER_HOURS: u64 = 100;
@@ -21,6 +23,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// With one container more: what it served, or that it ended by the provider's fault.
+    pub fn with(self, seconds: u64, fault: bool, evidence: Evidence) -> Self {
+        Self {
+            served_seconds: self.served_seconds.saturating_add(if fault { 0 } else { seconds }),
+            faults: self.faults.saturating_add(u32::from(fault)),
+            // The container's record says what our own clock rules out.
+            disagreements: self.disagreements.saturating_add(u32::from(evidence == Evidence::Clamped)),
+        }
+    }
+
     pub fn reputation(&self) -> u8 {
         let good = u128::from(NEWCOMER_HOURS + self.served_seconds / SECONDS_PER_HOUR);
         let bad = NEWCOMER_HOURS + u64::from(self.faults) * FAULT_HOURS + u64::from(self.disagreements) * DISAGREEMENT_HOURS;

@@ -3,6 +3,7 @@
 use crate::watch::now;
 use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
+use std::collections::BTreeSet;
 use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow};
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -11,6 +12,7 @@ pub async fn book(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Resu
     let outcomes = ledger.commit(fence, &postings).await?;
     let mut events = Vec::new();
     let mut fundings: Vec<FundingId> = Vec::new();
+    let mut places = BTreeSet::new();
     for (posting, outcome) in postings.iter().zip(&outcomes) {
         match (posting, outcome) {
             (Posting::Reserve { work, .. }, Outcome::Refused(why)) => {
@@ -18,7 +20,10 @@ pub async fn book(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Resu
                 continue;
             }
             (_, Outcome::Refused(why)) => tracing::error!(?posting, why, "the books refuse a posting"),
-            (Posting::Charge(charge), _) => events.push(Event::Charged { work: charge.work.clone(), attempt: charge.attempt }),
+            (Posting::Charge(charge), _) => {
+                events.push(Event::Charged { work: charge.work.clone(), attempt: charge.attempt });
+                places.insert(charge.place.as_str());
+            }
             _ => {}
         }
         match posting {
@@ -33,6 +38,9 @@ pub async fn book(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Resu
                 fundings.extend(ledger.reservation(work).await?.map(|row| row.funding));
             }
         }
+    }
+    for place in places {
+        events.push(Event::Record { place: place.to_owned(), record: ledger.record(place).await? });
     }
     fundings.sort();
     fundings.dedup();
@@ -69,6 +77,7 @@ pub async fn load(ledger: &Ledger, works: &[WorkId]) -> Result<Vec<Event>, Ledge
         }
         events.push(event);
     }
+    events.extend(ledger.records().await?.into_iter().map(|(place, record)| Event::Record { place, record }));
     for funding in ledger.fundings().await? {
         if let Some(balance) = ledger.funding(&funding).await? {
             let last_post = ledger.last_final(&funding).await?;

@@ -5,12 +5,12 @@ use super::EffectError;
 use crate::plan::{Effect, Fitting};
 use crate::watch::{self, now};
 use crate::world::Event;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service, Taint};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
-use supercargo_crds::names::{FIELD_MANAGER, FINALIZER_EVIDENCE};
+use supercargo_crds::names::{FIELD_MANAGER, FINALIZER_EVIDENCE, TAINT_SOLD};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 
 const API_VERSION: &str = "supercargo.dev/v1alpha1";
@@ -86,6 +86,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let object = api.patch(&name, &apply, &Patch::Apply(&patch)).await.map_err(failed("making a ProviderNode"))?;
             Ok(watch::provider_node(&object).map(|node| Event::ProviderNode(Box::new(node))).into_iter().collect())
         }
+        Effect::TaintNode { name, sold } => taint(client, &name, sold).await,
         Effect::WriteNode { name, status } => {
             let api: Api<ProviderNode> = Api::all(client.clone());
             let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "metadata": { "name": name }, "status": *status });
@@ -117,6 +118,24 @@ fn gone_is_fine<T>(written: Result<T, kube::Error>, doing: &'static str) -> Resu
         Ok(object) => Ok(Some(object)),
         Err(error) if is_code(&error, 404) => Ok(None),
         Err(error) => Err(failed(doing)(error)),
+    }
+}
+
+/// Puts our taint on a node or takes it off, and leaves what else it has: the list is one value to the API server, so it is
+/// written only over the one that was read.
+async fn taint(client: &Client, name: &str, sold: bool) -> Result<Vec<Event>, EffectError> {
+    let api: Api<Node> = Api::all(client.clone());
+    let Some(found) = api.get_opt(name).await.map_err(failed("reading a node"))? else { return Ok(Vec::new()) };
+    let mut taints = found.spec.and_then(|spec| spec.taints).unwrap_or_default();
+    taints.retain(|taint| taint.key != TAINT_SOLD);
+    if sold {
+        taints.push(Taint { key: TAINT_SOLD.to_owned(), effect: "NoExecute".to_owned(), ..Taint::default() });
+    }
+    let patch = json!({ "metadata": { "resourceVersion": found.metadata.resource_version }, "spec": { "taints": taints } });
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(object) => Ok(watch::node(&object, now()).map(|node| Event::Node(Box::new(node))).into_iter().collect()),
+        Err(error) if is_code(&error, 404) => Ok(Vec::new()),
+        Err(error) => Err(failed("tainting a node")(error)),
     }
 }
 

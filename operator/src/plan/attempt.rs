@@ -72,10 +72,9 @@ fn start(world: &World, terms: &Terms, task: &Task, placement: &Placement, worke
     let missing = (0..).zip(workers).filter(|(_, pod)| pod.is_none()).take(if first { 1 } else { usize::MAX });
     for (worker, _) in missing {
         // Without the pool's terms nobody knows how isolated it has to run: it waits for them, or for its start timeout.
-        let node = world.provider_node_of(&placement.workers[worker as usize].node);
-        let Some(sold) = node.and_then(|node| world.terms_of(node)) else { continue };
+        let Some(site) = pod::Site::of(world, terms, task, &placement.workers[worker as usize].node) else { continue };
         let fitting = if first { network::own(terms, task, &closed) } else { None };
-        plan.effects.push(Effect::CreatePod { work: task.work(), fitting, pod: Box::new(pod::build(task, placement, worker, &sold)) });
+        plan.effects.push(Effect::CreatePod { work: task.work(), fitting, pod: Box::new(pod::build(task, placement, worker, &site)) });
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Terms, attempt};
 use crate::world::World;
+use crate::world::free::record_place;
 use crate::world::records::{Place, Placement, Pod, Task};
 use supercargo_ledger::{Charge, Posting};
 use supercargo_market::metering::{self, Evidence, Measured, PodRecord};
@@ -58,6 +59,9 @@ fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measur
         segment: SegmentId::of_pod(&pod.uid, 0),
         seconds: measured.seconds,
         evidence: measured.evidence,
+        place: record_place(&place.provider, &place.node),
+        // Who drains a node said so before.
+        fault: is_provider_fault(pod) && !pod.drained,
         // A cost that does not fit was refused when the reservation was made; zero seconds always fit.
         cost: rating::cost(&place.held(), measured.seconds).unwrap_or_default(),
         payee: place.payee,

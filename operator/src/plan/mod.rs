@@ -5,6 +5,7 @@ mod attempt;
 mod escrow;
 mod evidence;
 mod gang;
+mod inventory;
 pub mod network;
 mod node;
 mod outcome;
@@ -80,6 +81,11 @@ pub enum Effect {
         name: String,
         pool: String,
     },
+    /// Nobody but us gets there; or everybody again.
+    TaintNode {
+        name: String,
+        sold: bool,
+    },
     WriteNode {
         name: String,
         status: Box<ProviderNodeStatus>,
@@ -108,6 +114,7 @@ impl Effect {
             Self::DeletePod { namespace, name, .. } | Self::FreePod { namespace, name, .. } => format!("pod/{namespace}/{name}"),
             Self::WriteTask { namespace, name, .. } | Self::DeleteTask { namespace, name, .. } => format!("task/{namespace}/{name}"),
             Self::ApplyNode { name, .. } | Self::WriteNode { name, .. } => format!("node/{name}"),
+            Self::TaintNode { name, .. } => format!("taint/{name}"),
             Self::WritePool { name, .. } => format!("pool/{name}"),
             Self::WriteEscrow { namespace, name, .. } => format!("escrow/{namespace}/{name}"),
             Self::FitNamespace { namespace, .. } => format!("namespace/{namespace}"),
@@ -124,6 +131,7 @@ impl Effect {
             Self::WriteTask { .. } => "write_task",
             Self::DeleteTask { .. } => "delete_task",
             Self::ApplyNode { .. } => "apply_node",
+            Self::TaintNode { .. } => "taint_node",
             Self::WriteNode { .. } => "write_node",
             Self::WritePool { .. } => "write_pool",
             Self::WriteEscrow { .. } => "write_escrow",
@@ -148,6 +156,10 @@ pub struct Terms {
     pub tokens: Vec<String>,
     pub chains: Vec<ChainTerms>,
     pub network: NetworkTerms,
+    /// Whether nodes that are only ours are tainted, so that nobody else's pods get there.
+    pub taints_nodes: bool,
+    /// Whether pods get users of their own where the node can give them.
+    pub user_namespaces: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -180,7 +192,7 @@ impl Plan {
 pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     let mut plan = Plan::default();
     let mut postings = Vec::new();
-    node::plan(world, &mut plan, now);
+    node::plan(world, terms, &mut plan, now);
     escrow::plan(world, terms, &mut plan, &mut postings, now);
     task::plan(world, terms, &mut plan, &mut postings, now);
     if !postings.is_empty() {
@@ -189,6 +201,8 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     plan
 }
 
+#[cfg(test)]
+mod node_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -1,23 +1,22 @@
 //! Pools make nodes: a pool's selector names Kubernetes nodes, the older of two pools keeps a node, and each node's
 //! inventory is shown. A person's overrides are never fought: only `nodeName` and `pool` are ours.
 
-use super::{Effect, Plan, status};
+use super::{Effect, Plan, Terms, inventory, status};
 use crate::world::World;
-use crate::world::free::{model_of, replicas_of};
-use crate::world::records::{Node, Pool, ProviderNode};
+use crate::world::free::selects;
+use crate::world::records::{Pod, Pool, ProviderNode};
 use std::collections::BTreeMap;
-use supercargo_crds::common::DataClass;
-use supercargo_crds::names::node_condition::{HEALTHY, READY};
-use supercargo_crds::node::{Availability, DataClassBasis, DataClassStatus, OfferStatus, ProviderNodeStatus, Quarantine};
-use supercargo_crds::pool::ProviderPoolStatus;
+use supercargo_crds::names::node_condition::READY;
+use supercargo_crds::node::Availability;
+use supercargo_crds::pool::{Binding, ProviderPoolStatus};
 
 /// So many faults within so long set a node apart.
-const MOST_FAULTS: usize = 3;
+pub const MOST_FAULTS: usize = 3;
 const FAULTS_WITHIN_SECONDS: i64 = 600;
 const FIRST_QUARANTINE_SECONDS: i64 = 600;
 const LONGEST_QUARANTINE_SECONDS: i64 = 86_400;
 
-pub fn plan(world: &mut World, plan: &mut Plan, now: i64) {
+pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, now: i64) {
     while let Some(node) = world.todo.node_alarms.pop_due(now) {
         world.todo.nodes.push(node);
     }
@@ -28,10 +27,15 @@ pub fn plan(world: &mut World, plan: &mut Plan, now: i64) {
     while let Some(name) = world.todo.nodes.pop() {
         let offers = world.offers_of(&name, now);
         world.market.offer(&name, &offers);
-        let Some(provided) = world.provider_node_of(&name) else { continue };
-        let next = node_status(world, provided, &world.devices_taken(&name), now);
-        if differs(&provided.status, &next) {
-            plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next) });
+        let before = plan.effects.len();
+        plan.effects.extend(taint(world, terms, &name));
+        if let Some(provided) = world.provider_node_of(&name) {
+            let next = inventory::status(world, terms, provided, now);
+            if inventory::differs(&provided.status, &next) {
+                plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next) });
+            }
+        }
+        if plan.effects.len() > before {
             busy.push(name);
         }
     }
@@ -97,82 +101,23 @@ pub fn blame(world: &mut World, node: &str, now: i64) {
     }
 }
 
-fn selects(pool: &Pool, node: &Node) -> bool {
-    let wanted = &pool.spec.selector.match_labels;
-    !wanted.is_empty() && wanted.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+/// A node of a Direct pool is only ours: once nobody would be thrown out, the taint keeps it so. It goes when the node is
+/// sold so no more. Whom we don't know we never throw out.
+fn taint(world: &World, terms: &Terms, name: &str) -> Option<Effect> {
+    let node = world.nodes.get(name)?;
+    let pool = world.provider_node_of(name).and_then(|provided| world.pools.get(&provided.spec.pool));
+    let direct = pool.is_some_and(|pool| pool.spec.binding == Binding::Direct && selects(pool, node));
+    let told = |sold: bool| Effect::TaintNode { name: name.to_owned(), sold };
+    match (direct, node.sold) {
+        (true, false) if terms.taints_nodes && strangers(world, name).next().is_none() => Some(told(true)),
+        (false, true) if terms.taints_nodes => Some(told(false)),
+        _ => None,
+    }
 }
 
-/// What is free changes with every task: it alone is no reason to write.
-fn differs(before: &ProviderNodeStatus, next: &ProviderNodeStatus) -> bool {
-    let without_free = |status: &ProviderNodeStatus| {
-        let mut status = status.clone();
-        status.offers.iter_mut().for_each(|offer| offer.free = 0);
-        status.free = None;
-        status
-    };
-    without_free(before) != without_free(next)
-}
-
-fn node_status(world: &World, provided: &ProviderNode, used: &BTreeMap<String, u64>, now: i64) -> ProviderNodeStatus {
-    let mut next = provided.status.clone();
-    next.observed_generation = provided.generation;
-    next.reputation = Some(50);
-    let node = world.nodes.get(&provided.spec.node_name);
-    let (ready, reason, message) = match (node, provided.spec.availability) {
-        (None, _) => (false, "NoNode", format!("there is no node {}", provided.spec.node_name)),
-        (Some(node), _) if !node.ready => (false, "NodeNotReady", "its kubelet is not ready".to_owned()),
-        (Some(node), _) if node.cordoned => (false, "NodeCordoned", "the node is cordoned".to_owned()),
-        (_, Availability::Draining) => (false, "Draining", "it takes no new tasks".to_owned()),
-        (_, Availability::Closed) => (false, "Closed", "it takes no tasks".to_owned()),
-        (Some(node), _) if world.is_set_apart(&node.name, now) => (false, "Quarantined", quarantined(world, &node.name)),
-        _ => (true, "Open", "it takes tasks".to_owned()),
-    };
-    let at = status::since(&next.conditions, READY).filter(|_| status::is_true(&next.conditions, READY) == ready).unwrap_or(now);
-    status::set(&mut next.conditions, READY, ready, reason, message, provided.generation, at);
-    let apart = world.is_set_apart(&provided.spec.node_name, now);
-    let (healthy, reason) = match node {
-        Some(node) if node.ready && apart => (false, "Quarantined"),
-        Some(node) if node.ready => (true, "Healthy"),
-        _ => (false, "NodeNotReady"),
-    };
-    status::set(&mut next.conditions, HEALTHY, healthy, reason, "", provided.generation, at);
-    next.offers = node.map(|node| offers(world, provided, node, used)).unwrap_or_default();
-    next.summarize();
-    let record = world.quarantine.get(&provided.spec.node_name).filter(|_| apart);
-    next.quarantine = record.and_then(|record| {
-        let faults = i32::try_from(MOST_FAULTS).unwrap_or(i32::MAX);
-        Some(Quarantine { until: status::time(record.until)?, faults, message: None })
-    });
-    let terms = world.terms_of(provided);
-    let vouched = |class: &DataClass| DataClassStatus { class: *class, basis: DataClassBasis::Vouched };
-    next.data_classes = terms.map(|terms| terms.data_classes.iter().map(vouched).collect()).unwrap_or_default();
-    next
-}
-
-fn quarantined(world: &World, node: &str) -> String {
-    let until = world.quarantine.get(node).and_then(|record| jiff::Timestamp::from_second(record.until).ok()).unwrap_or_default();
-    format!("{MOST_FAULTS} attempts in ten minutes failed for reasons of its own: it takes no tasks until {until}")
-}
-
-fn offers(world: &World, provided: &ProviderNode, node: &Node, used: &BTreeMap<String, u64>) -> Vec<OfferStatus> {
-    let Some(terms) = world.terms_of(provided) else { return Vec::new() };
-    let sold = world.sold_resources(node, &terms);
-    sold.into_iter()
-        .map(|resource| {
-            let (model, memory, model_from) = model_of(node, &terms, resource);
-            let count = node.devices.get(resource).copied().unwrap_or_default();
-            let free = count.saturating_sub(used.get(resource).copied().unwrap_or_default());
-            OfferStatus {
-                resource_name: resource.to_owned(),
-                model,
-                model_from: model_from.to_owned(),
-                memory: format!("{}Mi", memory >> 20),
-                count: count.cast_signed(),
-                free: free.cast_signed(),
-                replicas_per_device: replicas_of(node),
-            }
-        })
-        .collect()
+/// Pods of nobody's task that the taint would throw out.
+pub fn strangers<'a>(world: &'a World, node: &str) -> impl Iterator<Item = &'a Pod> {
+    world.pods_on(node).filter(|pod| pod.ours.is_none() && !pod.tolerates_sold && !pod.is_over())
 }
 
 fn pool_status(pool: &Pool, nodes: usize, lost: &[&str], now: i64) -> ProviderPoolStatus {

@@ -5,6 +5,7 @@ use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::market::Decision;
 use crate::world::records::{Place, Placement, Task};
+use crate::world::volumes::Reach;
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_ledger::Posting;
@@ -73,7 +74,7 @@ pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
 }
 
 /// What one worker asks of a node.
-fn request(task: &Task, payer: &Payer, max_price_per_hour: Option<Amount>, excluded_nodes: Vec<String>) -> Request {
+fn request(task: &Task, payer: &Payer, max_price_per_hour: Option<Amount>, excluded_nodes: Vec<String>, reach: Reach) -> Request {
     let spec = &task.spec;
     let units = |quantity: &Option<supercargo_crds::Quantity>| quantity.as_ref().and_then(|found| found.units().ok());
     Request {
@@ -105,8 +106,7 @@ fn request(task: &Task, payer: &Payer, max_price_per_hour: Option<Amount>, exclu
         allow_providers: spec.placement.providers.allow.clone(),
         deny_providers: spec.placement.providers.deny.clone(),
         excluded_nodes,
-        // Claims are not watched here: a pod whose volume is elsewhere waits for its start timeout and says so.
-        only_nodes: None,
+        only_nodes: reach.only_nodes,
     }
 }
 
@@ -158,7 +158,10 @@ pub fn wish(world: &World, task: &Task, now: i64) -> Result<Waiting, Wait> {
     let asked = task.spec.placement.max_price_per_hour.map(|most| most.0);
     let affordable = world.market.is_frugal(&work).then(|| affordable(task, left(world, task)));
     let excluded = if world.market.goes_anywhere(&work) { Vec::new() } else { failed_on(task) };
-    let request = request(task, &payer, asked.into_iter().chain(affordable).min(), excluded);
+    let reach = world.reach_of(task).map_err(|claim| {
+        Wait::new("VolumeNotFound", format!("there is no PersistentVolumeClaim {claim} in namespace {}", task.namespace))
+    })?;
+    let request = request(task, &payer, asked.into_iter().chain(affordable).min(), excluded, reach);
     let most = task.spec.time_limit_seconds.saturating_add_unsigned(after_seconds(task)).saturating_add(start_timeout_seconds(task));
     Ok(Waiting {
         id: task.uid.clone(),

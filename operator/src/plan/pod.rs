@@ -1,7 +1,7 @@
 //! Pods: the object of an attempt, with the floor that no task gets below; and taking the finalizer off when the books
 //! have the facts.
 
-use super::{Effect, Plan, attempt, gang, place};
+use super::{Effect, Plan, Terms, attempt, gang, place};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::records::{Placement, Task};
@@ -41,9 +41,32 @@ pub fn plan(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Pl
     }
 }
 
-pub fn build(task: &Task, placement: &Placement, worker: u32, pool: &ProviderPoolSpec) -> core::Pod {
+/// What the place of a worker means for its pod.
+pub struct Site {
+    pub sold_under: ProviderPoolSpec,
+    /// Its node can give pods users of their own.
+    pub user_namespaces: bool,
+    /// One of its volumes has to be found by kube-scheduler first.
+    pub unbound_volumes: bool,
+}
+
+impl Site {
+    /// None while nobody knows under which terms the node is sold.
+    pub fn of(world: &World, terms: &Terms, task: &Task, node: &str) -> Option<Self> {
+        Some(Self {
+            sold_under: world.terms_of(world.provider_node_of(node)?)?,
+            user_namespaces: terms.user_namespaces && world.nodes.get(node)?.user_namespaces,
+            unbound_volumes: world.reach_of(task).is_ok_and(|reach| reach.unbound),
+        })
+    }
+}
+
+pub fn build(task: &Task, placement: &Placement, worker: u32, site: &Site) -> core::Pod {
     let place = &placement.workers[worker as usize];
     let together = placement.workers.len() > 1;
+    let runtime_class_name = runtime_class(task, &site.sold_under);
+    // A volume that others use too may not know whose files are whose then; and a runtime class has its own ways.
+    let own_users = site.user_namespaces && runtime_class_name.is_none() && World::claims_of(task).next().is_none();
     let mut spec = core::PodSpec {
         containers: vec![container(task, placement, worker)],
         volumes: Some(volumes(task)).filter(|volumes| !volumes.is_empty()),
@@ -55,7 +78,8 @@ pub fn build(task: &Task, placement: &Placement, worker: u32, pool: &ProviderPoo
         termination_grace_period_seconds: Some(task.spec.grace_period_seconds),
         active_deadline_seconds: Some(place::start_timeout_seconds(task) + task.spec.time_limit_seconds),
         priority_class_name: Some(PRIORITY_CLASS.to_owned()),
-        runtime_class_name: runtime_class(task, pool),
+        runtime_class_name,
+        host_users: own_users.then_some(false),
         tolerations: Some(tolerations()),
         image_pull_secrets: Some(
             task.spec.image_pull_secrets.iter().map(|secret| core::LocalObjectReference { name: secret.name.clone() }).collect::<Vec<_>>(),
@@ -64,9 +88,9 @@ pub fn build(task: &Task, placement: &Placement, worker: u32, pool: &ProviderPoo
         security_context: Some(pod_security(task)),
         ..core::PodSpec::default()
     };
-    match pool.binding {
-        Binding::Direct => spec.node_name = Some(place.node.clone()),
-        Binding::Scheduler => spec.affinity = Some(only_on(&place.node)),
+    match site.sold_under.binding {
+        Binding::Direct if !site.unbound_volumes => spec.node_name = Some(place.node.clone()),
+        Binding::Direct | Binding::Scheduler => spec.affinity = Some(only_on(&place.node)),
     }
     core::Pod { metadata: metadata(task, placement, worker), spec: Some(spec), status: None }
 }

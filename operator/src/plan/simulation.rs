@@ -6,9 +6,11 @@ use crate::watch;
 use crate::world::records::{Escrow, Namespace, Node, Placement, Pod, PodPhase, Pool, ProviderNode, Reservation, Task};
 use crate::world::{Event, World};
 use std::collections::{BTreeMap, BTreeSet};
+use supercargo_crds::node::ProviderNodeStatus;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_ledger::{FundingBalance, Posting, WorkBalance};
 use supercargo_market::money::Amount;
+use supercargo_market::placement::Record;
 use supercargo_market::work::{FundingId, WorkId};
 
 const HISTORIES: u64 = 10_000;
@@ -34,6 +36,7 @@ struct Books {
     latest: BTreeMap<WorkId, Placement>,
     charged: BTreeMap<WorkId, u64>,
     segments: BTreeSet<String>,
+    records: BTreeMap<String, Record>,
 }
 
 /// The cluster as it truly is, whatever the operator knows.
@@ -46,6 +49,9 @@ pub(super) struct Theatre {
     pub(super) pods: BTreeMap<String, Pod>,
     /// Nodes whose kubelets say nothing, and since when.
     pub(super) silent: BTreeMap<String, i64>,
+    /// What was written of nodes, and which of them were tainted.
+    pub(super) written: BTreeMap<String, ProviderNodeStatus>,
+    pub(super) tainted: BTreeSet<String>,
     pub(super) faults: bool,
     seed: u64,
 }
@@ -72,24 +78,24 @@ pub(super) fn gang(name: &str, budget: &str, retries: i32, workers: u32, success
     }
 }
 
-fn node(name: &str, now: i64, silent_since: Option<i64>) -> Node {
+pub(super) fn node(name: &str, now: i64, silent_since: Option<i64>) -> Node {
     Node {
         name: name.into(),
         labels: [("gpu".to_owned(), "yes".to_owned())].into(),
         ready: silent_since.is_none(),
         ready_since: silent_since.unwrap_or(T),
         seen: now,
-        cordoned: false,
         cpu_millis: 64_000,
         memory_bytes: 256 << 30,
         storage_bytes: 1 << 40,
         pods: 110,
         devices: [("nvidia.com/gpu".to_owned(), DEVICES)].into(),
-        addresses: vec![],
+        device_capacity: [("nvidia.com/gpu".to_owned(), DEVICES)].into(),
+        ..Node::default()
     }
 }
 
-fn pool() -> Pool {
+pub(super) fn pool() -> Pool {
     let spec = serde_json::json!({
         "provider": "acme", "selector": { "matchLabels": { "gpu": "yes" } },
         "pricing": { "token": "USDC", "resources": [{ "resourceName": "nvidia.com/gpu", "perHour": "3.60" }] },
@@ -117,7 +123,7 @@ fn escrow() -> Escrow {
 }
 
 pub(super) fn terms() -> Terms {
-    Terms { tokens: vec!["USDC".into()], ..Terms::default() }
+    Terms { tokens: vec!["USDC".into()], taints_nodes: true, user_namespaces: true, ..Terms::default() }
 }
 
 impl Theatre {
@@ -130,6 +136,8 @@ impl Theatre {
             tasks: BTreeMap::new(),
             pods: BTreeMap::new(),
             silent: BTreeMap::new(),
+            written: BTreeMap::new(),
+            tainted: BTreeSet::new(),
             faults: true,
             seed,
         };
@@ -148,9 +156,8 @@ impl Theatre {
     pub(super) fn restart(&mut self) {
         let mut world = World::default();
         for name in ["n1", "n2"] {
-            world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
-            let spec = serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": name })).expect("a spec");
-            world.apply(Event::ProviderNode(Box::new(ProviderNode { name: name.into(), generation: 1, spec, status: Default::default() })));
+            world.apply(Event::Node(Box::new(self.node(name))));
+            world.apply(Event::ProviderNode(Box::new(self.provided(name))));
         }
         world.apply(Event::Pool(Box::new(pool())));
         world.apply(Event::Escrow(Box::new(escrow())));
@@ -159,6 +166,15 @@ impl Theatre {
         self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(pod.clone()))));
         self.world = world;
         self.tell_books();
+    }
+
+    pub(super) fn node(&self, name: &str) -> Node {
+        Node { sold: self.tainted.contains(name), ..node(name, self.now, self.silent.get(name).copied()) }
+    }
+
+    fn provided(&self, name: &str) -> ProviderNode {
+        let spec = serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": name })).expect("a spec");
+        ProviderNode { name: name.into(), generation: 1, spec, status: self.written.get(name).cloned().unwrap_or_default() }
     }
 
     /// The lead is lost and taken again: what the books hold counts, and not what was thought of.
@@ -174,6 +190,9 @@ impl Theatre {
                 self.world.apply(Event::Charged { work: work.clone(), attempt: latest.attempt });
             }
             self.tell(&work);
+        }
+        for (place, record) in self.books.records.clone() {
+            self.world.apply(Event::Record { place, record });
         }
         self.tell_funding();
     }
@@ -276,7 +295,23 @@ impl Theatre {
             Effect::FitNamespace { namespace, closed, .. } if answered => self.world.apply(Event::Fitted { namespace, closed }),
             Effect::FitNamespace { .. } => {}
             Effect::DeleteTask { name, .. } => drop(self.tasks.remove(&name)),
-            Effect::ApplyNode { .. } | Effect::WriteNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
+            Effect::WriteNode { name, status } => {
+                self.written.insert(name.clone(), *status);
+                if answered {
+                    self.world.apply(Event::ProviderNode(Box::new(self.provided(&name))));
+                }
+            }
+            Effect::TaintNode { name, sold } => {
+                if sold {
+                    self.tainted.insert(name.clone());
+                } else {
+                    self.tainted.remove(&name);
+                }
+                if answered {
+                    self.world.apply(Event::Node(Box::new(self.node(&name))));
+                }
+            }
+            Effect::ApplyNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
         }
     }
 
@@ -308,7 +343,11 @@ impl Theatre {
                     let taken = cost.min(*reserved);
                     *reserved -= taken;
                     *self.books.charged.entry(charge.work.clone()).or_default() += taken;
+                    let record = self.books.records.entry(charge.place.clone()).or_default();
+                    *record = record.with(charge.seconds, charge.fault, charge.evidence);
                 }
+                let record = self.books.records[&charge.place];
+                self.world.apply(Event::Record { place: charge.place, record });
                 self.world.apply(Event::Charged { work: charge.work, attempt: charge.attempt });
             }
             Posting::Release { work } => {
@@ -370,7 +409,7 @@ impl Theatre {
         let late = self.chance(4);
         if !late {
             for name in ["n1", "n2"] {
-                self.world.apply(Event::Node(Box::new(node(name, self.now, self.silent.get(name).copied()))));
+                self.world.apply(Event::Node(Box::new(self.node(name))));
             }
             let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
             let gone: Vec<String> =

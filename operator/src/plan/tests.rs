@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use supercargo_crds::task_status::ComputeTaskStatus;
 
 /// A cluster without faults and with these tasks alone.
-fn calm(tasks: impl IntoIterator<Item = crate::world::records::Task>) -> Theatre {
+pub(super) fn calm(tasks: impl IntoIterator<Item = crate::world::records::Task>) -> Theatre {
     let mut theatre = Theatre::new(3);
     theatre.faults = false;
     theatre.tasks = tasks.into_iter().map(|task| (task.name.clone(), task)).collect();
@@ -17,7 +17,7 @@ fn calm(tasks: impl IntoIterator<Item = crate::world::records::Task>) -> Theatre
 }
 
 /// Passes until an effect of the kind is planned; it is not carried out.
-fn until(theatre: &mut Theatre, kind: &str) -> Vec<Effect> {
+pub(super) fn until(theatre: &mut Theatre, kind: &str) -> Vec<Effect> {
     for _ in 0..10 {
         let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
         if effects.iter().any(|effect| effect.kind() == kind) {
@@ -28,7 +28,7 @@ fn until(theatre: &mut Theatre, kind: &str) -> Vec<Effect> {
     panic!("no {kind} in ten passes")
 }
 
-fn pods(effects: &[Effect]) -> Vec<&core::Pod> {
+pub(super) fn pods(effects: &[Effect]) -> Vec<&core::Pod> {
     effects.iter().filter_map(|effect| if let Effect::CreatePod { pod, .. } = effect { Some(&**pod) } else { None }).collect()
 }
 
@@ -53,7 +53,7 @@ fn ends(pod: &mut Pod, at: i64, code: i32) {
     (pod.finished, pod.terminal, pod.exit_code) = (Some(at), Some(at), Some(code));
 }
 
-fn status(effects: &[Effect]) -> &ComputeTaskStatus {
+pub(super) fn status(effects: &[Effect]) -> &ComputeTaskStatus {
     effects.iter().find_map(|effect| if let Effect::WriteTask { status, .. } = effect { Some(&**status) } else { None }).expect("a status")
 }
 

@@ -41,6 +41,12 @@ pub struct Config {
     pub gpu_resource_names: Vec<String>,
     #[serde(default)]
     pub network: Network,
+    /// Whether nodes of pools with binding Direct are tainted, so that nobody else's pods get there.
+    #[serde(default = "yes")]
+    pub taint_nodes: bool,
+    /// Whether pods get users of their own where the node says that it can give them.
+    #[serde(default = "yes")]
+    pub user_namespaces: bool,
 }
 
 /// What is the cluster's own, and no task may reach.
@@ -59,6 +65,10 @@ impl Default for Network {
         let dns_labels = [("k8s-app".to_owned(), "kube-dns".to_owned())].into();
         Self { cluster_ranges: Vec::new(), dns_namespace: "kube-system".to_owned(), dns_labels }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_listen() -> std::net::SocketAddr {

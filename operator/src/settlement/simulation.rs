@@ -195,6 +195,8 @@ fn charge(work: u64, index: u32, seconds: u64) -> Posting {
         segment: SegmentId::of_pod(work.to_string(), index),
         seconds,
         evidence: Evidence::Record,
+        place: "acme/n1".into(),
+        fault: false,
         cost: rating::cost(&held, seconds).expect("fits"),
         payee: Some(7),
         fees: FeeSchedule { basis_points: 250, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] },

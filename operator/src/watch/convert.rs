@@ -1,11 +1,14 @@
 //! From Kubernetes objects to compact records. `None` means that the object is none of ours to know.
 
 use crate::world::records::{self, Ours, PodPhase, Requests};
-use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod};
+use crate::world::volumes::Requirement;
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod, ResourceStatus, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::collections::BTreeMap;
-use supercargo_crds::names::{ANNOTATION_BOUND, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER};
+use supercargo_crds::names::{ANNOTATION_BOUND, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER, TAINT_SOLD};
 use supercargo_crds::validate::{self, Finding, Range};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 use supercargo_market::work::WorkId;
@@ -67,6 +70,31 @@ pub fn namespace(object: &Namespace) -> Option<records::Namespace> {
     Some(records::Namespace { name, uid, deleting: object.metadata.deletion_timestamp.is_some() })
 }
 
+pub fn claim(object: &PersistentVolumeClaim) -> Option<records::Claim> {
+    let (namespace, name, _) = identity(&object.metadata)?;
+    let bound = object.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+    let volume = object.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|volume| bound && !volume.is_empty());
+    Some(records::Claim { namespace, name, volume })
+}
+
+pub fn volume(object: &PersistentVolume) -> Option<records::Volume> {
+    let (_, name, _) = identity(&object.metadata)?;
+    let affinity = object.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()).and_then(|affinity| affinity.required.as_ref());
+    let read = |of_name: bool| {
+        move |requirement: &NodeSelectorRequirement| Requirement {
+            key: requirement.key.clone(),
+            operator: requirement.operator.clone(),
+            values: requirement.values.clone().unwrap_or_default(),
+            of_name,
+        }
+    };
+    let terms = affinity.iter().flat_map(|affinity| &affinity.node_selector_terms).map(|term| {
+        let labels = term.match_expressions.iter().flatten().map(read(false));
+        labels.chain(term.match_fields.iter().flatten().map(read(true))).collect()
+    });
+    Some(records::Volume { name, terms: terms.collect() })
+}
+
 fn quantity(quantity: &Quantity) -> supercargo_crds::Quantity {
     supercargo_crds::Quantity::Text(quantity.0.clone())
 }
@@ -91,6 +119,9 @@ pub fn node(object: &Node, now: i64) -> Option<records::Node> {
     let conditions = status.conditions.unwrap_or_default();
     let told = conditions.iter().find(|condition| condition.type_ == "Ready");
     let ready = told.is_some_and(|condition| condition.status == "True");
+    let taints = object.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    // The handler without a name is the one of pods that name no runtime class.
+    let mut handlers = status.runtime_handlers.iter().flatten().filter(|handler| handler.name.as_deref().unwrap_or_default().is_empty());
     Some(records::Node {
         name,
         labels: object.metadata.labels.clone().unwrap_or_default(),
@@ -103,6 +134,9 @@ pub fn node(object: &Node, now: i64) -> Option<records::Node> {
         storage_bytes: units(&allocatable, "ephemeral-storage"),
         pods: units(&allocatable, "pods"),
         devices: devices(&allocatable),
+        device_capacity: devices(&status.capacity.unwrap_or_default()),
+        sold: taints.clone().any(|taint| taint.key == TAINT_SOLD && taint.effect == "NoExecute"),
+        user_namespaces: handlers.any(|handler| handler.features.as_ref().and_then(|can| can.user_namespaces).unwrap_or_default()),
         addresses: status
             .addresses
             .into_iter()
@@ -138,6 +172,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         has_finalizer: object.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER_EVIDENCE)),
         reason: status.reason.clone(),
         message: status.message.clone(),
+        tolerates_sold: spec.tolerations.iter().flatten().any(tolerates_sold),
         ..records::Pod::default()
     };
     if let Some(container) = container {
@@ -152,7 +187,17 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
     Some(record)
 }
 
+/// Whether a pod with this may stay on a node that is sold.
+fn tolerates_sold(toleration: &Toleration) -> bool {
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    let key = toleration.key.as_deref().unwrap_or_default();
+    let named = key == TAINT_SOLD && (exists || toleration.value.as_deref().unwrap_or_default().is_empty());
+    let always = matches!(toleration.effect.as_deref(), None | Some("" | "NoExecute")) && toleration.toleration_seconds.is_none();
+    always && (named || (key.is_empty() && exists))
+}
+
 fn read_container(record: &mut records::Pod, container: &ContainerStatus) {
+    record.devices = container.allocated_resources_status.iter().flatten().flat_map(reported).collect();
     record.image_digest = Some(container.image_id.clone()).filter(|id| !id.is_empty());
     let Some(state) = &container.state else { return };
     if let Some(running) = &state.running {
@@ -172,6 +217,19 @@ fn read_container(record: &mut records::Pod, container: &ContainerStatus) {
         let reason = waiting.reason.clone().unwrap_or_default();
         record.waiting = Some((reason, waiting.message.clone().unwrap_or_default()));
     }
+}
+
+/// What the kubelet reports of the devices of one resource.
+fn reported(status: &ResourceStatus) -> impl Iterator<Item = records::Device> {
+    status.resources.iter().flatten().map(|device| records::Device {
+        id: device.resource_id.clone(),
+        resource_name: status.name.clone(),
+        healthy: match device.health.as_deref() {
+            Some("Healthy") => Some(true),
+            Some("Unhealthy") => Some(false),
+            _ => None,
+        },
+    })
 }
 
 fn ours(meta: &ObjectMeta) -> Option<Ours> {

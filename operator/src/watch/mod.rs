@@ -3,12 +3,12 @@
 
 mod convert;
 
-pub use convert::{escrow, namespace, node, pod, pool, provider_node, task};
+pub use convert::{claim, escrow, namespace, node, pod, pool, provider_node, task, volume};
 
 use crate::world::Event;
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event as Watched};
 use kube::{Api, Client, Resource};
@@ -26,7 +26,8 @@ pub enum News {
 }
 
 /// Kinds that must be listed before anything may be decided.
-pub const KINDS: [&str; 7] = ["ComputeTask", "Pod", "Node", "ProviderPool", "ProviderNode", "Escrow", "Namespace"];
+pub const KINDS: [&str; 9] =
+    ["ComputeTask", "Pod", "Node", "ProviderPool", "ProviderNode", "Escrow", "Namespace", "PersistentVolumeClaim", "PersistentVolume"];
 
 /// Starts every watch.
 pub fn start(client: &Client, news: &mpsc::Sender<News>) {
@@ -78,6 +79,20 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
         news,
         |object| namespace(object).map(Event::Namespace),
         |_, key| Event::NamespaceGone(key.1),
+    );
+    spawn(
+        "PersistentVolumeClaim",
+        Api::<DeserializeGuard<PersistentVolumeClaim>>::all(client.clone()),
+        news,
+        |object| claim(object).map(Event::Claim),
+        |_, key| Event::ClaimGone(key),
+    );
+    spawn(
+        "PersistentVolume",
+        Api::<DeserializeGuard<PersistentVolume>>::all(client.clone()),
+        news,
+        |object| volume(object).map(|volume| Event::Volume(Box::new(volume))),
+        |_, key| Event::VolumeGone(key.1),
     );
 }
 

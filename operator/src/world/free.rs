@@ -2,17 +2,15 @@
 //! reserved the market takes off by itself.
 
 use super::World;
-use super::records::{Node, ProviderNode, Requests};
+use super::records::{Node, Pool, ProviderNode, Requests};
 use std::collections::BTreeMap;
 use supercargo_crds::common::IsolationLevel;
 use supercargo_crds::node::Availability;
 use supercargo_crds::pool::{Accepts, ProviderPoolSpec};
-use supercargo_market::placement::{Closed, Offer, Prices};
+use supercargo_market::placement::{Closed, Offer, Prices, Record};
 
 /// This cluster, as ProviderNodes name it.
 const LOCAL: &str = "local";
-/// A newcomer's reputation.
-const NEWCOMER: u8 = 50;
 
 impl World {
     /// What pods take of a node that are of no reservation: what the market does not know of by itself.
@@ -45,14 +43,34 @@ impl World {
             resources.push("");
         }
         let apart = self.is_set_apart(&node.name, now).then_some(Closed::Quarantined);
-        let offers = resources.into_iter().filter_map(|resource| offer(provided, node, &terms, resource, &used));
+        let reputation = self.record_of(&terms.provider, &node.name).reputation();
+        let offers = resources.into_iter().filter_map(|resource| {
+            let total = self.devices_sold(node, resource);
+            offer(provided, node, &terms, (resource, total), &used, reputation)
+        });
         offers.map(|offer| Offer { closed: offer.closed.or(apart), ..offer }).collect()
     }
 
     /// What a node is sold under: its pool's terms, and its own over them.
     pub fn terms_of(&self, provided: &ProviderNode) -> Option<ProviderPoolSpec> {
         let pool = self.pools.get(&provided.spec.pool).filter(|pool| pool.findings.is_empty())?;
-        Some(provided.spec.over(&pool.spec))
+        let node = self.nodes.get(&provided.spec.node_name)?;
+        selects(pool, node).then(|| provided.spec.over(&pool.spec))
+    }
+
+    /// What a provider's node has served, and what went wrong there.
+    pub fn record_of(&self, provider: &str, node: &str) -> Record {
+        self.records.get(&record_place(provider, node)).copied().unwrap_or_default()
+    }
+
+    /// Devices of a resource that are sold: the healthy ones, and of the others those that somebody has, for they are not
+    /// taken off twice.
+    pub fn devices_sold(&self, node: &Node, resource: &str) -> u64 {
+        let live = self.pods_on(&node.name).filter(|pod| !pod.is_over());
+        let broken = live.flat_map(|pod| &pod.devices).filter(|device| device.resource_name == resource && device.healthy == Some(false));
+        let of = |devices: &BTreeMap<String, u64>| devices.get(resource).copied().unwrap_or_default();
+        let (healthy, all) = (of(&node.devices), of(&node.device_capacity));
+        (healthy + broken.count() as u64).min(all.max(healthy))
     }
 
     /// Whether a node takes no tasks because too many failed there.
@@ -97,11 +115,28 @@ pub fn replicas_of(node: &Node) -> Option<i64> {
     node.labels.get("nvidia.com/gpu.replicas").and_then(|count| count.parse().ok())
 }
 
-fn offer(provided: &ProviderNode, node: &Node, pool: &ProviderPoolSpec, resource: &str, used: &(Requests, u64)) -> Option<Offer> {
+/// Whether a pool is of this node.
+pub fn selects(pool: &Pool, node: &Node) -> bool {
+    let wanted = &pool.spec.selector.match_labels;
+    !wanted.is_empty() && wanted.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+}
+
+/// Where a record is kept under: a node that goes to another provider begins anew.
+pub fn record_place(provider: &str, node: &str) -> String {
+    format!("{provider}/{node}")
+}
+
+fn offer(
+    provided: &ProviderNode,
+    node: &Node,
+    pool: &ProviderPoolSpec,
+    (resource, total): (&str, u64),
+    used: &(Requests, u64),
+    reputation: u8,
+) -> Option<Offer> {
     let (model, memory, _) = model_of(node, pool, resource);
     let card = pool.pricing.card();
     let device = if resource.is_empty() { Default::default() } else { card.price_of(resource, &model).ok()? };
-    let total = node.devices.get(resource).copied().unwrap_or_default();
     let free = total.saturating_sub(used.0.devices.get(resource).copied().unwrap_or_default());
     let closed = match (node.ready, node.cordoned, provided.spec.availability) {
         (false, ..) => Some(Closed::NotReady),
@@ -132,7 +167,7 @@ fn offer(provided: &ProviderNode, node: &Node, pool: &ProviderPoolSpec, resource
         chain: pool.chain.clone(),
         region: pool.region.clone(),
         zone: node.labels.get("topology.kubernetes.io/zone").cloned(),
-        reputation: NEWCOMER,
+        reputation,
         replicas_per_device: replicas_of(node).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         tenants: Vec::new(),
         labels: node.labels.clone(),

@@ -5,14 +5,16 @@ pub mod dirt;
 pub mod free;
 pub mod market;
 pub mod records;
+pub mod volumes;
 
 use dirt::{Alarms, Pace, Queue};
 use market::Market;
-use records::{Account, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, Task};
+use records::{Account, Claim, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, Task, Volume};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::{FundingBalance, WorkBalance};
+use supercargo_market::placement::Record;
 use supercargo_market::work::{FundingId, WorkId};
 
 /// A name in a namespace.
@@ -38,6 +40,10 @@ pub enum Event {
     EscrowGone(Key),
     Namespace(Namespace),
     NamespaceGone(String),
+    Claim(Claim),
+    ClaimGone(Key),
+    Volume(Box<Volume>),
+    VolumeGone(String),
     /// What tasks need stands in a namespace.
     Fitted {
         namespace: String,
@@ -81,6 +87,11 @@ pub enum Event {
         funding: FundingId,
         account: Account,
     },
+    /// What a provider's node has served by now, and what went wrong there.
+    Record {
+        place: String,
+        record: Record,
+    },
 }
 
 /// Everything that the planner may look at.
@@ -95,9 +106,13 @@ pub struct World {
     pub provider_nodes: BTreeMap<String, ProviderNode>,
     pub escrows: BTreeMap<Key, Escrow>,
     pub namespaces: BTreeMap<String, Namespace>,
+    pub claims: HashMap<Key, Claim>,
+    pub volumes: HashMap<String, Volume>,
     /// Where everything stands that pods need, and which ranges were the cluster's own then.
     pub fitted: HashMap<String, BTreeSet<Range>>,
     pub quarantine: HashMap<String, Quarantine>,
+    /// By provider and node.
+    pub records: HashMap<String, Record>,
     pub reservations: HashMap<WorkId, Reservation>,
     pub works: HashMap<WorkId, WorkBalance>,
     /// Where each work's latest attempt went, also when nothing is held back for it any more.
@@ -141,6 +156,8 @@ struct Index {
     pods_on: HashMap<String, BTreeSet<String>>,
     /// Tasks by the escrow that they name.
     paid_by: HashMap<Key, BTreeSet<WorkId>>,
+    /// Tasks by the claims that they name.
+    claimed_by: HashMap<Key, BTreeSet<WorkId>>,
 }
 
 /// Takes one out of a set of sets, and the set with its last.
@@ -175,11 +192,7 @@ impl World {
                 self.rate_cards.remove(&name);
                 self.pool_changed(Some(&name));
             }
-            Event::ProviderNode(node) => {
-                let name = node.spec.node_name.clone();
-                self.provider_nodes.insert(node.name.clone(), *node);
-                self.node_changed(&name, true);
-            }
+            Event::ProviderNode(node) => self.apply_provider_node(*node),
             Event::ProviderNodeGone(name) => {
                 let node = self.provider_nodes.remove(&name).map_or(name, |node| node.spec.node_name);
                 self.node_changed(&node, true);
@@ -194,6 +207,13 @@ impl World {
                 self.namespaces.remove(&name);
                 self.fitted.remove(&name);
             }
+            Event::Claim(claim) => self.apply_claim(claim),
+            Event::ClaimGone(key) => {
+                self.claims.remove(&key);
+                self.claim_changed(&key);
+            }
+            Event::Volume(volume) => self.apply_volume(*volume),
+            Event::VolumeGone(name) => drop(self.volumes.remove(&name)),
             Event::Fitted { namespace, closed } => drop(self.fitted.insert(namespace, closed)),
             Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
             Event::Refused { work, why, at } => {
@@ -220,6 +240,12 @@ impl World {
                 let same = before.is_some_and(|before| Account { funded: account.funded, ..before } == account);
                 payers.iter().for_each(|key| if same { self.todo.escrows.push(key.clone()) } else { self.escrow_changed(key) });
             }
+            Event::Record { place, record } => {
+                if let Some((_, node)) = place.split_once('/') {
+                    self.todo.nodes.push(node.to_owned());
+                }
+                self.records.insert(place, record);
+            }
         }
     }
 
@@ -229,13 +255,17 @@ impl World {
         if let Some(before) = self.tasks.insert(key, task.clone()) {
             let old = before.work();
             unlink(&mut self.index.paid_by, &before.payer(), &old);
+            Self::claims_of(&before).for_each(|claim| unlink(&mut self.index.claimed_by, &claim, &old));
             if old != work {
                 self.index.tasks.remove(&old);
                 self.todo.works.push(old);
             }
         }
-        self.index.tasks.insert(work.clone(), task);
+        self.index.tasks.insert(work.clone(), task.clone());
         self.index.paid_by.entry(payer).or_default().insert(work.clone());
+        for claim in Self::claims_of(&task) {
+            self.index.claimed_by.entry(claim).or_default().insert(work.clone());
+        }
         self.todo.works.push(work);
     }
 
@@ -243,6 +273,7 @@ impl World {
         let Some(task) = self.tasks.remove(key) else { return };
         let work = task.work();
         unlink(&mut self.index.paid_by, &task.payer(), &work);
+        Self::claims_of(&task).for_each(|claim| unlink(&mut self.index.claimed_by, &claim, &work));
         self.index.tasks.remove(&work);
         self.told.remove(&work);
         self.refusals.remove(&work);
@@ -328,6 +359,9 @@ impl World {
         }
         let name = node.name.clone();
         self.nodes.insert(name.clone(), node);
+        if moved {
+            self.nodes_moved();
+        }
         self.node_changed(&name, moved);
     }
 
@@ -336,6 +370,22 @@ impl World {
         self.todo.nodes.push(name.to_owned());
         let works: Vec<WorkId> = self.pods_on(name).filter_map(|pod| Some(pod.ours.as_ref()?.work.clone())).collect();
         works.into_iter().for_each(|work| self.todo.works.push(work));
+    }
+
+    /// A node that was set apart stays so, whoever leads now.
+    fn apply_provider_node(&mut self, node: ProviderNode) {
+        let name = node.spec.node_name.clone();
+        if let Some(told) = &node.status.quarantine {
+            let (until, known) = (told.until.0.as_second(), self.quarantine.entry(name.clone()).or_default());
+            if until > known.until {
+                known.until = until;
+                let times = node.status.record.map_or(1, |record| u32::try_from(record.quarantines).unwrap_or(1));
+                known.times = known.times.max(times);
+                self.todo.node_alarms.set(until, name.clone());
+            }
+        }
+        self.provider_nodes.insert(node.name.clone(), node);
+        self.node_changed(&name, true);
     }
 
     fn pool_changed(&mut self, name: Option<&String>) {
@@ -420,7 +470,9 @@ impl World {
         self.charged.clear();
         self.fundings.clear();
         self.refusals.clear();
+        self.records.clear();
         self.todo = Todo { pools: true, ..Todo::default() };
+        self.quarantine.iter().for_each(|(node, record)| self.todo.node_alarms.set(record.until, node.clone()));
         self.nodes.keys().for_each(|name| self.todo.nodes.push(name.clone()));
         self.provider_nodes.values().for_each(|node| self.todo.nodes.push(node.spec.node_name.clone()));
         self.escrows.keys().for_each(|key| self.todo.escrows.push(key.clone()));

@@ -1,5 +1,6 @@
 //! The compact records that the world is made of: no Kubernetes object is kept.
 
+use super::volumes::Requirement;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use supercargo_crds::escrow::{EscrowSpec, EscrowStatus};
@@ -105,6 +106,10 @@ pub struct Pod {
     pub exit_code: Option<i32>,
     pub last_words: Option<String>,
     pub image_digest: Option<String>,
+    /// The devices that it has, as far as they are reported.
+    pub devices: Vec<Device>,
+    /// Whether it may stay where only ours may.
+    pub tolerates_sold: bool,
     /// Our clock.
     pub first_running: Option<i64>,
     pub last_alive: Option<i64>,
@@ -115,6 +120,15 @@ pub struct Pod {
     pub lost: bool,
     /// Its node is drained, and what runs there has had its time.
     pub drained: bool,
+}
+
+/// One device that a pod has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    pub id: String,
+    pub resource_name: String,
+    /// None while nothing reports of it.
+    pub healthy: Option<bool>,
 }
 
 impl Pod {
@@ -142,7 +156,13 @@ pub struct Node {
     pub memory_bytes: u64,
     pub storage_bytes: u64,
     pub pods: u64,
+    /// Healthy ones, and all of them.
     pub devices: BTreeMap<String, u64>,
+    pub device_capacity: BTreeMap<String, u64>,
+    /// Whether it has the taint that keeps everybody else away.
+    pub sold: bool,
+    /// Whether its runtime can give pods users of their own.
+    pub user_namespaces: bool,
     /// Its addresses and the ranges of its pods.
     pub addresses: Vec<Range>,
 }
@@ -190,6 +210,22 @@ impl Escrow {
     pub fn key(&self) -> (String, String) {
         (self.namespace.clone(), self.name.clone())
     }
+}
+
+/// A task's way to a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    pub namespace: String,
+    pub name: String,
+    /// None while it is not bound.
+    pub volume: Option<String>,
+}
+
+/// From which nodes a volume can be reached: one of these terms has to hold. None: from all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    pub name: String,
+    pub terms: Vec<Vec<Requirement>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

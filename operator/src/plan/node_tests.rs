@@ -1,0 +1,219 @@
+//! What is done about nodes and volumes: whom the taint keeps away, who is set apart, what broken devices leave, and where a
+//! volume lets a task run.
+
+use super::simulation::{Theatre, pool, task, terms};
+use super::tests::{calm, pods, status, until};
+use super::{Effect, Terms, plan};
+use crate::world::Event;
+use crate::world::records::{Claim, Device, Node, Pod, PodPhase, Pool, Task, Volume};
+use crate::world::volumes::Requirement;
+use supercargo_crds::node::{DeviceHealth, ProviderNodeStatus};
+use supercargo_crds::pool::Binding;
+use supercargo_market::placement::Record;
+
+/// What is on the books of nobody: some pod of a node.
+fn stranger(name: &str, node: &str) -> Pod {
+    Pod {
+        namespace: "other".into(),
+        name: name.into(),
+        uid: format!("uid-of-{name}"),
+        node: Some(node.into()),
+        phase: PodPhase::Running,
+        ..Pod::default()
+    }
+}
+
+/// Passes until nothing is left to do, and what was then written of the node.
+fn settled(theatre: &mut Theatre, node: &str) -> ProviderNodeStatus {
+    for _ in 0..6 {
+        theatre.pass();
+    }
+    theatre.written.get(node).cloned().expect("a status was written")
+}
+
+fn condition(status: &ProviderNodeStatus, kind: &str) -> Option<(bool, String, String)> {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
+    Some((found.status == "True", found.reason.clone(), found.message.clone()))
+}
+
+#[test]
+fn a_node_that_is_only_ours_is_tainted_once_nobody_would_be_thrown_out() {
+    let mut theatre = calm([]);
+    for pod in [stranger("logs", "n1"), Pod { tolerates_sold: true, ..stranger("plugin", "n2") }] {
+        theatre.world.apply(Event::Pod(Box::new(pod)));
+    }
+    let status = settled(&mut theatre, "n1");
+    let (sold, reason, message) = condition(&status, "Sold").expect("Sold");
+    assert_eq!((sold, reason.as_str()), (false, "PodsWouldGo"));
+    assert!(message.ends_with(": other/logs"), "{message}");
+    assert_eq!(theatre.tainted.iter().collect::<Vec<_>>(), ["n2"]);
+    assert!(condition(&theatre.written["n2"], "Sold").is_some_and(|(sold, ..)| sold));
+
+    theatre.world.apply(Event::PodGone { uid: "uid-of-logs".into(), at: theatre.now });
+    settled(&mut theatre, "n1");
+    assert_eq!(theatre.tainted.len(), 2);
+
+    // A pool that shares its nodes again gives them back to everybody.
+    let mut shared = pool();
+    shared.spec.binding = Binding::Scheduler;
+    theatre.world.apply(Event::Pool(Box::new(Pool { generation: 2, ..shared })));
+    let status = settled(&mut theatre, "n1");
+    assert!(theatre.tainted.is_empty() && condition(&status, "Sold").is_none());
+}
+
+#[test]
+fn an_operator_that_may_not_write_to_nodes_does_not_try() {
+    let mut theatre = calm([]);
+    let terms = Terms { taints_nodes: false, ..terms() };
+    let effects = plan(&mut theatre.world, &terms, theatre.now).effects;
+    assert!(effects.iter().all(|effect| effect.kind() != "taint_node"), "{effects:?}");
+}
+
+#[test]
+fn a_node_that_is_set_apart_stays_so_after_a_restart_and_the_next_time_is_longer() {
+    let mut theatre = calm([]);
+    for _ in 0..3 {
+        super::node::blame(&mut theatre.world, "n1", theatre.now);
+    }
+    let status = settled(&mut theatre, "n1");
+    assert_eq!(condition(&status, "Ready").map(|(ready, reason, _)| (ready, reason)), Some((false, "Quarantined".into())));
+    theatre.restart();
+    assert!(theatre.world.is_set_apart("n1", theatre.now + 599) && !theatre.world.is_set_apart("n1", theatre.now + 600));
+    theatre.now += 600;
+    let status = settled(&mut theatre, "n1");
+    assert!(condition(&status, "Ready").is_some_and(|(ready, ..)| ready) && status.quarantine.is_none());
+    for _ in 0..3 {
+        super::node::blame(&mut theatre.world, "n1", theatre.now);
+    }
+    assert!(theatre.world.is_set_apart("n1", theatre.now + 1_199));
+}
+
+#[test]
+fn a_broken_device_that_somebody_has_is_not_taken_off_twice() {
+    let mut theatre = calm([]);
+    let broken = Device { id: "gpu-2".into(), resource_name: "nvidia.com/gpu".into(), healthy: Some(false) };
+    let mut user = Pod { devices: vec![broken], ..stranger("user", "n1") };
+    user.requests.devices.insert("nvidia.com/gpu".into(), 2);
+    theatre.world.apply(Event::Pod(Box::new(user)));
+    let free = |theatre: &Theatre| theatre.world.offers_of("n1", theatre.now)[0].free_devices;
+    assert_eq!(free(&theatre), 2, "the kubelet has not counted it out yet");
+    let mut node = theatre.node("n1");
+    node.devices.insert("nvidia.com/gpu".into(), 3);
+    theatre.world.apply(Event::Node(Box::new(node)));
+    assert_eq!(free(&theatre), 2, "of four one is broken and in use, another is in use");
+    let status = settled(&mut theatre, "n1");
+    assert_eq!((status.offers[0].count, status.offers[0].free), (3, 2));
+    assert_eq!((status.devices[0].id.as_str(), status.devices[0].health), ("gpu-2", DeviceHealth::Unhealthy));
+    let (healthy, reason, message) = condition(&status, "Healthy").expect("Healthy");
+    assert_eq!((healthy, reason.as_str(), message.as_str()), (false, "DevicesUnhealthy", "not healthy: 1 of 4 nvidia.com/gpu"));
+    theatre.world.apply(Event::PodGone { uid: "uid-of-user".into(), at: theatre.now });
+    assert_eq!(free(&theatre), 3);
+}
+
+#[test]
+fn a_node_that_its_pool_selects_no_more_is_sold_no_more() {
+    let mut theatre = calm([]);
+    settled(&mut theatre, "n1");
+    assert_eq!(theatre.world.offers_of("n1", theatre.now).len(), 1);
+    let relabelled = Node { labels: Default::default(), ..theatre.node("n1") };
+    theatre.world.apply(Event::Node(Box::new(relabelled)));
+    assert!(theatre.world.offers_of("n1", theatre.now).is_empty());
+    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    let written = effects.iter().find_map(|effect| match effect {
+        Effect::WriteNode { name, status } if name == "n1" => Some(status),
+        _ => None,
+    });
+    let (ready, reason, _) = condition(written.expect("a status"), "Ready").expect("Ready");
+    assert_eq!((ready, reason.as_str()), (false, "NotSelected"));
+    assert!(effects.contains(&Effect::TaintNode { name: "n1".into(), sold: false }));
+}
+
+#[test]
+fn a_reputation_is_what_the_books_know_of_the_node() {
+    let mut theatre = calm([]);
+    assert_eq!(settled(&mut theatre, "n1").reputation, Some(50));
+    let record = Record { served_seconds: 1_000 * 3_600, faults: 1, disagreements: 0 };
+    theatre.world.apply(Event::Record { place: "acme/n1".into(), record });
+    let status = settled(&mut theatre, "n1");
+    assert_eq!(status.reputation, Some(90));
+    assert_eq!(status.record.map(|record| (record.served_seconds, record.faults)), Some((3_600_000, 1)));
+    assert_eq!(theatre.world.offers_of("n1", theatre.now)[0].reputation, 90);
+    // More service alone is no reason to write.
+    let more = Record { served_seconds: record.served_seconds + 3_600, ..record };
+    theatre.world.apply(Event::Record { place: "acme/n1".into(), record: more });
+    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    assert!(effects.iter().all(|effect| effect.kind() != "write_node"), "{effects:?}");
+}
+
+fn with_claim(name: &str) -> Task {
+    let mut task = task("a", "1", 0);
+    let volume = serde_json::json!([{ "name": "data", "mountPath": "/data", "persistentVolumeClaim": { "claimName": name } }]);
+    task.spec.volumes = serde_json::from_value(volume).expect("volumes");
+    task
+}
+
+#[test]
+fn a_task_goes_where_its_volume_is() {
+    let mut theatre = calm([]);
+    settled(&mut theatre, "n1");
+    let task = with_claim("data");
+    theatre.tasks.insert(task.name.clone(), task.clone());
+    theatre.world.apply(Event::Task(Box::new(task)));
+    let waits = until(&mut theatre, "write_task");
+    let first = &status(&waits).waiting[0];
+    assert_eq!(
+        (first.reason.as_str(), first.example.as_str()),
+        ("VolumeNotFound", "there is no PersistentVolumeClaim data in namespace n")
+    );
+    waits.into_iter().for_each(|effect| theatre.carry_out(effect));
+
+    let on = |node: &str| {
+        let name = Requirement { key: "metadata.name".into(), operator: "In".into(), values: vec![node.into()], of_name: true };
+        Event::Volume(Box::new(Volume { name: "disk".into(), terms: vec![vec![name]] }))
+    };
+    theatre.world.apply(on("n9"));
+    theatre.world.apply(Event::Claim(Claim { namespace: "n".into(), name: "data".into(), volume: Some("disk".into()) }));
+    theatre.now += 61;
+    let waits = until(&mut theatre, "write_task");
+    assert_eq!(status(&waits).waiting[0].reason, "VolumeElsewhere");
+    waits.into_iter().for_each(|effect| theatre.carry_out(effect));
+
+    theatre.world.apply(on("n2"));
+    let made = until(&mut theatre, "create_pod");
+    let spec = pods(&made)[0].spec.clone().expect("a spec");
+    assert_eq!(spec.node_name.as_deref(), Some("n2"));
+}
+
+#[test]
+fn a_volume_that_is_not_bound_yet_is_left_to_the_scheduler() {
+    let mut theatre = calm([with_claim("data")]);
+    theatre.world.apply(Event::Claim(Claim { namespace: "n".into(), name: "data".into(), volume: None }));
+    let made = until(&mut theatre, "create_pod");
+    let spec = pods(&made)[0].spec.clone().expect("a spec");
+    assert!(spec.node_name.is_none() && spec.affinity.is_some());
+}
+
+#[test]
+fn pods_have_users_of_their_own_where_the_node_can_and_no_volume_is_shared() {
+    let host_users = |task: Task, able: bool, user_namespaces: bool| {
+        let terms = Terms { user_namespaces, taints_nodes: false, ..terms() };
+        let mut theatre = calm([task]);
+        theatre.world.apply(Event::Claim(Claim { namespace: "n".into(), name: "data".into(), volume: None }));
+        for name in ["n1", "n2"] {
+            let node = Node { user_namespaces: able, ..theatre.node(name) };
+            theatre.world.apply(Event::Node(Box::new(node)));
+        }
+        loop {
+            let effects = plan(&mut theatre.world, &terms, theatre.now).effects;
+            if let Some(pod) = pods(&effects).first() {
+                return pod.spec.as_ref().and_then(|spec| spec.host_users);
+            }
+            assert!(!effects.is_empty(), "there is a pod in the end");
+            effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+        }
+    };
+    assert_eq!(host_users(task("a", "1", 0), true, true), Some(false));
+    assert_eq!(host_users(task("a", "1", 0), false, true), None);
+    assert_eq!(host_users(with_claim("data"), true, true), None);
+    assert_eq!(host_users(task("a", "1", 0), true, false), None);
+}

@@ -1,0 +1,153 @@
+//! Where a task's volumes let it run: a claim that is bound goes where its volume can be reached, and one that is not bound
+//! yet goes wherever kube-scheduler finds a volume for it.
+
+use super::World;
+use super::records::{Claim, Node, Task, Volume};
+use std::collections::BTreeSet;
+
+/// One of what a node has to fulfil, in Kubernetes' own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    pub key: String,
+    pub operator: String,
+    pub values: Vec<String>,
+    /// It is about the node's name, not about a label.
+    pub of_name: bool,
+}
+
+/// What a task's claims come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reach {
+    /// None: anywhere.
+    pub only_nodes: Option<Vec<String>>,
+    /// One of them has no volume yet: only kube-scheduler finds one.
+    pub unbound: bool,
+}
+
+impl World {
+    /// The claims that a task names, by their keys.
+    pub fn claims_of(task: &Task) -> impl Iterator<Item = super::Key> {
+        let named = task.spec.volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
+        named.map(|claim| (task.namespace.clone(), claim.claim_name.clone()))
+    }
+
+    /// Where its volumes let a task run, or the name of a claim that is not there.
+    pub fn reach_of(&self, task: &Task) -> Result<Reach, String> {
+        let mut reach = Reach::default();
+        for key in Self::claims_of(task) {
+            let Some(claim) = self.claims.get(&key) else { return Err(key.1) };
+            let Some(volume) = claim.volume.as_ref().and_then(|name| self.volumes.get(name)) else {
+                reach.unbound = true;
+                continue;
+            };
+            if volume.terms.is_empty() {
+                continue;
+            }
+            let there = |node: &&Node| volume.is_reached_from(node);
+            let nodes: BTreeSet<String> = self.nodes.values().filter(there).map(|node| node.name.clone()).collect();
+            reach.only_nodes = Some(match reach.only_nodes {
+                Some(others) => others.into_iter().filter(|node| nodes.contains(node)).collect(),
+                None => nodes.into_iter().collect(),
+            });
+        }
+        Ok(reach)
+    }
+
+    pub(super) fn apply_claim(&mut self, claim: Claim) {
+        let key = (claim.namespace.clone(), claim.name.clone());
+        if self.claims.insert(key.clone(), claim.clone()).as_ref() != Some(&claim) {
+            self.claim_changed(&key);
+        }
+    }
+
+    pub(super) fn claim_changed(&mut self, key: &super::Key) {
+        for work in self.index.claimed_by.get(key).into_iter().flatten() {
+            self.todo.works.push(work.clone());
+        }
+    }
+
+    pub(super) fn apply_volume(&mut self, volume: Volume) {
+        let name = volume.name.clone();
+        if self.volumes.insert(name.clone(), volume.clone()).as_ref() == Some(&volume) {
+            return;
+        }
+        let claims: Vec<super::Key> = self.index.claimed_by.keys().cloned().collect();
+        let of_it = |key: &super::Key| self.claims.get(key).is_some_and(|claim| claim.volume.as_ref() == Some(&name));
+        let claims: Vec<super::Key> = claims.into_iter().filter(of_it).collect();
+        claims.iter().for_each(|key| self.claim_changed(key));
+    }
+
+    /// Volumes are reached from nodes by the nodes' labels.
+    pub(super) fn nodes_moved(&mut self) {
+        for work in self.index.claimed_by.values().flatten() {
+            self.todo.works.push(work.clone());
+        }
+    }
+}
+
+impl Volume {
+    /// One of its terms has to hold wholly.
+    fn is_reached_from(&self, node: &Node) -> bool {
+        self.terms.iter().any(|term| term.iter().all(|requirement| requirement.holds(node)))
+    }
+}
+
+impl Requirement {
+    fn holds(&self, node: &Node) -> bool {
+        let found = if self.of_name { Some(&node.name) } else { node.labels.get(&self.key) };
+        let number = |text: &String| text.parse::<i64>().ok();
+        let compared = || Some((number(found?)?, number(self.values.first()?)?));
+        match self.operator.as_str() {
+            "In" => found.is_some_and(|value| self.values.contains(value)),
+            "NotIn" => found.is_none_or(|value| !self.values.contains(value)),
+            "Exists" => found.is_some(),
+            "DoesNotExist" => found.is_none(),
+            "Gt" => compared().is_some_and(|(value, least)| value > least),
+            "Lt" => compared().is_some_and(|(value, most)| value < most),
+            // What we don't know we don't take for true.
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, labels: &[(&str, &str)]) -> Node {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Node { name: name.to_owned(), labels, ..Node::default() }
+    }
+
+    #[test]
+    fn a_volumes_terms_are_read_as_kubernetes_reads_them() {
+        let here = node("n1", &[("zone", "a"), ("slots", "8")]);
+        let cases = [
+            ("zone", "In", &["a", "b"][..], true),
+            ("zone", "In", &["b"], false),
+            ("rack", "In", &["a"], false),
+            ("zone", "NotIn", &["b"], true),
+            ("zone", "NotIn", &["a"], false),
+            ("rack", "NotIn", &["a"], true),
+            ("zone", "Exists", &[], true),
+            ("rack", "Exists", &[], false),
+            ("rack", "DoesNotExist", &[], true),
+            ("zone", "DoesNotExist", &[], false),
+            ("slots", "Gt", &["7"], true),
+            ("slots", "Gt", &["8"], false),
+            ("slots", "Lt", &["9"], true),
+            ("zone", "Lt", &["9"], false),
+            ("zone", "Like", &["a"], false),
+        ];
+        for (key, operator, values, holds) in cases {
+            let values = values.iter().map(|value| (*value).to_owned()).collect();
+            let requirement = Requirement { key: key.to_owned(), operator: operator.to_owned(), values, of_name: false };
+            assert_eq!(requirement.holds(&here), holds, "{requirement:?}");
+        }
+        let named =
+            |name: &str| Requirement { key: "metadata.name".into(), operator: "In".into(), values: vec![name.into()], of_name: true };
+        let volume = |terms| Volume { name: "v".into(), terms };
+        assert!(volume(vec![vec![named("n2")], vec![named("n1")]]).is_reached_from(&here), "one of several terms is enough");
+        assert!(!volume(vec![vec![named("n1"), named("n2")]]).is_reached_from(&here), "all of one term have to hold");
+    }
+}
