@@ -82,7 +82,7 @@ fn world() -> World {
     for index in 0..NODES {
         let node = node(index);
         let spec = read(json!({ "pool": "pool", "nodeName": node.name }));
-        let provided = ProviderNode { name: node.name.clone(), generation: 1, spec, status: Default::default() };
+        let provided = ProviderNode { name: node.name.clone(), uid: node.name.clone(), generation: 1, spec, status: Default::default() };
         world.apply(Event::Node(Box::new(node)));
         world.apply(Event::ProviderNode(Box::new(provided)));
     }
@@ -104,12 +104,12 @@ fn seen(world: &mut World, planned: &Plan) {
     use supercargo_operator::plan::Effect;
     for effect in &planned.effects {
         match effect {
-            Effect::WriteTask { namespace, name, status } => {
+            Effect::WriteTask { namespace, name, status, .. } => {
                 let Some(task) = world.tasks.get(&(namespace.clone(), name.clone())) else { continue };
                 let task = Task { status: (**status).clone(), ..(**task).clone() };
                 world.apply(Event::Task(Box::new(task)));
             }
-            Effect::WriteNode { name, status } => {
+            Effect::WriteNode { name, status, .. } => {
                 let Some(node) = world.provider_nodes.get(name) else { continue };
                 let node = ProviderNode { status: (**status).clone(), ..node.clone() };
                 world.apply(Event::ProviderNode(Box::new(node)));

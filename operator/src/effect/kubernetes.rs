@@ -2,11 +2,13 @@
 //! mean, so doing one twice is doing it once.
 
 use super::EffectError;
+use crate::plan::note::Note;
 use crate::plan::{Effect, Fitting};
 use crate::watch::{self, now};
 use crate::world::Event;
-use k8s_openapi::api::core::v1::{Node, Pod, Service, Taint};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, Taint};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
@@ -62,10 +64,11 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             }
         }
         Effect::FreePod { namespace, name, uid } => free_pod(client, &namespace, &name, &uid).await,
-        Effect::WriteTask { namespace, name, status } => {
+        Effect::WriteTask { namespace, name, status, note } => {
             let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
             let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")?;
+            tell(client, note).await;
             Ok(written.and_then(|object| watch::task(&object)).map(|task| Event::Task(Box::new(task))).into_iter().collect())
         }
         Effect::DeleteTask { namespace, name, uid } => {
@@ -87,10 +90,11 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             Ok(watch::provider_node(&object).map(|node| Event::ProviderNode(Box::new(node))).into_iter().collect())
         }
         Effect::TaintNode { name, sold } => taint(client, &name, sold).await,
-        Effect::WriteNode { name, status } => {
+        Effect::WriteNode { name, status, note } => {
             let api: Api<ProviderNode> = Api::all(client.clone());
             let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a node's status")?;
+            tell(client, note).await;
             Ok(written
                 .and_then(|object| watch::provider_node(&object))
                 .map(|node| Event::ProviderNode(Box::new(node)))
@@ -110,6 +114,46 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             Ok(written.and_then(|object| watch::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
         }
     }
+}
+
+/// Events are for people: one that can't be written holds up nothing, for the status says the same.
+async fn tell(client: &Client, note: Option<Box<Note>>) {
+    let Some(note) = note else { return };
+    let namespace = if note.namespace.is_empty() { "default".to_owned() } else { note.namespace.clone() };
+    let regarding = ObjectReference {
+        api_version: Some(API_VERSION.to_owned()),
+        kind: Some(note.kind.to_owned()),
+        namespace: Some(note.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+        name: Some(note.object.clone()),
+        uid: Some(note.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let event = k8s_openapi::api::events::v1::Event {
+        metadata: ObjectMeta { name: Some(note.name.clone()), namespace: Some(namespace.clone()), ..ObjectMeta::default() },
+        action: Some(note.reason.clone()),
+        reason: Some(note.reason.clone()),
+        note: Some(clipped(&note.message)),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+        event_time: Some(MicroTime(jiff::Timestamp::now())),
+        regarding: Some(regarding),
+        reporting_controller: Some("supercargo.dev/operator".to_owned()),
+        reporting_instance: Some("supercargo-operator".to_owned()),
+        ..k8s_openapi::api::events::v1::Event::default()
+    };
+    let api: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client.clone(), &namespace);
+    match api.create(&PostParams::default(), &event).await {
+        Ok(_) => {}
+        Err(error) if is_code(&error, 409) => {}
+        Err(error) => tracing::warn!(%error, event = note.name, "an event could not be written"),
+    }
+}
+
+/// The most that an Event's words may be.
+const MOST_BYTES: usize = 1_000;
+
+fn clipped(text: &str) -> String {
+    let end = (0..=text.len().min(MOST_BYTES)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
+    text[..end].to_owned()
 }
 
 /// An object that was deleted meanwhile needs no status.

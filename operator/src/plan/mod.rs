@@ -8,6 +8,7 @@ mod gang;
 mod inventory;
 pub mod network;
 mod node;
+pub mod note;
 mod outcome;
 mod place;
 mod pod;
@@ -19,6 +20,7 @@ use crate::world::World;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use network::NetworkTerms;
+use note::Note;
 use std::collections::BTreeSet;
 use std::fmt;
 use supercargo_crds::escrow::EscrowStatus;
@@ -71,6 +73,7 @@ pub enum Effect {
         namespace: String,
         name: String,
         status: Box<ComputeTaskStatus>,
+        note: Option<Box<Note>>,
     },
     DeleteTask {
         namespace: String,
@@ -89,6 +92,7 @@ pub enum Effect {
     WriteNode {
         name: String,
         status: Box<ProviderNodeStatus>,
+        note: Option<Box<Note>>,
     },
     WritePool {
         name: String,

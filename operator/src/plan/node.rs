@@ -1,7 +1,7 @@
 //! Pools make nodes: a pool's selector names Kubernetes nodes, the older of two pools keeps a node, and each node's
 //! inventory is shown. A person's overrides are never fought: only `nodeName` and `pool` are ours.
 
-use super::{Effect, Plan, Terms, inventory, status};
+use super::{Effect, Plan, Terms, inventory, note, status};
 use crate::world::World;
 use crate::world::free::selects;
 use crate::world::records::{Pod, Pool, ProviderNode};
@@ -32,7 +32,8 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, now: i64) {
         if let Some(provided) = world.provider_node_of(&name) {
             let next = inventory::status(world, terms, provided, now);
             if inventory::differs(&provided.status, &next) {
-                plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next) });
+                let note = note::on_node(provided, &next).map(Box::new);
+                plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next), note });
             }
         }
         if plan.effects.len() > before {

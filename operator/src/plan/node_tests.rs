@@ -75,6 +75,10 @@ fn a_node_that_is_set_apart_stays_so_after_a_restart_and_the_next_time_is_longer
     for _ in 0..3 {
         super::node::blame(&mut theatre.world, "n1", theatre.now);
     }
+    let written = until(&mut theatre, "write_node");
+    let notes: Vec<_> =
+        written.iter().filter_map(|effect| if let Effect::WriteNode { note, .. } = effect { note.clone() } else { None }).collect();
+    assert_eq!((notes.len(), notes[0].name.as_str(), notes[0].warning), (1, "n1.quarantined-1800000600", true));
     let status = settled(&mut theatre, "n1");
     assert_eq!(condition(&status, "Ready").map(|(ready, reason, _)| (ready, reason)), Some((false, "Quarantined".into())));
     theatre.restart();
@@ -120,7 +124,7 @@ fn a_node_that_its_pool_selects_no_more_is_sold_no_more() {
     assert!(theatre.world.offers_of("n1", theatre.now).is_empty());
     let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
     let written = effects.iter().find_map(|effect| match effect {
-        Effect::WriteNode { name, status } if name == "n1" => Some(status),
+        Effect::WriteNode { name, status, .. } if name == "n1" => Some(status),
         _ => None,
     });
     let (ready, reason, _) = condition(written.expect("a status"), "Ready").expect("Ready");

@@ -174,7 +174,13 @@ impl Theatre {
 
     fn provided(&self, name: &str) -> ProviderNode {
         let spec = serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": name })).expect("a spec");
-        ProviderNode { name: name.into(), generation: 1, spec, status: self.written.get(name).cloned().unwrap_or_default() }
+        ProviderNode {
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+            generation: 1,
+            spec,
+            status: self.written.get(name).cloned().unwrap_or_default(),
+        }
     }
 
     /// The lead is lost and taken again: what the books hold counts, and not what was thought of.
@@ -295,7 +301,7 @@ impl Theatre {
             Effect::FitNamespace { namespace, closed, .. } if answered => self.world.apply(Event::Fitted { namespace, closed }),
             Effect::FitNamespace { .. } => {}
             Effect::DeleteTask { name, .. } => drop(self.tasks.remove(&name)),
-            Effect::WriteNode { name, status } => {
+            Effect::WriteNode { name, status, .. } => {
                 self.written.insert(name.clone(), *status);
                 if answered {
                     self.world.apply(Event::ProviderNode(Box::new(self.provided(&name))));

@@ -1,7 +1,7 @@
 //! The life of a task: wait, reserve, place, start, run, end, retry. Conditions say where it stands; each is written
 //! when a person or a program could act on it, and not before.
 
-use super::{Effect, Plan, Terms, attempt, evidence, outcome, place, pod, status, waiting};
+use super::{Effect, Plan, Terms, attempt, evidence, note, outcome, place, pod, status, waiting};
 use crate::world::World;
 use crate::world::records::{Place, Placement, Task};
 use supercargo_crds::common::Money;
@@ -62,7 +62,8 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, postin
     if let (Some(task), Some(status)) = (lives, status)
         && status != task.status
     {
-        plan.effects.push(Effect::WriteTask { namespace: task.namespace.clone(), name: task.name.clone(), status: Box::new(status) });
+        let note = note::on_task(task, &status).map(Box::new);
+        plan.effects.push(Effect::WriteTask { namespace: task.namespace.clone(), name: task.name.clone(), status: Box::new(status), note });
     }
     pod::plan(world, work, lives, plan);
     if task.is_none() && world.pods_of(work).next().is_none() && !world.reservations.contains_key(work) {

@@ -226,3 +226,35 @@ fn a_budget_that_is_raised_lets_the_task_run_on() {
     theatre.now = begun + 360;
     until(&mut theatre, "delete_pod");
 }
+
+#[test]
+fn an_event_tells_of_a_retry_and_of_what_a_person_must_mend_and_of_nothing_else() {
+    let mut theatre = calm([task("a", "1", 1)]);
+    let mut notes = Vec::new();
+    let mut pass = |theatre: &mut Theatre| {
+        for effect in plan(&mut theatre.world, &terms(), theatre.now).effects {
+            if let Effect::WriteTask { note: Some(note), .. } = &effect {
+                notes.push((note.name.clone(), note.warning, note.message.clone()));
+            }
+            theatre.carry_out(effect);
+        }
+    };
+    for attempt in 0..2 {
+        while theatre.pods.is_empty() {
+            pass(&mut theatre);
+        }
+        let now = theatre.now;
+        set(&mut theatre, |pod| runs(pod, now));
+        theatre.now += 30;
+        set(&mut theatre, |pod| ends(pod, now + 30, 1 - attempt));
+        while !theatre.pods.is_empty() {
+            pass(&mut theatre);
+        }
+    }
+    let words = "attempt 0 ended as Failed: another attempt follows: it ended with exit code 1";
+    assert_eq!(notes, [("a.retrying-uid-of-a-0".to_owned(), false, words.to_owned())]);
+
+    let broken = crate::world::records::Task { findings: vec!["spec.image: is empty".into()], ..task("b", "1", 0) };
+    let stalled = until(&mut calm([broken]), "write_task");
+    assert!(matches!(&stalled[..], [Effect::WriteTask { note: Some(note), .. }] if note.warning && note.reason == "Invalid"));
+}

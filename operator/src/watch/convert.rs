@@ -54,9 +54,9 @@ pub fn pool(object: &ProviderPool) -> Option<records::Pool> {
 }
 
 pub fn provider_node(object: &ProviderNode) -> Option<records::ProviderNode> {
-    let (_, name, _) = identity(&object.metadata)?;
+    let (_, name, uid) = identity(&object.metadata)?;
     let generation = object.metadata.generation.unwrap_or_default();
-    Some(records::ProviderNode { name, generation, spec: object.spec.clone(), status: object.status.clone().unwrap_or_default() })
+    Some(records::ProviderNode { name, uid, generation, spec: object.spec.clone(), status: object.status.clone().unwrap_or_default() })
 }
 
 pub fn escrow(object: &Escrow) -> Option<records::Escrow> {

@@ -191,6 +191,7 @@ pub struct Pool {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProviderNode {
     pub name: String,
+    pub uid: String,
     pub generation: i64,
     pub spec: ProviderNodeSpec,
     pub status: ProviderNodeStatus,

@@ -1,0 +1,79 @@
+//! What is told besides a status, as an Event: the few moments that a person may want to know the time of. None for a task
+//! that simply runs.
+
+use crate::world::records::{ProviderNode, Task};
+use supercargo_crds::names::node_condition::READY;
+use supercargo_crds::names::task_condition::{RECONCILING, STALLED};
+use supercargo_crds::node::ProviderNodeStatus;
+use supercargo_crds::task_status::ComputeTaskStatus;
+
+/// One such moment. Telling it twice is telling it once: its name is made of what it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub kind: &'static str,
+    /// Empty for what is in no namespace.
+    pub namespace: String,
+    pub object: String,
+    pub uid: String,
+    pub name: String,
+    pub reason: String,
+    pub message: String,
+    /// Somebody should look at it.
+    pub warning: bool,
+}
+
+/// The most of an object's name that an Event's own is made of.
+const MOST_OF_NAME: usize = 180;
+
+fn name(object: &str, reason: &str, which: impl std::fmt::Display) -> String {
+    let object: String = object.chars().take(MOST_OF_NAME).collect();
+    format!("{}.{}-{which}", object.trim_end_matches(['-', '.']), reason.to_ascii_lowercase())
+}
+
+fn of_task(task: &Task, reason: &str, which: impl std::fmt::Display, message: &str, warning: bool) -> Note {
+    Note {
+        kind: "ComputeTask",
+        namespace: task.namespace.clone(),
+        object: task.name.clone(),
+        uid: task.uid.clone(),
+        // Another task may have the name by and by.
+        name: name(&task.name, reason, format_args!("{}-{which}", task.uid.chars().take(8).collect::<String>())),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        warning,
+    }
+}
+
+/// A person has to act, or another attempt follows.
+pub fn on_task(task: &Task, next: &ComputeTaskStatus) -> Option<Note> {
+    let of = |status: &ComputeTaskStatus, kind: &str| {
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True");
+        found.map(|condition| (condition.reason.clone(), condition.message.clone()))
+    };
+    let stalled = of(next, STALLED);
+    if let Some((reason, message)) = stalled.filter(|stalled| of(&task.status, STALLED).as_ref() != Some(stalled)) {
+        return Some(of_task(task, &reason, task.generation, &message, true));
+    }
+    let last = next.attempts.last().filter(|last| !task.status.attempts.iter().any(|known| known.index == last.index))?;
+    let (_, message) = of(next, RECONCILING).filter(|(reason, _)| reason == "Retrying")?;
+    Some(of_task(task, "Retrying", last.index, &format!("attempt {} ended as {}: {message}", last.index, last.outcome), false))
+}
+
+/// A node was set apart.
+pub fn on_node(provided: &ProviderNode, next: &ProviderNodeStatus) -> Option<Note> {
+    let until = next.quarantine.as_ref().map(|quarantine| quarantine.until.0.as_second())?;
+    if provided.status.quarantine.as_ref().is_some_and(|known| known.until.0.as_second() == until) {
+        return None;
+    }
+    let told = next.conditions.iter().find(|condition| condition.type_ == READY && condition.reason == "Quarantined")?;
+    Some(Note {
+        kind: "ProviderNode",
+        namespace: String::new(),
+        object: provided.name.clone(),
+        uid: provided.uid.clone(),
+        name: name(&provided.name, "Quarantined", until),
+        reason: "Quarantined".to_owned(),
+        message: told.message.clone(),
+        warning: true,
+    })
+}
