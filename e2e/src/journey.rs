@@ -5,8 +5,8 @@ use crate::chain_setup::{self, Market};
 use crate::cluster::{self, ClusterInfo, Layout};
 use crate::people;
 pub use crate::people::condition_of;
-use crate::{http, image, install, kubectl, wait};
-use anyhow::{Context, Result, ensure};
+use crate::{api_log, http, image, install, kubectl, wait};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::time::Duration;
@@ -167,23 +167,9 @@ impl Journey {
 
     /// How many writes the operator did that name this, from the API server's own audit log.
     pub fn operator_writes(&self, name: &str) -> Result<Vec<String>> {
-        let log = std::fs::read_to_string(&self.stage.info.audit_log).context("reading the audit log")?;
-        let user = format!("system:serviceaccount:{}:supercargo-operator", install::NAMESPACE);
-        let mut writes = Vec::new();
-        for line in log.lines() {
-            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
-            let object = &entry["objectRef"];
-            let ours = entry["user"]["username"] == user.as_str()
-                && entry["stage"] == "ResponseComplete"
-                && object["namespace"] == self.namespace.as_str();
-            let write = ["create", "update", "patch", "delete"].iter().any(|verb| entry["verb"] == *verb);
-            let named = object["name"].as_str().is_some_and(|known| known.starts_with(name));
-            if ours && write && named {
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                writes.push(format!("{} {}/{}", text(&entry["verb"]), text(&object["resource"]), text(&object["subresource"])));
-            }
-        }
-        Ok(writes)
+        let all = api_log::ApiLog::from_the_beginning(&self.stage.info)?.more()?;
+        let ours = all.into_iter().filter(|write| write.is_operators() && write.namespace == self.namespace);
+        Ok(ours.filter(|write| write.name.starts_with(name)).map(|write| write.kind).collect())
     }
 }
 

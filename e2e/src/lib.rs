@@ -1,7 +1,9 @@
 //! A real Kubernetes cluster on one machine, the journeys through it, and the repository's own checks.
 //! Nothing in the product depends on this crate.
 
+pub mod api_log;
 pub mod audit;
+pub mod bill;
 pub mod chain_setup;
 pub mod cluster;
 pub mod demo;
@@ -14,4 +16,5 @@ pub mod journey;
 pub mod kubectl;
 pub mod people;
 pub mod postgres;
+pub mod sights;
 pub mod wait;

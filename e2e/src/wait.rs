@@ -11,13 +11,26 @@ pub struct Hopeless(pub String);
 
 /// Asks again, soon at first and then slower, until the answer is `Some`. An error is asked again like `None`, and told when
 /// the deadline has passed; only `Hopeless` ends the waiting before. A question that gets no answer ends with the deadline.
-pub async fn until<T, F, A>(what: impl Into<String>, deadline: Duration, mut ask: F) -> Result<T>
+pub async fn until<T, F, A>(what: impl Into<String>, deadline: Duration, ask: F) -> Result<T>
+where
+    F: FnMut() -> A,
+    A: Future<Output = Result<Option<T>>>,
+{
+    asking(what, deadline, Duration::from_millis(250), ask).await
+}
+
+/// As `until`, for what has to be known the moment that it is so: it never asks slower. For questions that cost little.
+pub async fn closely<T>(what: impl Into<String>, deadline: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    asking(what, deadline, Duration::from_millis(2), || std::future::ready(ask())).await
+}
+
+async fn asking<T, F, A>(what: impl Into<String>, deadline: Duration, longest_pause: Duration, mut ask: F) -> Result<T>
 where
     F: FnMut() -> A,
     A: Future<Output = Result<Option<T>>>,
 {
     let started = Instant::now();
-    let mut pause = Duration::from_millis(10);
+    let mut pause = longest_pause.min(Duration::from_millis(10));
     let mut last = None;
     loop {
         // A first question is always asked, however short the deadline.
@@ -37,7 +50,7 @@ where
             });
         }
         tokio::time::sleep(pause.min(deadline.saturating_sub(started.elapsed()))).await;
-        pause = (pause * 3 / 2).min(Duration::from_millis(250));
+        pause = (pause * 3 / 2).min(longest_pause);
     }
 }
 

@@ -151,6 +151,20 @@ impl Processes {
         Ok(!self.members(group)?.is_empty())
     }
 
+    /// The processes whose command line has this word, on whichever node and in whichever container.
+    pub fn that_run(&self, word: &str) -> Result<Vec<u32>> {
+        let has = |pid: &u32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split(|byte| *byte == 0).any(|found| found == word.as_bytes())
+        };
+        Ok(self.members("")?.into_iter().filter(has).collect())
+    }
+
+    /// Ends processes as a fault would: they are not asked.
+    pub fn kill(&self, pids: &[u32]) {
+        send(pids, Signal::KILL);
+    }
+
     /// The last lines that a process wrote, for a message that explains.
     pub fn last_words(&self, name: &str) -> String {
         let log = self.layout.logs(name).display().to_string();

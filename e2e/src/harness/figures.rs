@@ -4,6 +4,7 @@ use super::without_progress;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Where the targets stand, seen from the repository's root.
 pub const TARGETS_FILE: &str = "figures.tsv";
@@ -86,9 +87,25 @@ pub fn table(targets: &Targets, figures: &[Figure]) -> String {
     text
 }
 
+/// The least of the values that so many percent of all don't pass: one that was measured, never one between two. Zero of none.
+pub fn percentile(values: &[Duration], percent: usize) -> Duration {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<Duration> = (1..=120).rev().map(Duration::from_millis).collect();
+        let found = [0, 1, 50, 99, 100].map(|percent| percentile(&values, percent).as_millis());
+        assert_eq!(found, [1, 2, 60, 119, 120]);
+        assert_eq!(percentile(&[], 50), Duration::ZERO);
+    }
 
     const LIST: &str = "# comment\na.b\t<=\t5\ts\tmake x\twhat\nc\t>=\t5\t1/s\tmake y\twhat\n";
 

@@ -1,0 +1,230 @@
+//! How soon things happen, by one clock at both ends: the test's own, or the API server's.
+
+use anyhow::{Context, Result, ensure};
+use kube::api::{DeleteParams, DynamicObject, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use supercargo_e2e::api_log::ApiLog;
+use supercargo_e2e::cluster::GPU_EXPORTER_PORT;
+use supercargo_e2e::harness::figures::percentile;
+use supercargo_e2e::journey::{Journey, journey};
+use supercargo_e2e::sights::{self, Sight, Watch};
+use supercargo_e2e::{http, wait};
+
+/// So many tasks, each beside a bare pod.
+const STARTS: usize = 20;
+/// So many tasks one after the other: with the slowest left out of what is asked, one is.
+const POSTS: usize = 120;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A journey's namespace, and the one watch on its pods.
+struct Pods {
+    client: Client,
+    namespace: String,
+    watch: Watch,
+}
+
+impl Pods {
+    async fn watched(journey: &Journey) -> Result<Self> {
+        let client = sights::client(&journey.stage.info).await?;
+        let namespace = journey.namespace.clone();
+        let watch = Watch::begin(&client, "Pod", Some(&namespace)).await?;
+        Ok(Self { client, namespace, watch })
+    }
+
+    fn api(&self, object: &Value) -> Result<Api<DynamicObject>> {
+        Ok(sights::objects(&self.client, object["kind"].as_str().context("a kind")?, Some(&self.namespace)))
+    }
+
+    /// Creates a task or a pod, and gives back when that was asked for.
+    async fn create(&self, object: &Value) -> Result<Instant> {
+        let read: DynamicObject = serde_json::from_value(object.clone())?;
+        let begun = Instant::now();
+        self.api(object)?.create(&PostParams::default(), &read).await.context("creating it")?;
+        Ok(begun)
+    }
+
+    /// When the pod of each was first seen to be so, and the pod as it was then.
+    async fn seen<const COUNT: usize>(
+        &mut self,
+        objects: [&Value; COUNT],
+        what: &str,
+        so: impl Fn(&Sight) -> bool,
+    ) -> Result<[(Instant, Value); COUNT]> {
+        let mut found: [Option<(Instant, Value)>; COUNT] = [const { None }; COUNT];
+        let all = self.watch.until(format!("the pod of each to be {what}"), PATIENCE, |sight| {
+            let of = objects.iter().position(|object| is_of(&sight.object, &object["metadata"]["name"])).filter(|_| so(sight))?;
+            found[of].get_or_insert_with(|| (sight.at, sight.object.clone()));
+            found.iter().all(Option::is_some).then_some(())
+        });
+        all.await?;
+        Ok(found.map(|found| found.expect("all were found")))
+    }
+
+    /// Deletes what was created, until nothing is left of it.
+    async fn clear<const COUNT: usize>(&mut self, objects: [&Value; COUNT]) -> Result<()> {
+        for object in objects {
+            let name = object["metadata"]["name"].as_str().context("a name")?;
+            self.api(object)?.delete(name, &DeleteParams::default()).await.context("deleting it")?;
+        }
+        self.seen(objects, "gone", |sight| sight.gone).await.map(drop)
+    }
+
+    /// For each from apply to Running, as the API server shows it; nothing of them is left afterwards.
+    async fn start<const COUNT: usize>(&mut self, objects: [&Value; COUNT]) -> Result<[(Duration, Value); COUNT]> {
+        let mut begun = [None; COUNT];
+        for (object, begun) in objects.iter().zip(&mut begun) {
+            *begun = Some(self.create(object).await?);
+        }
+        let running = self.seen(objects, "running", |sight| sight.object["status"]["phase"] == "Running").await?;
+        self.clear(objects).await?;
+        let mut begun = begun.into_iter().flatten();
+        Ok(running.map(|(at, pod)| (at - begun.next().expect("each has begun"), pod)))
+    }
+}
+
+/// Whether it is the pod of a task of this name, or a bare pod that is called so itself.
+fn is_of(pod: &Value, name: &Value) -> bool {
+    pod["metadata"]["name"] == *name || pod["metadata"]["labels"]["supercargo.dev/task"] == *name
+}
+
+/// A pod that anybody could write for kube-scheduler: the container that a task's pod has, and leave to be where that pod was.
+fn bare(like: &Value, namespace: &str, name: &str) -> Value {
+    let kept = |field: &str| like["spec"][field].clone();
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": namespace },
+        "spec": {
+            "containers": kept("containers"), "securityContext": kept("securityContext"), "tolerations": kept("tolerations"),
+            "terminationGracePeriodSeconds": kept("terminationGracePeriodSeconds"), "restartPolicy": "Never",
+            "nodeSelector": { "kubernetes.io/hostname": kept("nodeName") }, "automountServiceAccountToken": false, "enableServiceLinks": false,
+        },
+    })
+}
+
+/// Nothing of other journeys runs or ends any more: what is measured has the machine to itself.
+async fn alone(journey: &Journey) -> Result<()> {
+    wait::until("the tasks of other journeys to be gone", Duration::from_secs(120), || async {
+        let left = journey.kubectl(&["get", "pods", "-A", "-l", "supercargo.dev/task-uid", "-o", "name"]).await?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(Some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_hardly_later_than_a_bare_pod_of_the_same_container() {
+    journey("starts", |journey| async move {
+        journey.pool().await?;
+        journey.grant("100").await?;
+        alone(&journey).await?;
+        let mut pods = Pods::watched(&journey).await?;
+        // Both on one node: its kubelet looks at what has started once a second, and so sees both in the same look.
+        let node = &journey.stage.info.nodes[1];
+        let there = json!({ "placement": { "nodeSelector": { "kubernetes.io/hostname": node } } });
+        let task = |name: &str| journey.task_object(name, &["--for", "250"], there.clone());
+        // The first of all finds nothing warm, and shows what container the operator makes.
+        let [(_, made)] = pods.start([&task("first")]).await?;
+        let (mut tasks, mut bares) = (Vec::new(), Vec::new());
+        for turn in 0..STARTS {
+            let (task, pod) = (task(&format!("task-{turn}")), bare(&made, &journey.namespace, &format!("pod-{turn}")));
+            // Who goes first changes, so that neither always has the other ahead of it.
+            let [(task, _), (pod, _)] = if turn % 2 == 0 {
+                pods.start([&task, &pod]).await?
+            } else {
+                let [pod, task] = pods.start([&pod, &task]).await?;
+                [task, pod]
+            };
+            tasks.push(task);
+            bares.push(pod);
+        }
+        let (task, pod) = (percentile(&tasks, 50).as_secs_f64(), percentile(&bares, 50).as_secs_f64());
+        println!("apply to Running, {STARTS} each: a task p50 {task:.3} s, a bare pod p50 {pod:.3} s");
+        println!("figure task.overhead_vs_pod_p50 {:.3} s", task - pod);
+        ensure!(task - pod <= 0.2, "a task starts {:.3} s later than a bare pod: {tasks:?} and {bares:?}", task - pod);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_asked_for_as_soon_as_its_task_is_applied() {
+    journey("posts", |journey| async move {
+        journey.pool().await?;
+        journey.grant("100").await?;
+        alone(&journey).await?;
+        let mut pods = Pods::watched(&journey).await?;
+        let mut log = ApiLog::from_now(&journey.stage.info)?;
+        // What is measured ends with the request. A pod that lacks its Secret starts nothing: it leaves the machine idle.
+        let never = json!({ "volumes": [{ "name": "none", "mountPath": "/none", "secret": { "name": "none" } }] });
+        for turn in 0..POSTS {
+            let task = journey.task_object(&format!("task-{turn}"), &[], never.clone());
+            pods.create(&task).await?;
+            pods.seen([&task], "there", |sight| !sight.gone).await?;
+            pods.clear([&task]).await?;
+        }
+        let (mut applied, mut took) = (BTreeMap::new(), Vec::new());
+        for write in log.more()?.into_iter().filter(|write| write.namespace == journey.namespace) {
+            if write.kind == "create computetasks" {
+                applied.insert(write.name, write.answered);
+            } else if write.kind == "create pods" && write.is_operators() {
+                // The pod is called after its task, with three more parts.
+                let task = write.name.rsplitn(4, '-').last().unwrap_or_default();
+                let since = applied.get(task).with_context(|| format!("{} has no task", write.name))?;
+                took.push(write.asked.duration_since(*since).try_into().unwrap_or_default());
+            }
+        }
+        ensure!(took.len() == POSTS, "{} of {POSTS} pods were asked for once", took.len());
+        let milliseconds = |percent: usize| percentile(&took, percent).as_secs_f64() * 1_000.0;
+        println!("apply to Pod POST, {POSTS} one after the other: p50 {:.1} ms, slowest {:.1} ms", milliseconds(50), milliseconds(100));
+        println!("figure task.apply_to_post_p99 {:.1} ms", milliseconds(99));
+        ensure!(milliseconds(99) <= 100.0, "{took:?}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Turns the health of a node's last GPU.
+async fn turn(journey: &Journey, node: usize, health: &str) -> Result<()> {
+    let exporter = format!("http://{}:{GPU_EXPORTER_PORT}", journey.stage.info.subnet.node(node));
+    let client = http::client()?;
+    let page = client.get(format!("{exporter}/metrics")).send().await?.text().await?;
+    let line = page.lines().find(|line| line.starts_with("DCGM_FI_DEV_XID_ERRORS{gpu=\"3\"") && line.contains("GPU-")).context("GPU 3")?;
+    let uuid = line.split("UUID=\"").nth(1).and_then(|rest| rest.split('"').next()).context("a UUID")?;
+    client.put(format!("{exporter}/devices/{uuid}/{health}")).send().await?.error_for_status()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_falls_ill_is_offered_no_more() {
+    journey("ill", |journey| async move {
+        journey.pool().await?;
+        let node = journey.stage.info.nodes[1].clone();
+        let client = sights::client(&journey.stage.info).await?;
+        let (mut nodes, mut offers) = (Watch::begin(&client, "Node", None).await?, Watch::begin(&client, "ProviderNode", None).await?);
+        let mut until = async |count: i64| -> Result<(Instant, Instant)> {
+            let shown = nodes.until(format!("{count} allocatable GPUs"), PATIENCE, |sight| {
+                let allocatable = &sight.object["status"]["allocatable"]["nvidia.com/gpu"];
+                (sight.object["metadata"]["name"] == node.as_str() && *allocatable == count.to_string().as_str()).then_some(sight.at)
+            });
+            let offered = offers.until(format!("{count} GPUs on offer"), PATIENCE, |sight| {
+                let all = sight.object["status"]["offers"].as_array()?;
+                let gpus = all.iter().find(|offer| offer["resourceName"] == "nvidia.com/gpu")?;
+                (sight.object["metadata"]["name"] == node.as_str() && gpus["count"] == count).then_some(sight.at)
+            });
+            tokio::try_join!(shown, offered)
+        };
+        until(4).await?;
+        turn(&journey, 1, "unhealthy").await?;
+        let fewer = until(3).await;
+        turn(&journey, 1, "healthy").await?;
+        let (shown, offered) = fewer?;
+        until(4).await?;
+        let delay = offered.saturating_duration_since(shown);
+        println!("figure task.health_delay {:.3} s", delay.as_secs_f64());
+        ensure!(delay <= Duration::from_secs(2), "offered for {delay:?} longer than the API showed it");
+        Ok(())
+    })
+    .await;
+}
