@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use supercargo_contracts::{BlockId, Chain};
 use supercargo_e2e::bill::{amount, seconds, units};
-use supercargo_e2e::cluster::{self, Processes};
 use supercargo_e2e::gpus::devices::Devices;
 use supercargo_e2e::journey::{Journey, condition_of, holds, journey};
 use supercargo_e2e::{kubectl, wait};
@@ -187,33 +186,6 @@ async fn a_cancelled_task_is_charged_for_what_it_ran_and_gives_the_rest_back() {
         ensure!(charged + available == 300_000, "{} charged and {} free are not the 0.30 granted", money(charged), money(available));
         // A GPU hour is 2.10: what ran for less than a minute can't have cost 0.05.
         ensure!(charged - second < 50_000, "the cancelled task was charged {}", money(charged - second));
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn simulated_gpus_come_back_when_their_kubelet_was_killed() {
-    journey("kubelet", |journey| async move {
-        journey.pool().await?;
-        let node = &journey.stage.info.nodes[1];
-        let kubelet = format!("{node}-kubelet");
-        let pid = Processes::new(&journey.stage.layout).alive(&kubelet).context("the kubelet runs")?;
-        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().context("starting kill")?;
-        ensure!(killed.success(), "the kubelet is killed");
-        cluster::up(&journey.stage.layout).await?;
-        wait::until("the GPUs to be allocatable again", Duration::from_secs(60), || async {
-            let path = "jsonpath={.status.allocatable.nvidia\\.com/gpu} {.status.allocatable.nvidia\\.com/mig-1g\\.10gb}";
-            let found = kubectl::run(&journey.stage.layout, &["get", "node", node, "-o", path]).await?;
-            Ok((found.trim() == "4 2").then_some(()))
-        })
-        .await?;
-        // On that very node: a task has what the new kubelet was told of.
-        journey.grant("10").await?;
-        let there = json!({ "placement": { "nodeSelector": { "kubernetes.io/hostname": node } }, "resources": { "gpu": { "count": 2 } } });
-        journey.task("after", &["--for", "1"], there).await?;
-        let task = journey.finished("after").await?;
-        ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
         Ok(())
     })
     .await;
