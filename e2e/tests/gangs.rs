@@ -94,24 +94,6 @@ async fn one_worker_that_fails_ends_the_gang_and_is_the_one_that_is_told() {
 }
 
 #[tokio::test]
-async fn a_quota_that_refuses_the_pod_is_told_in_its_words_and_the_task_runs_when_it_is_gone() {
-    journey("quota", |journey| async move {
-        journey.pool().await?;
-        journey.grant("10").await?;
-        journey.kubectl(&["create", "quota", "none", "--hard=pods=0"]).await?;
-        journey.task("held", &["--for", "1"], json!({})).await?;
-        let task = journey.until("held", "Started", "False", Duration::from_secs(10)).await?;
-        let started = condition_of(&task, "Started").context("Started")?;
-        ensure!(started["message"].as_str().is_some_and(|words| words.contains("exceeded quota: none")), "{started}");
-        journey.kubectl(&["delete", "quota", "none"]).await?;
-        let task = journey.finished("held").await?;
-        ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn what_runs_on_a_drained_node_goes_on_elsewhere_and_costs_nothing_there() {
     journey("drains", |journey| async move {
         journey.pool().await?;

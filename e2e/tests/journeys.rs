@@ -139,22 +139,6 @@ async fn whatever_keeps_fifty_tasks_waiting_is_said_within_five_seconds() {
 }
 
 #[tokio::test]
-async fn an_image_that_can_not_be_pulled_is_said_in_the_kubelets_words() {
-    journey("pulls", |journey| async move {
-        journey.pool().await?;
-        journey.grant("10").await?;
-        journey.task("typo", &[], json!({ "image": "localhost:1/nothing:here", "startTimeoutSeconds": 12 })).await?;
-        let task = journey.until("typo", "Started", "False", Duration::from_secs(30)).await?;
-        let started = condition_of(&task, "Started").context("Started")?;
-        ensure!(started["reason"].as_str().is_some_and(|reason| reason.contains("Image")), "{started}");
-        let task = journey.finished("typo").await?;
-        ensure!(task["status"]["attempts"][0]["outcome"] == "StartTimeout", "{}", task["status"]);
-        holds(&task["status"]["cost"]["charged"], "0.00")
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_cancelled_task_is_charged_for_what_it_ran_and_gives_the_rest_back() {
     journey("cancels", |journey| async move {
         journey.pool().await?;
