@@ -36,7 +36,7 @@ fn look(
     if is_over(Some(task), &workers) {
         return (None, None);
     }
-    let started = started(&workers);
+    let started = started(&workers).map(|seen| told_started(task).map_or(seen, |told| seen.min(told)));
     let timeout = placement.bound + place::start_timeout_seconds(task);
     let until = started.map_or(timeout, |started| started + placement.run_seconds.cast_signed());
     if is_ending(Some(task), &workers) || now >= until {
@@ -84,6 +84,12 @@ fn started(workers: &[Option<&Pod>]) -> Option<i64> {
         .iter()
         .map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0))))
         .try_fold(i64::MIN, |latest, started| Some(latest.max(started?)))
+}
+
+/// When it was told that all of them run. Whoever leads now may have seen them later, and no time is counted anew.
+fn told_started(task: &Task) -> Option<i64> {
+    let conditions = &task.status.conditions;
+    status::since(conditions, STARTED).filter(|_| status::is_true(conditions, STARTED))
 }
 
 /// Whether what there is of it has to end: somebody said so, or a worker's end is the end of all.

@@ -164,6 +164,30 @@ fn the_leader_alone_decides_where_the_task_says_so() {
 }
 
 #[test]
+fn an_operator_that_begins_anew_counts_no_time_anew_and_tells_nothing_again() {
+    let mut theatre = calm([task("a", "1", 0)]);
+    let made = until(&mut theatre, "create_pod");
+    made.into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.pass();
+    let begun = theatre.now;
+    set(&mut theatre, |pod| runs(pod, begun));
+    theatre.now += 3;
+    let told = until(&mut theatre, "write_task");
+    told.into_iter().for_each(|effect| theatre.carry_out(effect));
+    let limit: u64 = theatre.world.reservations.values().map(|held| held.placement.run_seconds).sum();
+
+    theatre.now += 100;
+    let anew = theatre.now;
+    theatre.pods.values_mut().for_each(|pod| pod.first_running = Some(anew));
+    theatre.restart();
+    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    assert!(effects.iter().all(|effect| !["write_task", "delete_pod"].contains(&effect.kind())), "{effects:?}");
+    theatre.now = begun + limit.cast_signed();
+    set(&mut theatre, |_| {});
+    until(&mut theatre, "delete_pod");
+}
+
+#[test]
 fn a_node_that_keeps_failing_tasks_is_set_apart_for_a_time_that_doubles() {
     let mut theatre = calm([]);
     let now = theatre.now;
