@@ -118,7 +118,7 @@ fn finish(world: &mut World, executor: &mut Executor, done: Done, fence: &mut Op
 /// Begins to lead: raises the fence, and reads what the books hold of every task that is not finished.
 async fn begin(joints: &Joints, world: &mut World) -> Result<Fence, LedgerError> {
     let fence = joints.hands.ledger.take_lead(&joints.identity).await?;
-    world.begin_anew();
+    world.begin_anew(now());
     let works: Vec<_> = world
         .tasks
         .values()

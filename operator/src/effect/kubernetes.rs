@@ -48,6 +48,17 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
                 made => made,
             }
         }
+        Effect::FindPods { work, attempt, namespace, names } => {
+            let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+            let mut found = Vec::new();
+            for name in names {
+                found.extend(api.get_opt(&name).await.map_err(failed("looking for a pod"))?.and_then(|pod| watch::pod(&pod, now())));
+            }
+            if found.is_empty() {
+                return Ok(vec![Event::Absent { work, attempt }]);
+            }
+            Ok(found.into_iter().map(|pod| Event::Pod(Box::new(pod))).collect())
+        }
         Effect::DeletePod { namespace, name, uid, grace_seconds } => {
             let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
             let parameters = DeleteParams {

@@ -17,7 +17,11 @@ const LOST_SECONDS: i64 = 300;
 pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
     lose(world, task, placement, now);
     drain(world, task, placement, now);
+    let before = plan.effects.len();
     let (status, again) = look(world, terms, task, placement, plan, now);
+    if plan.effects[before..].iter().any(|effect| matches!(effect, Effect::CreatePod { .. })) {
+        world.asked.insert(task.work(), now);
+    }
     again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
     status
 }
@@ -33,7 +37,7 @@ fn look(
 ) -> (Option<ComputeTaskStatus>, Option<i64>) {
     let work = task.work();
     let workers = world.workers_of(&work, placement);
-    if is_over(Some(task), &workers) {
+    if is_over(world, &work, Some(task), placement, &workers) {
         return (None, None);
     }
     let started = started(&workers).map(|seen| told_started(task).map_or(seen, |told| seen.min(told)));
@@ -98,10 +102,11 @@ fn is_ending(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
     over || task.is_none_or(|task| task.spec.suspend) || workers.iter().flatten().any(|pod| pod.drained)
 }
 
-/// Nothing of it runs, and nothing of it will.
-pub fn is_over(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
+/// Nothing of it runs, and nothing of it will: those that are missing are not made any more, or are known not to be there.
+pub fn is_over(world: &World, work: &WorkId, task: Option<&Task>, placement: &Placement, workers: &[Option<&Pod>]) -> bool {
     let there = || workers.iter().flatten();
-    there().next().is_some() && there().all(|pod| pod.is_over()) && (!workers.contains(&None) || is_ending(task, workers))
+    let all = || !workers.contains(&None) || is_ending(task, workers) || world.absent.get(work) == Some(&placement.attempt);
+    there().next().is_some() && there().all(|pod| pod.is_over()) && all()
 }
 
 fn end(task: &Task, workers: &[Option<&Pod>], plan: &mut Plan) {

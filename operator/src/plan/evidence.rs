@@ -17,7 +17,7 @@ pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, po
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);
-    if world.is_charged(work, placement.attempt) || !attempt::is_over(task, &workers) {
+    if world.is_charged(work, placement.attempt) || !attempt::is_over(world, work, task, placement, &workers) {
         return;
     }
     let billed = billed(&workers, placement);

@@ -56,6 +56,13 @@ pub enum Effect {
         fitting: Option<Fitting>,
         pod: Box<Pod>,
     },
+    /// Whether an attempt that nobody heard of has pods after all.
+    FindPods {
+        work: WorkId,
+        attempt: u32,
+        namespace: String,
+        names: Vec<String>,
+    },
     DeletePod {
         namespace: String,
         name: String,
@@ -115,6 +122,9 @@ impl Effect {
                 pod.metadata.namespace.as_deref().unwrap_or_default(),
                 pod.metadata.name.as_deref().unwrap_or_default()
             ),
+            Self::FindPods { namespace, names, .. } => {
+                format!("pods/{namespace}/{}", names.first().map(String::as_str).unwrap_or_default())
+            }
             Self::DeletePod { namespace, name, .. } | Self::FreePod { namespace, name, .. } => format!("pod/{namespace}/{name}"),
             Self::WriteTask { namespace, name, .. } | Self::DeleteTask { namespace, name, .. } => format!("task/{namespace}/{name}"),
             Self::ApplyNode { name, .. } | Self::WriteNode { name, .. } => format!("node/{name}"),
@@ -130,6 +140,7 @@ impl Effect {
         match self {
             Self::Book(_) => "book",
             Self::CreatePod { .. } => "create_pod",
+            Self::FindPods { .. } => "find_pods",
             Self::DeletePod { .. } => "delete_pod",
             Self::FreePod { .. } => "free_pod",
             Self::WriteTask { .. } => "write_task",

@@ -78,6 +78,11 @@ fn of_attempt<'a>(task: &Task, placement: &Placement, workers: &[Option<&'a Pod>
     }
     let failed = ended().filter(|(_, pod)| !succeeded(pod) || evidence::is_provider_fault(pod));
     let first = failed.min_by_key(|(worker, pod)| (pod.deleting && !evidence::is_provider_fault(pod), pod.terminal, *worker));
+    if first.is_none()
+        && let Some(missing) = workers.iter().position(Option::is_none)
+    {
+        return ended().next().map(|(_, pod)| (Outcome::StartTimeout, missing, pod));
+    }
     let (worker, pod) = first.or_else(|| ended().next())?;
     // What all of them had is the longest that one of them had.
     let seconds = seconds.iter().copied().max().unwrap_or_default();
@@ -105,7 +110,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         index: i32::try_from(placement.attempt).unwrap_or(i32::MAX),
         node: placement.workers[worker].node.clone(),
         outcome: outcome.name().to_owned(),
-        exit_code: pod.exit_code,
+        exit_code: pod.exit_code.filter(|_| outcome != Outcome::StartTimeout),
         billed_seconds: seconds.iter().copied().max().unwrap_or_default().cast_signed(),
         evidence: billed[worker].map_or("None", |measured| evidence::name(measured.evidence)).to_owned(),
         message: last_words(pod),

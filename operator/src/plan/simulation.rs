@@ -1,5 +1,5 @@
-//! The planner against a simulated cluster: an API server that forgets answers, nodes whose pods run and end, and an
-//! operator that dies. After every step what must always hold is held to. A failing seed is printed and replays.
+//! The planner against a simulated cluster: an API server that forgets answers or is away for hours, nodes whose pods run
+//! and end, clocks that jump, and an operator that dies. After every step what must always hold is held to. A failing seed is printed and replays.
 
 use super::{Effect, Plan, Terms, plan};
 use crate::watch;
@@ -35,7 +35,8 @@ struct Books {
     open: BTreeMap<WorkId, (FundingId, u64, Placement)>,
     latest: BTreeMap<WorkId, Placement>,
     charged: BTreeMap<WorkId, u64>,
-    segments: BTreeSet<String>,
+    /// What was charged of each segment, in seconds.
+    segments: BTreeMap<String, u64>,
     records: BTreeMap<String, Record>,
 }
 
@@ -49,10 +50,17 @@ pub(super) struct Theatre {
     pub(super) pods: BTreeMap<String, Pod>,
     /// Nodes whose kubelets say nothing, and since when.
     pub(super) silent: BTreeMap<String, i64>,
+    /// Nodes whose kubelets ever said nothing: what ran there may have been given up.
+    were_silent: BTreeSet<String>,
     /// What was written of nodes, and which of them were tainted.
     pub(super) written: BTreeMap<String, ProviderNodeStatus>,
     pub(super) tainted: BTreeSet<String>,
     pub(super) faults: bool,
+    /// How far the operator's clock is from the nodes', and whether it ever was.
+    skew: i64,
+    was_skewed: bool,
+    /// For so many steps more the API server answers nobody.
+    away: u64,
     seed: u64,
 }
 
@@ -136,9 +144,13 @@ impl Theatre {
             tasks: BTreeMap::new(),
             pods: BTreeMap::new(),
             silent: BTreeMap::new(),
+            were_silent: BTreeSet::new(),
             written: BTreeMap::new(),
             tainted: BTreeSet::new(),
             faults: true,
+            skew: 0,
+            was_skewed: false,
+            away: 0,
             seed,
         };
         for index in 0..2 + theatre.dice.roll(8) {
@@ -163,13 +175,30 @@ impl Theatre {
         world.apply(Event::Escrow(Box::new(escrow())));
         world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
         self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
-        self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(pod.clone()))));
+        self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(self.seen(pod)))));
         self.world = world;
         self.tell_books();
     }
 
     pub(super) fn node(&self, name: &str) -> Node {
-        Node { sold: self.tainted.contains(name), ..node(name, self.now, self.silent.get(name).copied()) }
+        Node { sold: self.tainted.contains(name), ..node(name, self.clock(), self.silent.get(name).copied()) }
+    }
+
+    /// The operator's.
+    fn clock(&self) -> i64 {
+        self.now + self.skew
+    }
+
+    /// A pod as a watch brings it now.
+    fn seen(&self, pod: &Pod) -> Pod {
+        let mut pod = pod.clone();
+        if pod.phase == PodPhase::Running {
+            (pod.first_running, pod.last_alive) = (pod.first_running.or(Some(self.clock())), Some(self.clock()));
+        }
+        if pod.is_over() {
+            pod.terminal = pod.terminal.or(Some(self.clock()));
+        }
+        pod
     }
 
     fn provided(&self, name: &str) -> ProviderNode {
@@ -185,7 +214,7 @@ impl Theatre {
 
     /// The lead is lost and taken again: what the books hold counts, and not what was thought of.
     fn lead_again(&mut self) {
-        self.world.begin_anew();
+        self.world.begin_anew(self.now + self.skew);
         self.tell_books();
     }
 
@@ -231,13 +260,15 @@ impl Theatre {
 
     /// One pass, and whatever of it gets through.
     pub(super) fn pass(&mut self) {
-        let Plan { effects, .. } = plan(&mut self.world, &terms(), self.now);
+        let clock = self.clock();
+        let Plan { effects, .. } = plan(&mut self.world, &terms(), clock);
         for effect in effects {
-            if self.chance(6) {
+            // The books are reached another way than the API server.
+            if self.chance(6) || (self.away > 0 && !matches!(effect, Effect::Book(_))) {
                 continue;
             }
             self.carry_out(effect);
-            if self.chance(25) {
+            if self.chance(25) && self.away == 0 {
                 if self.dice.roll(3) == 0 {
                     self.lead_again()
                 } else {
@@ -258,13 +289,13 @@ impl Theatre {
                 if !self.pods.contains_key(&name) {
                     let mut made = (*pod).clone();
                     made.metadata.uid = Some(format!("uid-of-{name}"));
-                    let record = watch::pod(&made, self.now).expect("a pod of ours");
+                    let record = watch::pod(&made, self.clock()).expect("a pod of ours");
                     let ours = record.ours.clone().expect("it is ours");
                     assert!(self.books.open.contains_key(&ours.work), "seed {}: a pod without a reservation", self.seed);
                     self.pods.insert(name.clone(), record);
                 }
                 if answered {
-                    self.world.apply(Event::Pod(Box::new(self.pods[&name].clone())));
+                    self.world.apply(Event::Pod(Box::new(self.seen(&self.pods[&name]))));
                 }
             }
             Effect::DeletePod { name, .. } => {
@@ -282,11 +313,11 @@ impl Theatre {
             }
             Effect::FreePod { name, .. } => {
                 if let Some(pod) = self.pods.remove(&name) {
-                    let segment = format!("pod/{}/0/0", pod.uid);
-                    let taken = self.books.segments.contains(&segment);
-                    assert!(taken, "seed {}: {name} went before its evidence was taken", self.seed);
+                    let charged = self.books.segments.get(&format!("pod/{}/0/0", pod.uid)).copied();
+                    let charged = charged.unwrap_or_else(|| panic!("seed {}: {name} went before its evidence was taken", self.seed));
+                    self.is_what_ran(&pod, charged);
                     if answered {
-                        self.world.apply(Event::PodGone { uid: pod.uid, at: self.now });
+                        self.world.apply(Event::PodGone { uid: pod.uid, at: self.clock() });
                     }
                 }
             }
@@ -297,6 +328,13 @@ impl Theatre {
                         self.world.apply(Event::Task(Box::new(task.clone())));
                     }
                 }
+            }
+            Effect::FindPods { work, attempt, names, .. } => {
+                let there: Vec<Pod> = names.iter().filter_map(|name| self.pods.get(name)).map(|pod| self.seen(pod)).collect();
+                if answered && there.is_empty() {
+                    self.world.apply(Event::Absent { work, attempt });
+                }
+                there.into_iter().filter(|_| answered).for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
             }
             Effect::FitNamespace { namespace, closed, .. } if answered => self.world.apply(Event::Fitted { namespace, closed }),
             Effect::FitNamespace { .. } => {}
@@ -333,7 +371,7 @@ impl Theatre {
                     *available += before;
                 }
                 if *available < amount.units() {
-                    self.world.apply(Event::Refused { work, why: "there is too little".into(), at: self.now });
+                    self.world.apply(Event::Refused { work, why: "there is too little".into(), at: self.clock() });
                     return;
                 }
                 *available -= amount.units();
@@ -343,7 +381,7 @@ impl Theatre {
                 self.tell(&work);
             }
             Posting::Charge(charge) => {
-                if self.books.segments.insert(charge.segment.to_string()) {
+                if self.books.segments.insert(charge.segment.to_string(), charge.seconds).is_none() {
                     let cost = charge.cost.charged().expect("fits").units();
                     let (_, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
                     let taken = cost.min(*reserved);
@@ -369,6 +407,17 @@ impl Theatre {
     /// What happens without the operator: time, containers, and news of both.
     pub(super) fn live(&mut self) {
         self.now += 1 + self.dice.roll(20).cast_signed();
+        if self.chance(100) {
+            (self.skew, self.was_skewed) = (self.dice.roll(601).cast_signed() - 300, true);
+        }
+        self.away = if self.faults { self.away.saturating_sub(1) } else { 0 };
+        if self.away == 0 && self.chance(150) {
+            self.away = 1 + self.dice.roll(12);
+        }
+        if self.away > 0 {
+            // Up to two hours in all.
+            self.now += self.dice.roll(600).cast_signed();
+        }
         let names: Vec<String> = self.pods.keys().cloned().collect();
         for name in ["n1", "n2"] {
             if self.silent.contains_key(name) {
@@ -377,6 +426,7 @@ impl Theatre {
                 }
             } else if self.chance(80) {
                 self.silent.insert(name.to_owned(), self.now);
+                self.were_silent.insert(name.to_owned());
             }
         }
         for name in names {
@@ -387,43 +437,56 @@ impl Theatre {
             }
             if pod.deleting && !pod.phase.is_terminal() {
                 // Its kubelet is back and does what was asked of it.
-                (pod.phase, pod.exit_code, pod.terminal) = (PodPhase::Failed, Some(137), Some(self.now));
+                (pod.phase, pod.exit_code) = (PodPhase::Failed, Some(137));
                 pod.finished = pod.started.map(|_| self.now);
             }
             match pod.phase {
                 PodPhase::Pending if start => {
                     pod.phase = PodPhase::Running;
                     pod.started = Some(self.now);
-                    (pod.first_running, pod.last_alive) = (Some(self.now), Some(self.now));
                 }
                 PodPhase::Running if evicted => {
                     pod.phase = PodPhase::Failed;
                     pod.reason = Some("Evicted".into());
-                    pod.terminal = Some(self.now);
                 }
                 PodPhase::Running if end => {
                     pod.phase = if code == 0 { PodPhase::Failed } else { PodPhase::Succeeded };
                     pod.exit_code = Some(i32::from(code == 0));
                     pod.finished = Some(self.now);
-                    pod.terminal = Some(self.now);
                 }
-                PodPhase::Running => pod.last_alive = Some(self.now),
                 _ => {}
             }
         }
         // Watches bring all of it, sometimes late.
         let late = self.chance(4);
-        if !late {
+        if !late && self.away == 0 {
             for name in ["n1", "n2"] {
                 self.world.apply(Event::Node(Box::new(self.node(name))));
             }
             let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
             let gone: Vec<String> =
                 self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
-            gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now }));
-            self.pods.values().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod.clone()))));
+            gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now + self.skew }));
+            let pods: Vec<Pod> = self.pods.values().map(|pod| self.seen(pod)).collect();
+            pods.into_iter().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
             self.tasks.values().for_each(|task| self.world.apply(Event::Task(Box::new(task.clone()))));
         }
+    }
+
+    /// What was charged of a pod is what its container ran, by its own record, and never more: unless all that there was to
+    /// go by is a clock that jumped.
+    fn is_what_ran(&self, pod: &Pod, charged: u64) {
+        let (Some(started), Some(finished)) = (pod.started, pod.finished) else { return };
+        let ran = (finished - started).unsigned_abs();
+        assert!(charged <= ran || self.was_skewed, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+        let heard = pod.node.as_ref().is_some_and(|node| !self.were_silent.contains(node));
+        let alone = pod.ours.as_ref().is_some_and(|ours| self.is_alone(&ours.task));
+        let whole = pod.reason.is_none() && heard && alone && !self.was_skewed;
+        assert!(!whole || charged == ran, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+    }
+
+    fn is_alone(&self, task: &str) -> bool {
+        self.tasks.get(task).is_some_and(|task| task.spec.gang.is_none())
     }
 
     fn holds(&self) {

@@ -58,7 +58,7 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, postin
         }
     };
     evidence::plan(world, work, lives, terms, postings);
-    give_back(world, work, lives, postings, now);
+    give_back(world, work, lives, plan, postings, now);
     if let (Some(task), Some(status)) = (lives, status)
         && status != task.status
     {
@@ -101,20 +101,30 @@ fn advance(
     waiting::step(world, terms, task, now)
 }
 
-/// An attempt that has no pod and will have none gives back what is held for it.
-fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, postings: &mut Vec<Posting>, now: i64) {
+/// An attempt that has no pod and will have none gives back what is held for it; one that lacks some ends without them. That
+/// we heard of none says nothing: the API server may have made one and have been away since, so it is asked by name first.
+fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
-    if world.workers_of(work, placement).iter().any(Option::is_some) {
+    let workers = world.workers_of(work, placement);
+    let (none, missing) = (workers.iter().all(Option::is_none), workers.contains(&None));
+    if !missing || world.absent.get(work) == Some(&placement.attempt) && !none {
         return;
     }
-    let timeout = task.map_or(ON_ITS_WAY_SECONDS, place::start_timeout_seconds);
-    let since = placement.bound;
-    let over = task.is_none_or(|task| task.spec.suspend || now >= since + timeout);
-    if over && now >= since + ON_ITS_WAY_SECONDS {
-        postings.push(Posting::Release { work: work.clone() });
-    } else if over {
-        world.todo.alarms.set(since + ON_ITS_WAY_SECONDS, work.clone());
+    let over = task.is_none_or(|task| task.spec.suspend || now >= placement.bound + place::start_timeout_seconds(task));
+    let sure = world.asked.get(work).copied().unwrap_or(world.led_since).max(placement.bound) + ON_ITS_WAY_SECONDS;
+    match (over, now >= sure) {
+        (true, true) if none && world.absent.get(work) == Some(&placement.attempt) => {
+            postings.push(Posting::Release { work: work.clone() })
+        }
+        (true, true) => plan.effects.push(Effect::FindPods {
+            work: work.clone(),
+            attempt: placement.attempt,
+            namespace: placement.namespace.clone(),
+            names: placement.workers.iter().zip(&workers).filter(|(_, pod)| pod.is_none()).map(|(place, _)| place.pod.clone()).collect(),
+        }),
+        (true, false) => world.todo.alarms.set(sure, work.clone()),
+        (false, _) => {}
     }
 }
 

@@ -213,6 +213,9 @@ fn a_task_that_is_gone_before_its_pod_was_made_gives_back_what_was_held() {
     let soon = plan(&mut theatre.world, &terms(), theatre.now + 1).effects;
     assert!(soon.iter().all(|effect| effect.kind() != "book"), "a pod may be on its way: {soon:?}");
     theatre.now += 61;
+    let find = until(&mut theatre, "find_pods");
+    assert!(matches!(&find[..], [Effect::FindPods { names, .. }] if *names == ["a-uidofa-0-0"]), "nothing is given back on a guess");
+    find.into_iter().for_each(|effect| theatre.carry_out(effect));
     let book = until(&mut theatre, "book");
     assert!(matches!(&book[..], [Effect::Book(postings)] if matches!(postings[..], [supercargo_ledger::Posting::Release { .. }])));
 }

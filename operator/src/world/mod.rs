@@ -67,6 +67,11 @@ pub enum Event {
         work: WorkId,
         why: String,
     },
+    /// The API server was asked by name, and has none of an attempt's pods.
+    Absent {
+        work: WorkId,
+        attempt: u32,
+    },
     /// The books hold an attempt's facts.
     Charged {
         work: WorkId,
@@ -123,6 +128,11 @@ pub struct World {
     pub refusals: HashMap<WorkId, (String, i64)>,
     /// Whose pods the API server refuses, and why.
     pub unmade: HashMap<WorkId, String>,
+    /// When each work's pods were last asked for, and the attempts that are known to have none.
+    pub asked: HashMap<WorkId, i64>,
+    pub absent: HashMap<WorkId, u32>,
+    /// Since when this process leads: what was asked for before, another one knew.
+    pub led_since: i64,
     /// Whose latest faults were counted against their nodes.
     pub blamed: HashMap<WorkId, u32>,
     /// Who tries again not before when.
@@ -225,6 +235,10 @@ impl World {
                 self.unmade.insert(work.clone(), why);
                 self.todo.works.push(work);
             }
+            Event::Absent { work, attempt } => {
+                self.absent.insert(work.clone(), attempt);
+                self.todo.works.push(work);
+            }
             Event::Charged { work, attempt } => {
                 self.charged.insert((work.clone(), attempt));
                 self.todo.works.push(work);
@@ -305,6 +319,9 @@ impl World {
         self.pod_changed(&pod);
         if let Some(ours) = &pod.ours {
             self.unmade.remove(&ours.work);
+            if !self.pods.contains_key(&pod.uid) {
+                self.absent.remove(&ours.work);
+            }
         }
         self.pods.insert(pod.uid.clone(), pod);
     }
@@ -446,6 +463,7 @@ impl World {
 
     fn reserved(&mut self, work: WorkId, reservation: Option<Box<Reservation>>, latest: Option<Box<Placement>>, balance: WorkBalance) {
         self.refusals.remove(&work);
+        self.absent.remove(&work);
         self.market.booked(&work, reservation.as_deref());
         // Pods that are of no reservation are counted apart.
         let places = self.reservations.get(&work).into_iter().chain(reservation.as_deref()).flat_map(|held| &held.placement.workers);
@@ -462,7 +480,10 @@ impl World {
     }
 
     /// Everything is looked at again, and read from the books again: somebody else may have led meanwhile.
-    pub fn begin_anew(&mut self) {
+    pub fn begin_anew(&mut self, now: i64) {
+        self.led_since = now;
+        self.asked.clear();
+        self.absent.clear();
         self.market = Market::default();
         self.reservations.clear();
         self.works.clear();
@@ -487,6 +508,8 @@ impl World {
         self.refusals.remove(work);
         self.resting.remove(work);
         self.unmade.remove(work);
+        self.asked.remove(work);
+        self.absent.remove(work);
         self.blamed.remove(work);
         for attempt in 0..=self.latest.remove(work).map_or(0, |latest| latest.attempt) {
             self.charged.remove(&(work.clone(), attempt));
