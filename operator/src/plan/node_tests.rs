@@ -221,3 +221,23 @@ fn pods_have_users_of_their_own_where_the_node_can_and_no_volume_is_shared() {
     assert_eq!(host_users(with_claim("data"), true, true), None);
     assert_eq!(host_users(task("a", "1", 0), true, false), None);
 }
+
+#[test]
+fn a_node_that_comes_back_does_not_vouch_for_what_it_was_silent_about() {
+    let mut theatre = calm([]);
+    let begun = theatre.now;
+    let running = Pod { first_running: Some(begun), last_alive: Some(begun), ..stranger("p", "n1") };
+    theatre.world.apply(Event::Pod(Box::new(running.clone())));
+    let heard = |theatre: &mut Theatre, ready: bool, since: i64, at: i64| {
+        let node = Node { ready, ready_since: since, seen: at, ..theatre.node("n1") };
+        theatre.world.apply(Event::Node(Box::new(node)));
+        theatre.world.pods["uid-of-p"].last_alive
+    };
+    let since = theatre.node("n1").ready_since;
+    assert_eq!(heard(&mut theatre, true, since, begun + 60), Some(begun + 60));
+    assert_eq!(heard(&mut theatre, false, begun + 100, begun + 100), Some(begun + 60));
+    // A watch that is begun anew lists the pod as it was.
+    theatre.world.apply(Event::Pod(Box::new(Pod { last_alive: Some(begun + 500), ..running })));
+    assert_eq!(heard(&mut theatre, true, begun + 900, begun + 900), Some(begun + 60));
+    assert_eq!(heard(&mut theatre, true, begun + 900, begun + 910), Some(begun + 910));
+}

@@ -167,6 +167,10 @@ fn words(task: &Task, outcome: Outcome, worker: usize, workers: usize, pod: &Pod
         (Outcome::TimeLimit, _) => "it was ended at its time limit, or before its budget would have been passed".to_owned(),
         (Outcome::StartTimeout, _) => format!("{who} did not start within {} s", place::start_timeout_seconds(task)),
         (Outcome::Suspended, _) => "it was suspended".to_owned(),
+        // There is no such program, or it may not be run: the runtime says which.
+        (_, Some(_)) if matches!(pod.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) => {
+            format!("{who} could not be started: {}", pod.last_words.as_deref().unwrap_or("the runtime does not say why"))
+        }
         (_, Some(code)) => {
             format!("{who} ended with exit code {code}{}", pod.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default())
         }

@@ -196,6 +196,9 @@ fn tolerates_sold(toleration: &Toleration) -> bool {
     always && (named || (key.is_empty() && exists))
 }
 
+/// How a container ended, where its exit code alone says less.
+const TOLD_ENDS: [&str; 4] = ["ContainerStatusUnknown", "OOMKilled", "StartError", "ContainerCannotRun"];
+
 fn read_container(record: &mut records::Pod, container: &ContainerStatus) {
     record.devices = container.allocated_resources_status.iter().flatten().flat_map(reported).collect();
     record.image_digest = Some(container.image_id.clone()).filter(|id| !id.is_empty());
@@ -208,10 +211,7 @@ fn read_container(record: &mut records::Pod, container: &ContainerStatus) {
         record.finished = seconds(ended.finished_at.as_ref());
         record.exit_code = Some(ended.exit_code);
         record.last_words = ended.message.clone();
-        record.reason = record
-            .reason
-            .take()
-            .or_else(|| ended.reason.clone().filter(|reason| reason == "ContainerStatusUnknown" || reason == "OOMKilled"));
+        record.reason = record.reason.take().or_else(|| ended.reason.clone().filter(|reason| TOLD_ENDS.contains(&reason.as_str())));
     }
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.clone().unwrap_or_default();

@@ -296,10 +296,12 @@ impl World {
 
     /// What our own clock saw of a pod outlives the pod's next version.
     fn apply_pod(&mut self, mut pod: Pod) {
+        // A pod of a silent node looks as it did when the silence began: that it is still listed says nothing of it.
+        let silent = pod.node.as_ref().and_then(|node| self.nodes.get(node)).is_some_and(|node| !node.ready);
         if let Some(before) = self.pods.get(&pod.uid) {
             pod.first_running = before.first_running.or(pod.first_running);
             pod.terminal = before.terminal.or(pod.terminal);
-            pod.last_alive = before.last_alive.max(pod.last_alive);
+            pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             (pod.lost, pod.drained) = (before.lost, before.drained);
             if pod.lost {
                 pod.reason = before.reason.clone();
@@ -364,11 +366,13 @@ impl World {
         self.pods.remove(&pod.uid);
     }
 
-    /// A node that is ready says that what runs there is alive.
+    /// A node that is ready, and was so before, says that what runs there is alive. One that comes back has yet to tell what
+    /// became of its pods meanwhile.
     fn apply_node(&mut self, node: Node) {
         let before = self.nodes.get(&node.name);
+        let stayed = node.ready && before.is_some_and(|before| before.ready && before.ready_since == node.ready_since);
         let moved = before.is_none_or(|before| before.labels != node.labels);
-        let alive: Vec<String> = if node.ready { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
+        let alive: Vec<String> = if stayed { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
         for uid in alive {
             if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.phase == records::PodPhase::Running && !pod.lost) {
                 pod.last_alive = pod.last_alive.max(Some(node.seen));
