@@ -24,7 +24,7 @@ endif
 
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites machine lintable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger nightly nightly-histories nightly-fuzz
+.PHONY: help prerequisites machine lintable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger nightly nightly-histories nightly-fuzz nightly-faults
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
@@ -103,7 +103,7 @@ bench-ledger: ## how fast and how small the books are, on SQLite and PostgreSQL,
 	@cargo bench --workspace --locked --profile dev --bench books
 
 # Each part runs whatever became of the ones before, and the last line counts them.
-NIGHTLY := contracts-nightly nightly-histories nightly-fuzz bench-contracts bench-placement bench-gate bench-ledger
+NIGHTLY := contracts-nightly nightly-histories nightly-fuzz nightly-faults bench-contracts bench-placement bench-gate bench-ledger
 
 nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories, benches
 	@mkdir -p .state; e2e/prerequisites.sh analysis; \
@@ -117,6 +117,10 @@ nightly: programs contracts-deps ## what is too long for every change: invariant
 
 nightly-histories:
 	@PROPTEST_CASES=20000 SUPERCARGO_CRASH_RUNS=10000 SUPERCARGO_HISTORIES=1000000 cargo test --workspace --locked --lib -- histories keep falls parts
+
+# In the local cluster, which is brought up if it is not: the operator killed after each of its writes, the API server away.
+nightly-faults: machine programs
+	@cargo test --workspace --locked --test faults -- --ignored --show-output --test-threads=1
 
 nightly-fuzz:
 	@SUPERCARGO_FUZZ_SEED=$$(date +%s) SUPERCARGO_FUZZ_RUNS=1000000 cargo test --workspace --locked --lib -- --show-output tampered

@@ -5,7 +5,7 @@ use super::simulation::{Theatre, pool, task, terms};
 use super::tests::{calm, pods, status, until};
 use super::{Effect, Terms, plan};
 use crate::world::Event;
-use crate::world::records::{Claim, Device, Node, Pod, PodPhase, Pool, Task, Volume};
+use crate::world::records::{Claim, Device, Node, Pod, PodPhase, Pool, StorageClass, Task, Volume};
 use crate::world::volumes::Requirement;
 use supercargo_crds::node::{DeviceHealth, ProviderNodeStatus};
 use supercargo_crds::pool::Binding;
@@ -149,6 +149,10 @@ fn a_reputation_is_what_the_books_know_of_the_node() {
     assert!(effects.iter().all(|effect| effect.kind() != "write_node"), "{effects:?}");
 }
 
+fn claim(class: &str, volume: Option<&str>) -> Event {
+    Event::Claim(Claim { namespace: "n".into(), name: "data".into(), class: class.into(), volume: volume.map(Into::into) })
+}
+
 fn with_claim(name: &str) -> Task {
     let mut task = task("a", "1", 0);
     let volume = serde_json::json!([{ "name": "data", "mountPath": "/data", "persistentVolumeClaim": { "claimName": name } }]);
@@ -173,10 +177,10 @@ fn a_task_goes_where_its_volume_is() {
 
     let on = |node: &str| {
         let name = Requirement { key: "metadata.name".into(), operator: "In".into(), values: vec![node.into()], of_name: true };
-        Event::Volume(Box::new(Volume { name: "disk".into(), terms: vec![vec![name]] }))
+        Event::Volume(Box::new(Volume { name: "disk".into(), class: String::new(), claimed: true, terms: vec![vec![name]] }))
     };
     theatre.world.apply(on("n9"));
-    theatre.world.apply(Event::Claim(Claim { namespace: "n".into(), name: "data".into(), volume: Some("disk".into()) }));
+    theatre.world.apply(claim("", Some("disk")));
     theatre.now += 61;
     let waits = until(&mut theatre, "write_task");
     assert_eq!(status(&waits).waiting[0].reason, "VolumeElsewhere");
@@ -189,12 +193,27 @@ fn a_task_goes_where_its_volume_is() {
 }
 
 #[test]
-fn a_volume_that_is_not_bound_yet_is_left_to_the_scheduler() {
-    let mut theatre = calm([with_claim("data")]);
-    theatre.world.apply(Event::Claim(Claim { namespace: "n".into(), name: "data".into(), volume: None }));
+fn only_volumes_that_wait_for_pods_are_left_to_the_scheduler() {
+    let mut theatre = calm([]);
+    settled(&mut theatre, "n1");
+    theatre.world.apply(claim("local", None));
+    let task = with_claim("data");
+    theatre.tasks.insert(task.name.clone(), task.clone());
+    theatre.world.apply(Event::Task(Box::new(task)));
+    let waits = until(&mut theatre, "write_task");
+    assert_eq!(status(&waits).waiting[0].reason, "VolumePending", "who knows where it will be bound");
+    waits.into_iter().for_each(|effect| theatre.carry_out(effect));
+
+    theatre.now += 61;
+    let class = StorageClass { name: "local".into(), waits_for_pods: true, makes_volumes: false };
+    theatre.world.apply(Event::StorageClass(class));
+    assert!(plan(&mut theatre.world, &terms(), theatre.now).effects.iter().all(|effect| effect.kind() != "book"), "none is there");
+    let name = Requirement { key: "metadata.name".into(), operator: "In".into(), values: vec!["n2".into()], of_name: true };
+    let volume = Volume { name: "disk".into(), class: "local".into(), claimed: false, terms: vec![vec![name]] };
+    theatre.world.apply(Event::Volume(Box::new(volume)));
     let made = until(&mut theatre, "create_pod");
     let spec = pods(&made)[0].spec.clone().expect("a spec");
-    assert!(spec.node_name.is_none() && spec.affinity.is_some());
+    assert!(spec.node_name.is_none() && spec.affinity.is_some_and(|affinity| format!("{affinity:?}").contains("n2")));
 }
 
 #[test]
@@ -202,7 +221,9 @@ fn pods_have_users_of_their_own_where_the_node_can_and_no_volume_is_shared() {
     let host_users = |task: Task, able: bool, user_namespaces: bool| {
         let terms = Terms { user_namespaces, taints_nodes: false, ..terms() };
         let mut theatre = calm([task]);
-        theatre.world.apply(Event::Claim(Claim { namespace: "n".into(), name: "data".into(), volume: None }));
+        let disk = Volume { name: "disk".into(), class: String::new(), claimed: true, terms: Vec::new() };
+        theatre.world.apply(Event::Volume(Box::new(disk)));
+        theatre.world.apply(claim("", Some("disk")));
         for name in ["n1", "n2"] {
             let node = Node { user_namespaces: able, ..theatre.node(name) };
             theatre.world.apply(Event::Node(Box::new(node)));

@@ -5,7 +5,7 @@ use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::market::Decision;
 use crate::world::records::{Place, Placement, Task};
-use crate::world::volumes::Reach;
+use crate::world::volumes::{Missing, Reach};
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_ledger::Posting;
@@ -158,8 +158,11 @@ pub fn wish(world: &World, task: &Task, now: i64) -> Result<Waiting, Wait> {
     let asked = task.spec.placement.max_price_per_hour.map(|most| most.0);
     let affordable = world.market.is_frugal(&work).then(|| affordable(task, left(world, task)));
     let excluded = if world.market.goes_anywhere(&work) { Vec::new() } else { failed_on(task) };
-    let reach = world.reach_of(task).map_err(|claim| {
-        Wait::new("VolumeNotFound", format!("there is no PersistentVolumeClaim {claim} in namespace {}", task.namespace))
+    let reach = world.reach_of(task).map_err(|missing| match missing {
+        Missing::Claim(claim) => {
+            Wait::new("VolumeNotFound", format!("there is no PersistentVolumeClaim {claim} in namespace {}", task.namespace))
+        }
+        Missing::Volume(claim) => Wait::new("VolumePending", format!("PersistentVolumeClaim {claim} has no volume yet")),
     })?;
     let request = request(task, &payer, asked.into_iter().chain(affordable).min(), excluded, reach);
     let most = task.spec.time_limit_seconds.saturating_add_unsigned(after_seconds(task)).saturating_add(start_timeout_seconds(task));

@@ -5,6 +5,7 @@ use crate::world::volumes::Requirement;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod, ResourceStatus, Toleration,
 };
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::collections::BTreeMap;
@@ -72,9 +73,18 @@ pub fn namespace(object: &Namespace) -> Option<records::Namespace> {
 
 pub fn claim(object: &PersistentVolumeClaim) -> Option<records::Claim> {
     let (namespace, name, _) = identity(&object.metadata)?;
-    let bound = object.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
-    let volume = object.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|volume| bound && !volume.is_empty());
-    Some(records::Claim { namespace, name, volume })
+    let spec = object.spec.as_ref();
+    let volume = spec.and_then(|spec| spec.volume_name.clone()).filter(|volume| !volume.is_empty());
+    let class = spec.and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default();
+    Some(records::Claim { namespace, name, class, volume })
+}
+
+pub fn storage_class(object: &StorageClass) -> Option<records::StorageClass> {
+    Some(records::StorageClass {
+        name: object.metadata.name.clone()?,
+        waits_for_pods: object.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
+        makes_volumes: object.provisioner != "kubernetes.io/no-provisioner",
+    })
 }
 
 pub fn volume(object: &PersistentVolume) -> Option<records::Volume> {
@@ -92,7 +102,10 @@ pub fn volume(object: &PersistentVolume) -> Option<records::Volume> {
         let labels = term.match_expressions.iter().flatten().map(read(false));
         labels.chain(term.match_fields.iter().flatten().map(read(true))).collect()
     });
-    Some(records::Volume { name, terms: terms.collect() })
+    let spec = object.spec.as_ref();
+    let class = spec.and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default();
+    let claimed = spec.is_some_and(|spec| spec.claim_ref.is_some());
+    Some(records::Volume { name, class, claimed, terms: terms.collect() })
 }
 
 fn quantity(quantity: &Quantity) -> supercargo_crds::Quantity {

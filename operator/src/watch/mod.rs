@@ -3,12 +3,13 @@
 
 mod convert;
 
-pub use convert::{claim, escrow, namespace, node, pod, pool, provider_node, task, volume};
+pub use convert::{claim, escrow, namespace, node, pod, pool, provider_node, storage_class, task, volume};
 
 use crate::world::Event;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event as Watched};
 use kube::{Api, Client, Resource};
@@ -26,8 +27,18 @@ pub enum News {
 }
 
 /// Kinds that must be listed before anything may be decided.
-pub const KINDS: [&str; 9] =
-    ["ComputeTask", "Pod", "Node", "ProviderPool", "ProviderNode", "Escrow", "Namespace", "PersistentVolumeClaim", "PersistentVolume"];
+pub const KINDS: [&str; 10] = [
+    "ComputeTask",
+    "Pod",
+    "Node",
+    "ProviderPool",
+    "ProviderNode",
+    "Escrow",
+    "Namespace",
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "StorageClass",
+];
 
 /// Starts every watch.
 pub fn start(client: &Client, news: &mpsc::Sender<News>) {
@@ -93,6 +104,13 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
         news,
         |object| volume(object).map(|volume| Event::Volume(Box::new(volume))),
         |_, key| Event::VolumeGone(key.1),
+    );
+    spawn(
+        "StorageClass",
+        Api::<DeserializeGuard<StorageClass>>::all(client.clone()),
+        news,
+        |object| storage_class(object).map(Event::StorageClass),
+        |_, key| Event::StorageClassGone(key.1),
     );
 }
 

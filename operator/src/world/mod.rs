@@ -9,7 +9,9 @@ pub mod volumes;
 
 use dirt::{Alarms, Pace, Queue};
 use market::Market;
-use records::{Account, Claim, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, Task, Volume};
+use records::{
+    Account, Claim, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, StorageClass, Task, Volume,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use supercargo_crds::validate::Range;
@@ -44,6 +46,8 @@ pub enum Event {
     ClaimGone(Key),
     Volume(Box<Volume>),
     VolumeGone(String),
+    StorageClass(StorageClass),
+    StorageClassGone(String),
     /// What tasks need stands in a namespace.
     Fitted {
         namespace: String,
@@ -113,6 +117,7 @@ pub struct World {
     pub namespaces: BTreeMap<String, Namespace>,
     pub claims: HashMap<Key, Claim>,
     pub volumes: HashMap<String, Volume>,
+    pub storage_classes: HashMap<String, StorageClass>,
     /// Where everything stands that pods need, and which ranges were the cluster's own then.
     pub fitted: HashMap<String, BTreeSet<Range>>,
     pub quarantine: HashMap<String, Quarantine>,
@@ -224,6 +229,8 @@ impl World {
             }
             Event::Volume(volume) => self.apply_volume(*volume),
             Event::VolumeGone(name) => drop(self.volumes.remove(&name)),
+            Event::StorageClass(class) => self.apply_storage_class(class),
+            Event::StorageClassGone(name) => drop(self.storage_classes.remove(&name)),
             Event::Fitted { namespace, closed } => drop(self.fitted.insert(namespace, closed)),
             Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
             Event::Refused { work, why, at } => {

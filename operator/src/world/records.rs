@@ -218,7 +218,8 @@ impl Escrow {
 pub struct Claim {
     pub namespace: String,
     pub name: String,
-    /// None while it is not bound.
+    pub class: String,
+    /// The volume that it is bound to, or is about to be.
     pub volume: Option<String>,
 }
 
@@ -226,7 +227,20 @@ pub struct Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     pub name: String,
+    pub class: String,
+    /// Some claim has it.
+    pub claimed: bool,
     pub terms: Vec<Vec<Requirement>>,
+}
+
+/// How the volumes of a class come to their claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorageClass {
+    pub name: String,
+    /// Only when a pod asks for them.
+    pub waits_for_pods: bool,
+    /// They are made; otherwise there are only those that somebody made before.
+    pub makes_volumes: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! Where a task's volumes let it run: a claim that is bound goes where its volume can be reached, and one that is not bound
-//! yet goes wherever kube-scheduler finds a volume for it.
+//! Where a task's volumes let it run: where a bound claim's volume can be reached. A claim of a class that waits for pods
+//! goes where a volume can be found for it, and kube-scheduler binds it there; any other has to be bound first.
 
 use super::World;
-use super::records::{Claim, Node, Task, Volume};
+use super::records::{Claim, Node, StorageClass, Task, Volume};
 use std::collections::BTreeSet;
 
 /// One of what a node has to fulfil, in Kubernetes' own words.
@@ -24,6 +24,15 @@ pub struct Reach {
     pub unbound: bool,
 }
 
+/// What a task's volumes lack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// There is no claim of this name.
+    Claim(String),
+    /// The claim of this name has no volume yet.
+    Volume(String),
+}
+
 impl World {
     /// The claims that a task names, by their keys.
     pub fn claims_of(task: &Task) -> impl Iterator<Item = super::Key> {
@@ -31,19 +40,30 @@ impl World {
         named.map(|claim| (task.namespace.clone(), claim.claim_name.clone()))
     }
 
-    /// Where its volumes let a task run, or the name of a claim that is not there.
-    pub fn reach_of(&self, task: &Task) -> Result<Reach, String> {
+    /// Where its volumes let a task run, or which of its claims it has to wait for.
+    pub fn reach_of(&self, task: &Task) -> Result<Reach, Missing> {
         let mut reach = Reach::default();
         for key in Self::claims_of(task) {
-            let Some(claim) = self.claims.get(&key) else { return Err(key.1) };
-            let Some(volume) = claim.volume.as_ref().and_then(|name| self.volumes.get(name)) else {
-                reach.unbound = true;
-                continue;
+            let Some(claim) = self.claims.get(&key) else { return Err(Missing::Claim(key.1)) };
+            let volumes: Vec<&Volume> = match &claim.volume {
+                Some(name) => self.volumes.get(name).into_iter().collect(),
+                None => {
+                    let class = self.storage_classes.get(&claim.class).filter(|class| class.waits_for_pods);
+                    let Some(class) = class else { return Err(Missing::Volume(key.1)) };
+                    reach.unbound = true;
+                    if class.makes_volumes {
+                        continue;
+                    }
+                    self.volumes.values().filter(|volume| volume.class == claim.class && !volume.claimed).collect()
+                }
             };
-            if volume.terms.is_empty() {
+            if volumes.is_empty() {
+                return Err(Missing::Volume(key.1));
+            }
+            if volumes.iter().any(|volume| volume.terms.is_empty()) {
                 continue;
             }
-            let there = |node: &&Node| volume.is_reached_from(node);
+            let there = |node: &&Node| volumes.iter().any(|volume| volume.is_reached_from(node));
             let nodes: BTreeSet<String> = self.nodes.values().filter(there).map(|node| node.name.clone()).collect();
             reach.only_nodes = Some(match reach.only_nodes {
                 Some(others) => others.into_iter().filter(|node| nodes.contains(node)).collect(),
@@ -51,6 +71,13 @@ impl World {
             });
         }
         Ok(reach)
+    }
+
+    pub(super) fn apply_storage_class(&mut self, class: StorageClass) {
+        let name = class.name.clone();
+        if self.storage_classes.insert(name, class.clone()).as_ref() != Some(&class) {
+            self.nodes_moved();
+        }
     }
 
     pub(super) fn apply_claim(&mut self, claim: Claim) {
@@ -67,13 +94,13 @@ impl World {
     }
 
     pub(super) fn apply_volume(&mut self, volume: Volume) {
-        let name = volume.name.clone();
+        let (name, class) = (volume.name.clone(), volume.class.clone());
         if self.volumes.insert(name.clone(), volume.clone()).as_ref() == Some(&volume) {
             return;
         }
         let claims: Vec<super::Key> = self.index.claimed_by.keys().cloned().collect();
-        let of_it = |key: &super::Key| self.claims.get(key).is_some_and(|claim| claim.volume.as_ref() == Some(&name));
-        let claims: Vec<super::Key> = claims.into_iter().filter(of_it).collect();
+        let of_it = |claim: &Claim| claim.volume.as_ref().map_or(claim.class == class, |volume| *volume == name);
+        let claims: Vec<super::Key> = claims.into_iter().filter(|key| self.claims.get(key).is_some_and(of_it)).collect();
         claims.iter().for_each(|key| self.claim_changed(key));
     }
 
@@ -146,7 +173,7 @@ mod tests {
         }
         let named =
             |name: &str| Requirement { key: "metadata.name".into(), operator: "In".into(), values: vec![name.into()], of_name: true };
-        let volume = |terms| Volume { name: "v".into(), terms };
+        let volume = |terms| Volume { name: "v".into(), class: String::new(), claimed: false, terms };
         assert!(volume(vec![vec![named("n2")], vec![named("n1")]]).is_reached_from(&here), "one of several terms is enough");
         assert!(!volume(vec![vec![named("n1"), named("n2")]]).is_reached_from(&here), "all of one term have to hold");
     }
