@@ -14,9 +14,11 @@ use supercargo_e2e::sights::{self, Sight, Watch};
 use supercargo_e2e::{http, wait};
 
 /// So many tasks, each beside a bare pod.
-const STARTS: usize = 20;
+const STARTS: usize = 15;
 /// So many tasks one after the other: with the slowest left out of what is asked, one is.
 const POSTS: usize = 120;
+/// So many of them are there before they go together: fewer than there are GPUs.
+const TOGETHER: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A journey's namespace, and the one watch on its pods.
@@ -158,11 +160,14 @@ async fn a_pod_is_asked_for_as_soon_as_its_task_is_applied() {
         let mut log = ApiLog::from_now(&journey.stage.info)?;
         // What is measured ends with the request. A pod that lacks its Secret starts nothing: it leaves the machine idle.
         let never = json!({ "volumes": [{ "name": "none", "mountPath": "/none", "secret": { "name": "none" } }] });
-        for turn in 0..POSTS {
-            let task = journey.task_object(&format!("task-{turn}"), &[], never.clone());
-            pods.create(&task).await?;
-            pods.seen([&task], "there", |sight| !sight.gone).await?;
-            pods.clear([&task]).await?;
+        for turn in 0..POSTS / TOGETHER {
+            let tasks: [Value; TOGETHER] =
+                std::array::from_fn(|number| journey.task_object(&format!("task-{}", turn * TOGETHER + number), &[], never.clone()));
+            for task in &tasks {
+                pods.create(task).await?;
+                pods.seen([task], "there", |sight| !sight.gone).await?;
+            }
+            pods.clear(tasks.each_ref()).await?;
         }
         let (mut applied, mut took) = (BTreeMap::new(), Vec::new());
         for write in log.more()?.into_iter().filter(|write| write.namespace == journey.namespace) {

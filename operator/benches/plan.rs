@@ -134,7 +134,8 @@ fn main() {
     let (nodes, planned) = timed(|| plan(&mut world, &terms, NOW));
     println!("the first pass over {NODES} new nodes takes {nodes:.1} ms");
     seen(&mut world, &planned);
-    seen(&mut world, &plan(&mut world, &terms, NOW));
+    let planned = plan(&mut world, &terms, NOW);
+    seen(&mut world, &planned);
     (0..TASKS).for_each(|index| world.apply(Event::Task(Box::new(task(index)))));
     let (first, planned) = timed(|| plan(&mut world, &terms, NOW));
     let decided = world.tasks.values().filter(|task| world.market.decision(&task.work()).is_some()).count();
