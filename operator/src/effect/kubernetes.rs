@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
+use std::time::Duration;
 use supercargo_crds::names::{FIELD_MANAGER, FINALIZER_EVIDENCE, TAINT_SOLD};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 
@@ -48,14 +49,16 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
                 made => made,
             }
         }
-        Effect::FindPods { work, attempt, namespace, names } => {
+        Effect::FindPods { work, attempt, namespace, names, at } => {
             let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
             let mut found = Vec::new();
             for name in names {
                 found.extend(api.get_opt(&name).await.map_err(failed("looking for a pod"))?.and_then(|pod| watch::pod(&pod, now())));
             }
+            // Somebody else's pod may have the name: it is none of the attempt's.
+            found.retain(|pod| pod.ours.as_ref().is_some_and(|ours| ours.work == work && ours.attempt == attempt));
             if found.is_empty() {
-                return Ok(vec![Event::Absent { work, attempt }]);
+                return Ok(vec![Event::Absent { work, attempt, at }]);
             }
             Ok(found.into_iter().map(|pod| Event::Pod(Box::new(pod))).collect())
         }
@@ -127,6 +130,9 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
     }
 }
 
+/// The longest that an Event may hold up what comes next.
+const TELL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Events are for people: one that can't be written holds up nothing, for the status says the same.
 async fn tell(client: &Client, note: Option<Box<Note>>) {
     let Some(note) = note else { return };
@@ -143,7 +149,7 @@ async fn tell(client: &Client, note: Option<Box<Note>>) {
         metadata: ObjectMeta { name: Some(note.name.clone()), namespace: Some(namespace.clone()), ..ObjectMeta::default() },
         action: Some(note.reason.clone()),
         reason: Some(note.reason.clone()),
-        note: Some(clipped(&note.message)),
+        note: Some(note.message.clone()),
         type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
         event_time: Some(MicroTime(jiff::Timestamp::now())),
         regarding: Some(regarding),
@@ -152,19 +158,12 @@ async fn tell(client: &Client, note: Option<Box<Note>>) {
         ..k8s_openapi::api::events::v1::Event::default()
     };
     let api: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(client.clone(), &namespace);
-    match api.create(&PostParams::default(), &event).await {
-        Ok(_) => {}
-        Err(error) if is_code(&error, 409) => {}
-        Err(error) => tracing::warn!(%error, event = note.name, "an event could not be written"),
+    match tokio::time::timeout(TELL_PATIENCE, api.create(&PostParams::default(), &event)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) if is_code(&error, 409) => {}
+        Ok(Err(error)) => tracing::warn!(%error, event = note.name, "an event could not be written"),
+        Err(_) => tracing::warn!(event = note.name, "the API server did not answer to an event"),
     }
-}
-
-/// The most that an Event's words may be.
-const MOST_BYTES: usize = 1_000;
-
-fn clipped(text: &str) -> String {
-    let end = (0..=text.len().min(MOST_BYTES)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
-    text[..end].to_owned()
 }
 
 /// An object that was deleted meanwhile needs no status.

@@ -21,6 +21,7 @@ pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement
     let (status, again) = look(world, terms, task, placement, plan, now);
     if plan.effects[before..].iter().any(|effect| matches!(effect, Effect::CreatePod { .. })) {
         world.asked.insert(task.work(), now);
+        world.absent.remove(&task.work());
     }
     again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
     status

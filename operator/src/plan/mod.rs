@@ -62,6 +62,7 @@ pub enum Effect {
         attempt: u32,
         namespace: String,
         names: Vec<String>,
+        at: i64,
     },
     DeletePod {
         namespace: String,

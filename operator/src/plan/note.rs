@@ -1,6 +1,7 @@
 //! What is told besides a status, as an Event: the few moments that a person may want to know the time of. None for a task
 //! that simply runs.
 
+use super::status;
 use crate::world::records::{ProviderNode, Task};
 use supercargo_crds::names::node_condition::READY;
 use supercargo_crds::names::task_condition::{RECONCILING, STALLED};
@@ -39,7 +40,7 @@ fn of_task(task: &Task, reason: &str, which: impl std::fmt::Display, message: &s
         // Another task may have the name by and by.
         name: name(&task.name, reason, format_args!("{}-{which}", task.uid.chars().take(8).collect::<String>())),
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        message: status::clipped(message.to_owned()),
         warning,
     }
 }

@@ -81,7 +81,9 @@ fn of_attempt<'a>(task: &Task, placement: &Placement, workers: &[Option<&'a Pod>
     if first.is_none()
         && let Some(missing) = workers.iter().position(Option::is_none)
     {
-        return ended().next().map(|(_, pod)| (Outcome::StartTimeout, missing, pod));
+        // Those that there are did what they were to do: the others never came.
+        let outcome = if task.spec.suspend { Outcome::Suspended } else { Outcome::StartTimeout };
+        return ended().next().map(|(_, pod)| (outcome, missing, pod));
     }
     let (worker, pod) = first.or_else(|| ended().next())?;
     // What all of them had is the longest that one of them had.

@@ -329,10 +329,10 @@ impl Theatre {
                     }
                 }
             }
-            Effect::FindPods { work, attempt, names, .. } => {
+            Effect::FindPods { work, attempt, names, at, .. } => {
                 let there: Vec<Pod> = names.iter().filter_map(|name| self.pods.get(name)).map(|pod| self.seen(pod)).collect();
                 if answered && there.is_empty() {
-                    self.world.apply(Event::Absent { work, attempt });
+                    self.world.apply(Event::Absent { work, attempt, at });
                 }
                 there.into_iter().filter(|_| answered).for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
             }

@@ -7,12 +7,7 @@ use supercargo_crds::task_status::ComputeTaskStatus;
 /// Sets a condition; the time of its last transition moves only when its status does.
 pub fn set(conditions: &mut Vec<Condition>, kind: &str, status: bool, reason: &str, message: impl Into<String>, generation: i64, now: i64) {
     let status = if status { "True" } else { "False" };
-    let mut message: String = message.into();
-    if message.len() > 1024 {
-        let cut = (0..=1020).rev().find(|&at| message.is_char_boundary(at)).unwrap_or_default();
-        message.truncate(cut);
-        message.push('…');
-    }
+    let message = clipped(message.into());
     let since =
         conditions.iter().find(|known| known.type_ == kind && known.status == status).map(|known| known.last_transition_time.clone());
     let condition = Condition {
@@ -27,6 +22,16 @@ pub fn set(conditions: &mut Vec<Condition>, kind: &str, status: bool, reason: &s
         Some(known) => *known = condition,
         None => conditions.push(condition),
     }
+}
+
+/// As long as the API server takes it, in a condition or an Event.
+pub fn clipped(mut message: String) -> String {
+    if message.len() > 1024 {
+        let cut = (0..=1020).rev().find(|&at| message.is_char_boundary(at)).unwrap_or_default();
+        message.truncate(cut);
+        message.push('…');
+    }
+    message
 }
 
 pub fn time(second: i64) -> Option<Time> {

@@ -122,6 +122,7 @@ fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut P
             attempt: placement.attempt,
             namespace: placement.namespace.clone(),
             names: placement.workers.iter().zip(&workers).filter(|(_, pod)| pod.is_none()).map(|(place, _)| place.pod.clone()).collect(),
+            at: now,
         }),
         (true, false) => world.todo.alarms.set(sure, work.clone()),
         (false, _) => {}

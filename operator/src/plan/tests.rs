@@ -285,3 +285,21 @@ fn an_event_tells_of_a_retry_and_of_what_a_person_must_mend_and_of_nothing_else(
     let stalled = until(&mut calm([broken]), "write_task");
     assert!(matches!(&stalled[..], [Effect::WriteTask { note: Some(note), .. }] if note.warning && note.reason == "Invalid"));
 }
+
+#[test]
+fn an_old_answer_that_a_pod_was_not_there_gives_nothing_back() {
+    let mut theatre = calm([task("a", "1", 0)]);
+    let made = until(&mut theatre, "create_pod");
+    let Effect::CreatePod { work, .. } = made[0].clone() else { panic!("it is a pod") };
+    let absent = |at: i64| crate::world::Event::Absent { work: work.clone(), attempt: 0, at };
+    theatre.now += 700;
+    // It was asked for again and again until its start timeout, and the answer is from before.
+    let before = theatre.world.asked[&work];
+    theatre.world.apply(absent(before));
+    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    assert!(effects.iter().all(|effect| effect.kind() != "book"), "{effects:?}");
+    assert!(effects.iter().any(|effect| effect.kind() == "find_pods"), "{effects:?}");
+    theatre.world.apply(absent(theatre.now));
+    let book = until(&mut theatre, "book");
+    assert!(matches!(&book[..], [Effect::Book(postings)] if matches!(postings[..], [supercargo_ledger::Posting::Release { .. }])));
+}

@@ -71,10 +71,11 @@ pub enum Event {
         work: WorkId,
         why: String,
     },
-    /// The API server was asked by name, and has none of an attempt's pods.
+    /// The API server was asked by name at that time, and had none of those of an attempt's pods that were missing.
     Absent {
         work: WorkId,
         attempt: u32,
+        at: i64,
     },
     /// The books hold an attempt's facts.
     Charged {
@@ -242,8 +243,11 @@ impl World {
                 self.unmade.insert(work.clone(), why);
                 self.todo.works.push(work);
             }
-            Event::Absent { work, attempt } => {
-                self.absent.insert(work.clone(), attempt);
+            Event::Absent { work, attempt, at } => {
+                // An answer says nothing of a pod that was made after the question.
+                if self.asked.get(&work).is_none_or(|asked| *asked < at) {
+                    self.absent.insert(work.clone(), attempt);
+                }
                 self.todo.works.push(work);
             }
             Event::Charged { work, attempt } => {
