@@ -1,0 +1,327 @@
+//! News: how each thing that happened changes what is known, and who has to be looked at because of it.
+
+use super::records::{self, Account, Escrow, Namespace, Node, Placement, Pod, ProviderNode, Reservation, Task};
+use super::{CLUSTER_NAMESPACE, Event, Key, World};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use supercargo_ledger::{FundingBalance, WorkBalance};
+use supercargo_market::work::{FundingId, WorkId};
+
+/// Takes one out of a set of sets, and the set with its last.
+fn unlink<K: std::hash::Hash + Eq, T: Ord>(index: &mut HashMap<K, BTreeSet<T>>, key: &K, one: &T) {
+    if let Some(all) = index.get_mut(key) {
+        all.remove(one);
+        if all.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+impl World {
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Task(task) => self.apply_task(*task),
+            Event::TaskGone(key) => self.task_gone(&key),
+            Event::Pod(pod) => self.apply_pod(*pod),
+            Event::PodGone { uid, at } => self.pod_gone(&uid, at),
+            Event::Node(node) => self.apply_node(*node),
+            Event::NodeGone(name) => {
+                self.nodes.remove(&name);
+                self.node_changed(&name, true);
+            }
+            Event::Pool(pool) => {
+                self.rate_cards.insert(pool.name.clone(), pool.spec.pricing.card().hash().to_string());
+                let changed = self.pools.insert(pool.name.clone(), (*pool).clone()).is_none_or(|before| before.spec != pool.spec);
+                self.pool_changed(changed.then_some(&pool.name));
+            }
+            Event::PoolGone(name) => {
+                self.pools.remove(&name);
+                self.rate_cards.remove(&name);
+                self.pool_changed(Some(&name));
+            }
+            Event::ProviderNode(node) => self.apply_provider_node(*node),
+            Event::ProviderNodeGone(name) => {
+                let node = self.provider_nodes.remove(&name).map_or(name, |node| node.spec.node_name);
+                self.node_changed(&node, true);
+            }
+            Event::Escrow(escrow) => self.apply_escrow(*escrow),
+            Event::EscrowGone(key) => {
+                self.escrows.remove(&key);
+                self.escrow_changed(&key);
+            }
+            Event::Namespace(namespace) => self.apply_namespace(namespace),
+            Event::NamespaceGone(name) => {
+                self.namespaces.remove(&name);
+                self.fitted.remove(&name);
+            }
+            Event::Claim(claim) => self.apply_claim(claim),
+            Event::ClaimGone(key) => {
+                self.claims.remove(&key);
+                self.claim_changed(&key);
+            }
+            Event::Volume(volume) => self.apply_volume(*volume),
+            Event::VolumeGone(name) => drop(self.volumes.remove(&name)),
+            Event::StorageClass(class) => self.apply_storage_class(class),
+            Event::StorageClassGone(name) => drop(self.storage_classes.remove(&name)),
+            Event::Fitted { namespace, closed } => drop(self.fitted.insert(namespace, closed)),
+            Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
+            Event::Refused { work, why, at } => {
+                self.market.undo(&work);
+                self.refusals.insert(work.clone(), (why, at));
+                self.todo.works.push(work);
+            }
+            Event::Unmade { work, why } => {
+                self.unmade.insert(work.clone(), why);
+                self.todo.works.push(work);
+            }
+            Event::Absent { work, attempt, at } => {
+                // An answer says nothing of a pod that was made after the question.
+                if self.asked.get(&work).is_none_or(|asked| *asked < at) {
+                    self.absent.insert(work.clone(), attempt);
+                }
+                self.todo.works.push(work);
+            }
+            Event::Charged { work, attempt } => {
+                self.charged.insert((work.clone(), attempt));
+                self.todo.works.push(work);
+            }
+            Event::Funding { funding, balance, last_post } => self.apply_funding(funding, balance, last_post),
+            Event::Settled { work, balance } => {
+                self.works.insert(work.clone(), balance);
+                self.todo.works.push(work);
+            }
+            Event::Account { funding, account } => {
+                let before = self.accounts.insert(funding.clone(), account.clone());
+                let payers: Vec<Key> = self.escrows_of(&funding);
+                let same = before.is_some_and(|before| Account { funded: account.funded, ..before } == account);
+                payers.iter().for_each(|key| if same { self.todo.escrows.push(key.clone()) } else { self.escrow_changed(key) });
+            }
+            Event::Record { place, record } => {
+                if let Some((_, node)) = place.split_once('/') {
+                    self.todo.nodes.push(node.to_owned());
+                }
+                self.records.insert(place, record);
+            }
+        }
+    }
+
+    fn apply_task(&mut self, task: Task) {
+        let (key, work, payer) = (task.key(), task.work(), task.payer());
+        let task = Arc::new(task);
+        if let Some(before) = self.tasks.insert(key, task.clone()) {
+            let old = before.work();
+            unlink(&mut self.index.paid_by, &before.payer(), &old);
+            Self::claims_of(&before).for_each(|claim| unlink(&mut self.index.claimed_by, &claim, &old));
+            if old != work {
+                self.index.tasks.remove(&old);
+                self.todo.works.push(old);
+            }
+        }
+        self.index.tasks.insert(work.clone(), task.clone());
+        self.index.paid_by.entry(payer).or_default().insert(work.clone());
+        for claim in Self::claims_of(&task) {
+            self.index.claimed_by.entry(claim).or_default().insert(work.clone());
+        }
+        self.todo.works.push(work);
+    }
+
+    fn task_gone(&mut self, key: &Key) {
+        let Some(task) = self.tasks.remove(key) else { return };
+        let work = task.work();
+        unlink(&mut self.index.paid_by, &task.payer(), &work);
+        Self::claims_of(&task).for_each(|claim| unlink(&mut self.index.claimed_by, &claim, &work));
+        self.index.tasks.remove(&work);
+        self.told.remove(&work);
+        self.refusals.remove(&work);
+        self.todo.works.push(work);
+    }
+
+    /// What our own clock saw of a pod outlives the pod's next version.
+    fn apply_pod(&mut self, mut pod: Pod) {
+        // A pod of a silent node looks as it did when the silence began: that it is still listed says nothing of it.
+        let silent = pod.node.as_ref().and_then(|node| self.nodes.get(node)).is_some_and(|node| !node.ready);
+        if let Some(before) = self.pods.get(&pod.uid) {
+            pod.first_running = before.first_running.or(pod.first_running);
+            pod.terminal = before.terminal.or(pod.terminal);
+            pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };
+            (pod.lost, pod.drained) = (before.lost, before.drained);
+            if pod.lost {
+                pod.reason = before.reason.clone();
+            }
+            if before.node != pod.node
+                && let Some(node) = &before.node
+            {
+                unlink(&mut self.index.pods_on, node, &pod.uid);
+            }
+        }
+        if let Some(node) = &pod.node {
+            self.index.pods_on.entry(node.clone()).or_default().insert(pod.uid.clone());
+        }
+        if let Some(ours) = &pod.ours {
+            self.index.pods_of.entry(ours.work.clone()).or_default().insert(pod.uid.clone());
+        }
+        self.pod_changed(&pod);
+        if let Some(ours) = &pod.ours {
+            self.unmade.remove(&ours.work);
+            if !self.pods.contains_key(&pod.uid) {
+                self.absent.remove(&ours.work);
+            }
+        }
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    fn pod_changed(&mut self, pod: &Pod) {
+        if let Some(node) = &pod.node {
+            self.todo.nodes.push(node.clone());
+        }
+        if let Some(ours) = &pod.ours {
+            self.todo.works.push(ours.work.clone());
+        }
+    }
+
+    /// A pod of ours that went before its evidence was taken, or its task was told, stays as what was last seen of it.
+    fn pod_gone(&mut self, uid: &str, at: i64) {
+        let Some(pod) = self.pods.get(uid).cloned() else { return };
+        self.pod_changed(&pod);
+        let owed = pod.ours.as_ref().is_some_and(|ours| {
+            let charged = self.is_charged(&ours.work, ours.attempt);
+            let told = self.task_of(&ours.work).is_none_or(|task| task.was_told(ours.attempt));
+            (!charged && self.reservations.contains_key(&ours.work)) || !told
+        });
+        match self.pods.get_mut(uid) {
+            Some(pod) if owed => {
+                pod.gone = true;
+                pod.has_finalizer = false;
+                pod.terminal = pod.terminal.or(Some(at));
+            }
+            _ => self.forget_pod(&pod),
+        }
+    }
+
+    pub fn forget_pod(&mut self, pod: &Pod) {
+        if let Some(node) = &pod.node {
+            unlink(&mut self.index.pods_on, node, &pod.uid);
+        }
+        if let Some(ours) = &pod.ours {
+            unlink(&mut self.index.pods_of, &ours.work, &pod.uid);
+        }
+        self.pods.remove(&pod.uid);
+    }
+
+    /// A node that is ready, and was so before, says that what runs there is alive. One that comes back has yet to tell what
+    /// became of its pods meanwhile.
+    fn apply_node(&mut self, node: Node) {
+        let before = self.nodes.get(&node.name);
+        let stayed = node.ready && before.is_some_and(|before| before.ready && before.ready_since == node.ready_since);
+        let moved = before.is_none_or(|before| before.labels != node.labels);
+        let alive: Vec<String> = if stayed { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
+        for uid in alive {
+            if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.phase == records::PodPhase::Running && !pod.lost) {
+                pod.last_alive = pod.last_alive.max(Some(node.seen));
+            }
+        }
+        let name = node.name.clone();
+        self.nodes.insert(name.clone(), node);
+        if moved {
+            self.nodes_moved();
+        }
+        self.node_changed(&name, moved);
+    }
+
+    fn node_changed(&mut self, name: &str, pools_too: bool) {
+        self.todo.pools |= pools_too;
+        self.todo.nodes.push(name.to_owned());
+        let works: Vec<WorkId> = self.pods_on(name).filter_map(|pod| Some(pod.ours.as_ref()?.work.clone())).collect();
+        works.into_iter().for_each(|work| self.todo.works.push(work));
+    }
+
+    /// A node that was set apart stays so, whoever leads now.
+    fn apply_provider_node(&mut self, node: ProviderNode) {
+        let name = node.spec.node_name.clone();
+        if let Some(told) = &node.status.quarantine {
+            let (until, known) = (told.until.0.as_second(), self.quarantine.entry(name.clone()).or_default());
+            if until > known.until {
+                known.until = until;
+                let times = node.status.record.map_or(1, |record| u32::try_from(record.quarantines).unwrap_or(1));
+                known.times = known.times.max(times);
+                self.todo.node_alarms.set(until, name.clone());
+            }
+        }
+        self.provider_nodes.insert(node.name.clone(), node);
+        self.node_changed(&name, true);
+    }
+
+    fn pool_changed(&mut self, name: Option<&String>) {
+        self.todo.pools = true;
+        let nodes = self.provider_nodes.values().filter(|node| name.is_some_and(|name| node.spec.pool == *name));
+        let nodes: Vec<String> = nodes.map(|node| node.spec.node_name.clone()).collect();
+        nodes.into_iter().for_each(|node| self.todo.nodes.push(node));
+    }
+
+    fn apply_escrow(&mut self, escrow: Escrow) {
+        let key = escrow.key();
+        let before = self.escrows.insert(key.clone(), escrow.clone());
+        if before.is_some_and(|before| before.spec == escrow.spec && before.uid == escrow.uid) {
+            self.todo.escrows.push(key);
+        } else {
+            self.escrow_changed(&key);
+        }
+    }
+
+    /// It may pay for others than before.
+    fn escrow_changed(&mut self, key: &Key) {
+        self.todo.escrows.push(key.clone());
+        for work in self.index.paid_by.get(key).into_iter().flatten() {
+            self.todo.works.push(work.clone());
+        }
+    }
+
+    /// Tenants are named by the UIDs of namespaces.
+    fn apply_namespace(&mut self, namespace: Namespace) {
+        let name = namespace.name.clone();
+        let before = self.namespaces.insert(name.clone(), namespace.clone());
+        if before.as_ref().is_some_and(|before| *before == namespace) {
+            return;
+        }
+        let named = before.is_none_or(|before| before.uid != namespace.uid);
+        let escrows: Vec<Key> = self.escrows.keys().filter(|key| named && (name == CLUSTER_NAMESPACE || key.0 == name)).cloned().collect();
+        escrows.iter().for_each(|key| self.escrow_changed(key));
+        let works: Vec<WorkId> = self
+            .tasks
+            .range((name.clone(), String::new())..)
+            .take_while(|((place, _), _)| *place == name)
+            .map(|(_, task)| task.work())
+            .collect();
+        works.into_iter().for_each(|work| self.todo.works.push(work));
+    }
+
+    fn apply_funding(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
+        self.market.funding_has(&funding, balance.available).into_iter().for_each(|work| self.todo.works.push(work));
+        let before = self.fundings.insert(funding.clone(), (balance, last_post));
+        for key in self.escrows_of(&funding) {
+            if before.is_some() { self.todo.escrows.push(key) } else { self.escrow_changed(&key) }
+        }
+    }
+
+    fn escrows_of(&self, funding: &FundingId) -> Vec<Key> {
+        self.escrows.values().filter(|escrow| Self::funding_of(escrow).as_ref() == Some(funding)).map(Escrow::key).collect()
+    }
+
+    fn reserved(&mut self, work: WorkId, reservation: Option<Box<Reservation>>, latest: Option<Box<Placement>>, balance: WorkBalance) {
+        self.refusals.remove(&work);
+        self.absent.remove(&work);
+        self.market.booked(&work, reservation.as_deref());
+        // Pods that are of no reservation are counted apart.
+        let places = self.reservations.get(&work).into_iter().chain(reservation.as_deref()).flat_map(|held| &held.placement.workers);
+        places.for_each(|place| self.todo.nodes.push(place.node.clone()));
+        if let Some(latest) = latest {
+            self.latest.insert(work.clone(), *latest);
+        }
+        match reservation {
+            Some(reservation) => drop(self.reservations.insert(work.clone(), *reservation)),
+            None => drop(self.reservations.remove(&work)),
+        }
+        self.works.insert(work.clone(), balance);
+        self.todo.works.push(work);
+    }
+}
