@@ -92,7 +92,7 @@ fn started(workers: &[Option<&Pod>]) -> Option<i64> {
 }
 
 /// When it was told that all of them run. Whoever leads now may have seen them later, and no time is counted anew.
-fn told_started(task: &Task) -> Option<i64> {
+pub fn told_started(task: &Task) -> Option<i64> {
     let conditions = &task.status.conditions;
     status::since(conditions, STARTED).filter(|_| status::is_true(conditions, STARTED))
 }

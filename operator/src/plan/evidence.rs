@@ -20,7 +20,7 @@ pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, po
     if world.is_charged(work, placement.attempt) || !attempt::is_over(world, work, task, placement, &workers) {
         return;
     }
-    let billed = billed(&workers, placement);
+    let billed = billed(&workers, placement, world.task_of(work).map(|task| &**task));
     for ((pod, place), measured) in workers.iter().zip(&placement.workers).zip(billed) {
         if let (Some(pod), Some(measured)) = (pod, measured) {
             postings.push(Posting::Charge(charge(work, placement, place, pod, measured, terms)));
@@ -29,21 +29,24 @@ pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, po
     postings.push(Posting::Release { work: work.clone() });
 }
 
-fn record(pod: &Pod, placement: &Placement) -> PodRecord {
+/// Whoever leads now may have seen it run only later than it was told to run.
+fn record(pod: &Pod, placement: &Placement, told: Option<i64>) -> PodRecord {
     let bound = pod.ours.as_ref().map_or(placement.bound, |ours| ours.bound.max(placement.bound));
     PodRecord {
         started: pod.started,
         finished: pod.finished,
         bound,
-        first_running: pod.first_running,
+        first_running: pod.first_running.map(|seen| told.map_or(seen, |told| seen.min(told))),
         last_alive: pod.last_alive,
         terminal: pod.terminal,
     }
 }
 
 /// What is billed of each worker: from the last one's start, and nothing of a short attempt that a provider's fault ended.
-pub fn billed(workers: &[Option<&Pod>], placement: &Placement) -> Vec<Option<Measured>> {
-    let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(pod, placement))).collect();
+pub fn billed(workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>) -> Vec<Option<Measured>> {
+    let told = task.filter(|task| !task.was_told(placement.attempt)).and_then(attempt::told_started);
+    let told = told.map(|told| told.max(placement.bound));
+    let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(pod, placement, told))).collect();
     let mut measured = metering::measure_together(&records);
     let longest = measured.iter().flatten().map(|one| one.seconds).max().unwrap_or_default();
     if longest < FAULT_FREE_SECONDS && workers.iter().flatten().any(|pod| is_provider_fault(pod)) {
