@@ -6,7 +6,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 # Always the whole workspace: a narrower selection would unify features differently and compile everything again.
-CARGO_BUILD := cargo build --workspace --bins --locked --quiet
+# With as many jobs as there are processors, however many things make does at once.
+CARGO_BUILD := env -u MAKEFLAGS cargo build --workspace --bins --locked --quiet
 BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
 # What tests and the demo talk to is on this machine, whatever proxy there is for the rest of the world.
@@ -38,7 +39,7 @@ machine:
 
 # Downloads and builds overlap: Go's, npm's and cargo's work side by side.
 programs: prerequisites
-	@$(MAKE) -j3 --output-sync=line cluster-bin $(BIN)/helm workspace-bin
+	@$(MAKE) -j8 --output-sync=line workspace-bin cluster-bin $(BIN)/helm
 
 workspace-bin:
 	@$(CARGO_BUILD)

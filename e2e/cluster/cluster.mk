@@ -1,5 +1,8 @@
-# Builds what the local cluster consists of, each program from its own module into $(BIN). A program is written beside
-# its place and moved there whole, so that a build that was cut off leaves nothing that looks finished.
+# Builds what the local cluster consists of into $(BIN), each program from its own module or, where versions allow it, from
+# one with Kubernetes. A program is written beside its place and moved there whole, so that a build that was cut off leaves
+# nothing that looks finished.
+#
+# One Go build at a time, and the modules name the same versions of what several of them need: so that is compiled once.
 
 BIN := .state/bin
 KUBE_VERSION := v1.36.3
@@ -8,11 +11,12 @@ KUBE_FLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
   -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION:v%=%)))
 
 # $(call go-build,module folder,package,output,extra flags)
-go-build = @mkdir -p $(BIN) && echo "building $(notdir $(3))" && cd e2e/cluster/$(1) && \
+go-build = @mkdir -p $(BIN) && cd e2e/cluster/$(1) && \
+  flock $(CURDIR)/$(BIN)/.one-at-a-time sh -c 'echo "building $$0"; exec "$$@"' $(notdir $(3)) \
   go build -mod=readonly -trimpath -ldflags "-s -w $(5)" $(4) -o $(CURDIR)/$(3).half $(2) && mv -f $(CURDIR)/$(3).half $(CURDIR)/$(3)
 go-module = e2e/cluster/$(1)/go.mod e2e/cluster/$(1)/go.sum
 
-$(BIN)/kube: e2e/cluster/go.mod e2e/cluster/go.sum $(wildcard e2e/cluster/kube/*.go)
+$(BIN)/kube: $(call go-module,.) $(wildcard e2e/cluster/kube/*.go)
 	$(call go-build,.,./kube,$@,,$(KUBE_FLAGS))
 
 CONTAINERD := github.com/containerd/containerd/v2/cmd
@@ -24,8 +28,8 @@ $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 $(BIN)/ctr: $(BIN)/%: $(call go
 $(BIN)/runc: $(call go-module,runc)
 	$(call go-build,runc,github.com/opencontainers/runc,$@,-tags seccomp)
 
-$(BIN)/helm: $(call go-module,helm)
-	$(call go-build,helm,helm.sh/helm/v3/cmd/helm,$@)
+$(BIN)/helm: $(call go-module,.)
+	$(call go-build,.,helm.sh/helm/v3/cmd/helm,$@)
 
 # Only the benches need it.
 $(BIN)/kwok: $(call go-module,kwok)
