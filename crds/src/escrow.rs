@@ -157,6 +157,7 @@ pub struct EscrowStatus {
     pub case_fees: Option<Money>,
     /// When what is available ends, if its tasks go on to cost what they cost an hour now. Absent while nothing runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
     pub funded_until: Option<Time>,
     /// Charged in all: held, owed and posted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

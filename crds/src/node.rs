@@ -210,6 +210,7 @@ pub struct RecordStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Quarantine {
     /// When it takes tasks again.
+    #[schemars(schema_with = "schema::time")]
     pub until: Time,
     /// Faults that count against it.
     pub faults: i32,

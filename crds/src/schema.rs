@@ -2,7 +2,7 @@
 //! and defaults in words, since `kubectl explain` shows neither.
 
 use crate::{common, quantity};
-use schemars::{Schema, SchemaGenerator};
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 use supercargo_market::money::{AMOUNT_DECIMALS, AMOUNT_PATTERN, PRICE_DECIMALS, PRICE_PATTERN};
 
@@ -69,23 +69,35 @@ pub fn rule_at(field: &str, rule: &str, message: &str) -> Value {
     json!({ "rule": rule, "message": message, "fieldPath": format!(".{field}") })
 }
 
-/// Conditions: a list keyed by type, so that several owners keep theirs.
-pub fn conditions(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = generator.subschema_for::<Vec<crate::common::Condition>>();
-    schema.insert("x-kubernetes-list-type".into(), json!("map"));
-    schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
-    schema.insert("maxItems".into(), json!(16));
-    // The bounds of metav1.Condition, which its type doesn't carry along.
-    let bounds = [("type", 316), ("reason", 1_024), ("message", 32_768)];
-    if let Some(fields) = schema.get_mut("items").and_then(|items| items.get_mut("properties")).and_then(Value::as_object_mut) {
-        for (name, most) in bounds {
-            fields[name]["maxLength"] = json!(most);
-        }
-        fields["type"]["minLength"] = json!(1);
-        fields["reason"]["minLength"] = json!(1);
-        fields["status"]["enum"] = json!(["True", "False", "Unknown"]);
-    }
-    schema
+/// Conditions: a list keyed by type, so that several owners keep theirs. The type is Kubernetes' own, and the bounds too.
+pub fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "description": "One aspect of how things stand.",
+            "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+            "properties": {
+                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When the status last changed." },
+                "message": { "type": "string", "maxLength": 32_768, "description": "Details for people." },
+                "observedGeneration": {
+                    "type": "integer", "format": "int64",
+                    "description": "The metadata.generation that it was set for: if that is higher now, it is out of date.",
+                },
+                "reason": { "type": "string", "minLength": 1, "maxLength": 1_024, "description": "Why, in one word for programs." },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so." },
+                "type": { "type": "string", "minLength": 1, "maxLength": 316, "description": "Which aspect it is." },
+            },
+        },
+    })
+}
+
+/// A time as Kubernetes writes it.
+pub fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "date-time" })
 }
 
 /// Closes each field's text with its default and its limits, as the schema has them: they are written in one place, and

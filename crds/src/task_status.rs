@@ -139,6 +139,7 @@ pub struct Resolved {
     pub start_timeout_seconds: Option<i64>,
     /// When the attempt is ended at the latest: by its time limit or by its budget, whichever comes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
     pub deadline: Option<Time>,
 }
 
