@@ -31,6 +31,7 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     let case = |task, known, condition, reason, words, change| Case { task, change, known, condition, reason, words };
+    let volume = json!({ "name": "keys", "mountPath": "/keys", "secret": { "name": "never" } });
     let secret = json!({ "valueFrom": { "secretKeyRef": { "name": "never", "key": "k" } }, "name": "TOKEN" });
     vec![
         case(
@@ -43,6 +44,8 @@ fn cases() -> Vec<Case> {
         ),
         case("command", Known::Shown, "Succeeded", "Failed", "/no/such/program", json!({ "command": ["/no/such/program"] })),
         case("secret", Known::Shown, "Started", "CreateContainerConfigError", "secret \"never\" not found", json!({ "env": [secret] })),
+        // The pod's status says nothing of it, ever: only an Event does.
+        case("volume", Known::Applied, "Started", "FailedMount", "secret \"never\" not found", json!({ "volumes": [volume] })),
         case(
             "quota",
             Known::Applied,
@@ -148,7 +151,8 @@ async fn whatever_keeps_a_pod_from_being_made_or_started_is_told_in_words_within
             println!("{}: told after {:.2} s", case.task, delay.as_secs_f64());
             ensure!(delay <= PROMISED, "{} was told after {delay:?}", case.task);
         }
-        mended(&journey).await
+        mended(&journey).await?;
+        given(&journey).await
     })
     .await;
 }
@@ -157,7 +161,7 @@ async fn whatever_keeps_a_pod_from_being_made_or_started_is_told_in_words_within
 async fn mended(journey: &Journey) -> Result<()> {
     journey.kubectl(&["delete", "resourcequota,limitrange", "none"]).await?;
     journey.kubectl(&["create", "secret", "generic", "never", "--from-literal=k=v"]).await?;
-    for task in ["quota", "limit", "secret"] {
+    for task in ["quota", "limit", "secret", "volume"] {
         let task = journey.finished(task).await?;
         ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
     }
@@ -166,6 +170,27 @@ async fn mended(journey: &Journey) -> Result<()> {
         ensure!(task["status"]["attempts"][0]["outcome"] == outcome, "{}", task["status"]);
         holds(&task["status"]["cost"]["charged"], "0.00")?;
     }
+    Ok(())
+}
+
+/// A namespace that gives every container a GPU: a task that pays for none waits until it does so no more.
+async fn given(journey: &Journey) -> Result<()> {
+    let gift = json!({ "nvidia.com/gpu": "1" });
+    let limits = json!([{ "type": "Container", "default": gift, "defaultRequest": gift }]);
+    journey
+        .apply(json!({
+            "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "gift", "namespace": journey.namespace },
+            "spec": { "limits": limits },
+        }))
+        .await?;
+    journey.task("gift", &["--for", "1"], json!({ "resources": { "gpu": { "count": 0 } } })).await?;
+    let told = journey.until("gift", "Reconciling", "True", PROMISED).await?;
+    let condition = condition_of(&told, "Reconciling").context("it is told")?;
+    ensure!(condition["reason"] == "UnpaidDevice", "{condition}");
+    ensure!(condition["message"].as_str().is_some_and(|words| words.contains("LimitRange gift gives every container")), "{condition}");
+    journey.kubectl(&["delete", "limitrange", "gift"]).await?;
+    let task = journey.finished("gift").await?;
+    ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
     Ok(())
 }
 

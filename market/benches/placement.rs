@@ -145,7 +145,7 @@ fn main() {
 
 fn waiting(index: u64) -> Waiting {
     Waiting {
-        id: format!("task-{index:05}"),
+        id: format!("task-{index:05}").into(),
         request: Arc::new(request(index % 120)),
         priority: 0,
         created: index.cast_signed(),

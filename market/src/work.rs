@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// Kinds of work that the books know. Sessions, agents and services will join tasks here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -14,11 +15,13 @@ pub enum WorkKind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkId {
     pub kind: WorkKind,
-    pub uid: String,
+    /// Shared: a work is named in many places.
+    #[serde(with = "shared")]
+    pub uid: Arc<str>,
 }
 
 impl WorkId {
-    pub fn task(uid: impl Into<String>) -> Self {
+    pub fn task(uid: impl Into<Arc<str>>) -> Self {
         Self { kind: WorkKind::Task, uid: uid.into() }
     }
 }
@@ -36,19 +39,19 @@ impl fmt::Display for WorkId {
 /// Escrow that is deleted and made again finds its funding as it was.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct FundingId(String);
+pub struct FundingId(#[serde(with = "shared")] Arc<str>);
 
 impl FundingId {
     pub fn chain(chain: &str, account: &str) -> Self {
-        Self(format!("chain:{chain}:{}", account.to_ascii_lowercase()))
+        Self(format!("chain:{chain}:{}", account.to_ascii_lowercase()).into())
     }
 
     pub fn internal(escrow_uid: &str) -> Self {
-        Self(format!("internal:{escrow_uid}"))
+        Self(format!("internal:{escrow_uid}").into())
     }
 
     /// Reads what `as_str` gave.
-    pub fn from_stored(text: impl Into<String>) -> Self {
+    pub fn from_stored(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
@@ -65,6 +68,20 @@ impl FundingId {
 impl fmt::Display for FundingId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
+    }
+}
+
+/// A text that is shared is written and read like any other.
+mod shared {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Into::into)
     }
 }
 

@@ -59,7 +59,7 @@ fn task(index: usize) -> Task {
     Task {
         namespace: "team".into(),
         name: format!("task-{index:05}"),
-        uid: format!("uid-{index:05}"),
+        uid: format!("uid-{index:05}").into(),
         generation: 1,
         created: NOW - 1_000 + index.cast_signed() as i64 / 100,
         deleting: false,

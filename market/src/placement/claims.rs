@@ -9,7 +9,8 @@ use super::neighbours::{Tenancy, Who};
 use super::shelves::Level;
 use super::slot::Slot;
 use super::words::NOTHING;
-use std::collections::{BTreeMap, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeMap;
 
 /// A large task looks at so many nodes for its claim.
 const CONSIDERED: usize = 4_096;

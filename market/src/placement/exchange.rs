@@ -11,8 +11,9 @@ use super::pick::Pick;
 use super::{Assignment, DEDICATED, EXCLUSIVE, Offer, Refused, Request, Tenant, price};
 use crate::rating::Held;
 use crate::work::FundingId;
+use foldhash::{HashMap, HashSet};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 /// Large tasks that places are kept for at a time.
@@ -32,7 +33,7 @@ pub enum Topology {
 /// A task that waits for its places, all of them at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    pub id: String,
+    pub id: Arc<str>,
     /// What each worker asks.
     pub request: Arc<Request>,
     pub priority: i32,
@@ -47,7 +48,7 @@ pub struct Waiting {
 /// A task that has its places from before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    pub id: String,
+    pub id: Arc<str>,
     pub tenant: Tenant,
     /// When it will have ended at the latest.
     pub ends: i64,
@@ -66,9 +67,9 @@ pub struct Worker {
 /// What a pass decided, and what it has to say that it did not say before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pass {
-    pub placed: Vec<(String, Vec<Assignment>)>,
+    pub placed: Vec<(Arc<str>, Vec<Assignment>)>,
     /// Why tasks wait: those that are new, and those whose reasons are not what they were.
-    pub waiting: Vec<(String, Arc<Vec<Refused>>)>,
+    pub waiting: Vec<(Arc<str>, Arc<Vec<Refused>>)>,
 }
 
 /// The order within an escrow.
@@ -132,8 +133,8 @@ impl Exchange {
     pub fn wait(&mut self, waiting: &Waiting) {
         let shape = self.catalog.enter(&waiting.request);
         let gang = Gang { shape, workers: waiting.workers, topology: waiting.topology };
-        let turn: Turn = (Reverse(waiting.priority), waiting.created, waiting.id.as_str().into());
-        let known = self.turns.get(waiting.id.as_str()).filter(|(_, known)| *known == turn);
+        let turn: Turn = (Reverse(waiting.priority), waiting.created, waiting.id.clone());
+        let known = self.turns.get(&waiting.id).filter(|(_, known)| *known == turn);
         let known = known.and_then(|(funding, turn)| self.lanes.get(funding)?.waiters.get(turn));
         if known.is_some_and(|known| known.gang == gang && known.seconds == waiting.seconds) {
             return self.catalog.leave(shape);
@@ -160,7 +161,7 @@ impl Exchange {
 
     /// A task runs, from before this exchange was made or placed by somebody else. Saying the same twice changes nothing.
     pub fn run(&mut self, running: &Running) {
-        let task: Arc<str> = running.id.as_str().into();
+        let task = running.id.clone();
         let who = self.catalog.who(&running.tenant);
         let mut workers = Vec::new();
         for worker in &running.workers {
@@ -208,7 +209,7 @@ impl Exchange {
         if !self.changed {
             return Pass::default();
         }
-        let mut round = Round { now, claims: Claims::default(), claimed: 0, placed: Vec::new(), refused: HashMap::new() };
+        let mut round = Round { now, claims: Claims::default(), claimed: 0, placed: Vec::new(), refused: HashMap::default() };
         let mut lanes = std::mem::take(&mut self.lanes);
         self.first_turns(&mut lanes, &mut round);
         self.fairly(&mut lanes, &mut round);
@@ -281,7 +282,7 @@ impl Exchange {
         let workers = picks.iter().map(holding).collect();
         let sum = price_units(&picks);
         self.holdings.add(&mut self.catalog, funding.clone(), sum, workers);
-        round.placed.push((turn.2.to_string(), assignments));
+        round.placed.push((turn.2.clone(), assignments));
         Some(sum)
     }
 
@@ -304,8 +305,8 @@ impl Exchange {
     }
 
     /// Why each waits, as things stand after the pass: worked out once for all that ask the same, told to whom it is new.
-    fn reasons(&mut self, round: &Round) -> Vec<(String, Arc<Vec<Refused>>)> {
-        let mut known: HashMap<Kind, Arc<Vec<Refused>>> = HashMap::new();
+    fn reasons(&mut self, round: &Round) -> Vec<(Arc<str>, Arc<Vec<Refused>>)> {
+        let mut known: HashMap<Kind, Arc<Vec<Refused>>> = HashMap::default();
         let mut news = Vec::new();
         for (turn, waiter) in self.lanes.values_mut().flat_map(|lane| &mut lane.waiters) {
             if self.holdings.has(&turn.2) {
@@ -319,7 +320,7 @@ impl Exchange {
             });
             let same = waiter.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, reasons) || *told == *reasons);
             if !same {
-                news.push((turn.2.to_string(), reasons.clone()));
+                news.push((turn.2.clone(), reasons.clone()));
                 waiter.told = Some(reasons.clone());
             }
         }
@@ -333,7 +334,7 @@ struct Round {
     now: i64,
     claims: Claims,
     claimed: usize,
-    placed: Vec<(String, Vec<Assignment>)>,
+    placed: Vec<(Arc<str>, Vec<Assignment>)>,
     /// What did not fit, and how many of its workers did.
     refused: HashMap<Kind, u32>,
 }

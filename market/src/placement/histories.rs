@@ -54,11 +54,11 @@ proptest! {
             exchange.offer(offer);
         }
         let mut asked = BTreeMap::new();
-        let mut told: BTreeMap<String, Arc<Vec<Refused>>> = BTreeMap::new();
-        let mut runs: Vec<(String, Vec<Assignment>)> = Vec::new();
+        let mut told: BTreeMap<Arc<str>, Arc<Vec<Refused>>> = BTreeMap::new();
+        let mut runs: Vec<(Arc<str>, Vec<Assignment>)> = Vec::new();
         for (round, (tasks, leaving)) in rounds.into_iter().enumerate() {
             for (index, (request, priority, workers, topology)) in tasks.into_iter().enumerate() {
-                let id = format!("{round}-{index}");
+                let id: Arc<str> = format!("{round}-{index}").into();
                 let topology = [Topology::Any, Topology::Zone, Topology::Node][topology];
                 let request = Arc::new(request);
                 let (created, seconds) = (i64::try_from(round).expect("few"), 100);
@@ -156,7 +156,7 @@ fn left(offer: &Offer, runs: &[(Waiting, Assignment)]) -> Offer {
 }
 
 /// The slow and obvious pass: after each placement the order of everybody is worked out anew.
-fn plain_pass(offered: &[Offer], waits: &mut Vec<Waiting>, runs: &mut Vec<(Waiting, Assignment)>) -> Vec<(String, Assignment)> {
+fn plain_pass(offered: &[Offer], waits: &mut Vec<Waiting>, runs: &mut Vec<(Waiting, Assignment)>) -> Vec<(Arc<str>, Assignment)> {
     let (mut placed, mut passed) = (Vec::new(), BTreeSet::new());
     loop {
         let held = |funding: &FundingId| -> u64 {

@@ -5,7 +5,7 @@ use super::catalog::{At, Catalog};
 use super::need::Need;
 use super::neighbours::{Neighbour, Neighbours, Who};
 use crate::work::FundingId;
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 /// What one worker holds.

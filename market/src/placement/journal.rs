@@ -2,7 +2,8 @@
 //! from what changed since, and does not look at everything again.
 
 use super::slot::Slot;
-use std::collections::{HashSet, VecDeque};
+use foldhash::HashSet;
+use std::collections::VecDeque;
 
 /// More are not remembered: looking at everything is then as fast.
 const REMEMBERED: usize = 2_048;
@@ -38,7 +39,7 @@ impl Journal {
     /// Every slot that changed since a moment, once, as it was then. `None`: that is not remembered.
     pub(super) fn since(&self, moment: u64) -> Option<impl Iterator<Item = (u32, Option<&Slot>)>> {
         let skipped = usize::try_from(moment.checked_sub(self.first)?).ok()?;
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         Some(self.entries.iter().skip(skipped).filter(move |(slot, _)| seen.insert(*slot)).map(|(slot, was)| (*slot, was.as_ref())))
     }
 

@@ -10,7 +10,7 @@ use super::slot::{Asker, Only, bits};
 use super::survey::Tally;
 use super::wish::Wish;
 use super::words::label;
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::Arc;
 
 /// Shapes that nobody asks for any more are kept for the next who does, up to so many.

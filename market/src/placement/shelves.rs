@@ -7,7 +7,8 @@ use super::catalog::Catalog;
 use super::need::Need;
 use super::slot::Slot;
 use super::terms::Terms;
-use std::collections::{BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Where a slot stands in its class.

@@ -4,7 +4,8 @@
 
 use super::words::{NOTHING, Words};
 use super::{Offer, Prices};
-use std::collections::{BTreeMap, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeMap;
 
 /// What of the terms is never one node's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

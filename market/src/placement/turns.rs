@@ -9,7 +9,7 @@ fn waiting(id: &str, request: Request, created: i64, workers: u32, seconds: i64)
 }
 
 fn placed(pass: Pass) -> Vec<String> {
-    pass.placed.into_iter().map(|(id, _)| id).collect()
+    pass.placed.into_iter().map(|(id, _)| id.to_string()).collect()
 }
 
 #[test]
@@ -37,9 +37,9 @@ fn a_large_gang_is_not_passed_by_small_tasks_that_would_delay_it() {
     exchange.wait(&waiting("long", small(), 3, 1, 2_000));
     exchange.wait(&waiting("short", small(), 4, 1, 900));
     let pass = exchange.assign(10);
-    assert_eq!(pass.placed.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["short"], "it ends before the gang can start");
+    assert_eq!(pass.placed.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["short"], "it ends before the gang can start");
     let why =
-        |pass: &Pass, id: &str| pass.waiting.iter().find(|(known, _)| known == id).expect("it is told").1.last().map(|one| one.reason);
+        |pass: &Pass, id: &str| pass.waiting.iter().find(|(known, _)| **known == *id).expect("it is told").1.last().map(|one| one.reason);
     assert_eq!(why(&pass, "long"), Some(Reason::KeptForGang));
     assert_eq!(why(&before, "gang"), Some(Reason::GangIncomplete));
     exchange.ended("first");
@@ -66,7 +66,7 @@ fn held_by(escrow: &str) -> Request {
 }
 
 fn reasons(pass: &Pass, id: &str) -> Vec<Reason> {
-    let told = pass.waiting.iter().find(|(known, _)| known == id);
+    let told = pass.waiting.iter().find(|(known, _)| **known == *id);
     told.into_iter().flat_map(|(_, reasons)| reasons.iter().map(|refused| refused.reason)).collect()
 }
 
@@ -197,7 +197,7 @@ fn reasons_are_told_once_and_again_when_they_are_others() {
     exchange.offer(&Offer { free_devices: 0, ..offer("n", "1") });
     assert_eq!(exchange.assign(1), Pass::default(), "the offer is as it was");
     exchange.wait(&waiting("new", request(), 1, 1, 100));
-    assert_eq!(exchange.assign(2).waiting.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["new"]);
+    assert_eq!(exchange.assign(2).waiting.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ["new"]);
     exchange.offer(&Offer { closed: Some(Closed::Cordoned), ..offer("n", "1") });
     let pass = exchange.assign(3);
     assert_eq!((reasons(&pass, "old"), reasons(&pass, "new")), (vec![Reason::NodeCordoned], vec![Reason::NodeCordoned]));

@@ -31,7 +31,7 @@ fn a_planner_says_what_changed_and_hears_what_changed() {
     let tasks: Vec<Waiting> = (0..3).map(|number| task(&format!("task-{number}"), number)).collect();
     tasks.iter().for_each(|task| exchange.wait(task));
     let pass = exchange.assign(0);
-    let ids: Vec<&str> = pass.placed.iter().map(|(id, _)| id.as_str()).collect();
+    let ids: Vec<&str> = pass.placed.iter().map(|(id, _)| &**id).collect();
     assert_eq!((ids, pass.waiting.len()), (vec!["task-0", "task-1"], 1));
 
     // Before the books have answered the node's offer is made again, for some reason of its own: nothing is given twice.
@@ -42,7 +42,7 @@ fn a_planner_says_what_changed_and_hears_what_changed() {
     let books = reserved(&tasks[0], &pass.placed[0].1, 600);
     exchange.run(&books);
     exchange.ended("task-1");
-    assert_eq!(exchange.assign(2).placed.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ["task-2"]);
+    assert_eq!(exchange.assign(2).placed.into_iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(), ["task-2"]);
     assert_eq!(exchange.assign(3), Pass::default(), "nothing changed");
 
     // A restart: the same offer, the same reservations, in another order; and then they are as they were.
@@ -57,5 +57,5 @@ fn a_planner_says_what_changed_and_hears_what_changed() {
 
     // The first is charged and its pod is over.
     again.ended("task-0");
-    assert_eq!(again.assign(6).placed.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ["task-1"]);
+    assert_eq!(again.assign(6).placed.into_iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>(), ["task-1"]);
 }

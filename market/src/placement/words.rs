@@ -1,7 +1,8 @@
 //! Numbers for texts that occur often: comparing two numbers costs nothing, and a label that 100,000 nodes carry is
 //! kept once. A number lives for as long as somebody keeps it; then it may be given to another text.
 
-use std::collections::{BTreeMap, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// No text has this number.

@@ -201,7 +201,7 @@ fn unmade(task: &Task, placement: &Placement, why: &str, now: i64) -> ComputeTas
 /// It has its places and does not start: why, in the kubelet's words.
 fn trouble(task: &Task, placement: &Placement, workers: &[Option<&Pod>], now: i64) -> Option<ComputeTaskStatus> {
     let quiet = ["", "ContainerCreating", "PodInitializing"];
-    let waits = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !quiet.contains(&reason.as_str()));
+    let waits = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !quiet.contains(&reason.as_str())).or_else(|| pod.hindrance.clone());
     let (worker, (reason, message)) = workers.iter().enumerate().find_map(|(worker, pod)| Some((worker, waits((*pod)?)?)))?;
     let mut status = super::task::placed(task, placement, now);
     let message = if message.is_empty() { format!("{} says {reason}", placement.workers[worker].node) } else { message };

@@ -22,6 +22,6 @@ pub fn env(task: &Task, placement: &Placement, worker: u32) -> Vec<(&'static str
         ("PET_MASTER_ADDR", leader.clone()),
         ("PET_MASTER_PORT", RENDEZVOUS_PORT.to_string()),
         ("PET_RDZV_ENDPOINT", format!("{leader}:{RENDEZVOUS_PORT}")),
-        ("PET_RDZV_ID", task.uid.clone()),
+        ("PET_RDZV_ID", task.uid.to_string()),
     ]
 }

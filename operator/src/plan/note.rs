@@ -36,7 +36,7 @@ fn of_task(task: &Task, reason: &str, which: impl std::fmt::Display, message: &s
         kind: "ComputeTask",
         namespace: task.namespace.clone(),
         object: task.name.clone(),
-        uid: task.uid.clone(),
+        uid: task.uid.to_string(),
         // Another task may have the name by and by.
         name: name(&task.name, reason, format_args!("{}-{which}", task.uid.chars().take(8).collect::<String>())),
         reason: reason.to_owned(),

@@ -242,16 +242,17 @@ fn decide(world: &mut World, work: &WorkId, assignments: &[Assignment], now: i64
         bound: now,
         workers: (0..).zip(assignments).map(|(worker, chosen)| place(world, &task, &payer, chosen, attempt, worker)).collect(),
     };
-    world.market.decide(work.clone(), Decision { funding: payer.funding, amount, placement, at: now });
+    // Its own types can't fail to be written as JSON.
+    let detail = serde_json::to_string(&placement).unwrap_or_default();
+    world.market.decide(work.clone(), Decision { funding: payer.funding, amount, placement, detail, at: now });
     true
 }
 
 /// Asks the books for what was decided. `false`: nothing is.
 pub fn reserve(world: &World, work: &WorkId, postings: &mut Vec<Posting>) -> bool {
     let Some(decision) = world.market.decision(work) else { return false };
-    // Its own types can't fail to be written as JSON.
-    let detail = serde_json::to_string(&decision.placement).unwrap_or_default();
-    postings.push(Posting::Reserve { work: work.clone(), funding: decision.funding.clone(), amount: decision.amount, detail });
+    let (funding, amount, detail) = (decision.funding.clone(), decision.amount, decision.detail.clone());
+    postings.push(Posting::Reserve { work: work.clone(), funding, amount, detail });
     true
 }
 

@@ -104,7 +104,7 @@ fn metadata(task: &Task, placement: &Placement, worker: u32) -> ObjectMeta {
     let labels = [
         (LABEL_MANAGED, MANAGED_BY.to_owned()),
         (LABEL_TASK, task.name.clone()),
-        (LABEL_TASK_UID, task.uid.clone()),
+        (LABEL_TASK_UID, task.uid.to_string()),
         (LABEL_ATTEMPT, placement.attempt.to_string()),
         (LABEL_WORKER, worker.to_string()),
         (LABEL_EGRESS, egress.to_owned()),
@@ -134,7 +134,7 @@ pub fn owner(task: &Task) -> OwnerReference {
         api_version: "supercargo.dev/v1alpha1".to_owned(),
         kind: "ComputeTask".to_owned(),
         name: task.name.clone(),
-        uid: task.uid.clone(),
+        uid: task.uid.to_string(),
         controller: Some(true),
         block_owner_deletion: Some(false),
     }

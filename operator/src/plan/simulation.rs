@@ -76,7 +76,7 @@ pub(super) fn gang(name: &str, budget: &str, retries: i32, workers: u32, success
     Task {
         namespace: "n".into(),
         name: name.into(),
-        uid: format!("uid-of-{name}"),
+        uid: format!("uid-of-{name}").into(),
         generation: 1,
         created: T,
         deleting: false,

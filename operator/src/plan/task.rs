@@ -185,7 +185,7 @@ fn finished(world: &mut World, task: &Task, plan: &mut Plan, now: i64) -> Option
         let until = status::since(&task.status.conditions, FINISHED).unwrap_or(now) + ttl;
         let pod_left = world.pods_of(&work).any(|pod| pod.has_finalizer);
         if now >= until && !pod_left {
-            plan.effects.push(Effect::DeleteTask { namespace: task.namespace.clone(), name: task.name.clone(), uid: task.uid.clone() });
+            plan.effects.push(Effect::DeleteTask { namespace: task.namespace.clone(), name: task.name.clone(), uid: task.uid.to_string() });
             return None;
         }
         world.todo.alarms.set(until.max(now + 1), work);

@@ -163,8 +163,8 @@ fn the_leader_alone_decides_where_the_task_says_so() {
     assert_eq!(status(&written).phase.as_deref(), Some("Succeeded"));
 }
 
-#[test]
-fn an_operator_that_begins_anew_counts_no_time_anew_and_tells_nothing_again() {
+/// A task whose start was told, and then an operator that sees it run only a hundred seconds later: when each was.
+fn seen_late() -> (Theatre, i64, i64) {
     let mut theatre = calm([task("a", "1", 0)]);
     let made = until(&mut theatre, "create_pod");
     made.into_iter().for_each(|effect| theatre.carry_out(effect));
@@ -174,17 +174,36 @@ fn an_operator_that_begins_anew_counts_no_time_anew_and_tells_nothing_again() {
     theatre.now += 3;
     let told = until(&mut theatre, "write_task");
     told.into_iter().for_each(|effect| theatre.carry_out(effect));
-    let limit: u64 = theatre.world.reservations.values().map(|held| held.placement.run_seconds).sum();
-
     theatre.now += 100;
     let anew = theatre.now;
     theatre.pods.values_mut().for_each(|pod| pod.first_running = Some(anew));
     theatre.restart();
+    (theatre, begun, anew)
+}
+
+#[test]
+fn an_operator_that_begins_anew_counts_no_time_anew_and_tells_nothing_again() {
+    let (mut theatre, begun, _) = seen_late();
+    let limit: u64 = theatre.world.reservations.values().map(|held| held.placement.run_seconds).sum();
     let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
     assert!(effects.iter().all(|effect| !["write_task", "delete_pod"].contains(&effect.kind())), "{effects:?}");
     theatre.now = begun + limit.cast_signed();
     set(&mut theatre, |_| {});
     until(&mut theatre, "delete_pod");
+}
+
+#[test]
+fn a_pod_that_goes_without_a_word_is_billed_from_when_its_start_was_told_whoever_leads_then() {
+    let (mut theatre, begun, anew) = seen_late();
+    set(&mut theatre, |pod| pod.last_alive = Some(anew + 50));
+    let uid = theatre.pods.values().next().expect("a pod").uid.clone();
+    theatre.world.apply(crate::world::Event::PodGone { uid, at: anew + 50 });
+    theatre.now = anew + 50;
+    let book = until(&mut theatre, "book");
+    let Effect::Book(postings) = &book[0] else { panic!("it is booked") };
+    let seconds =
+        postings.iter().find_map(|one| if let supercargo_ledger::Posting::Charge(charge) = one { Some(charge.seconds) } else { None });
+    assert_eq!(seconds, Some((anew + 50 - begun).unsigned_abs()));
 }
 
 #[test]
@@ -229,6 +248,47 @@ fn what_an_api_server_refuses_is_told_in_its_words() {
     let written = until(&mut theatre, "write_task");
     let started = status(&written).conditions.iter().find(|condition| condition.type_ == "Started").expect("Started");
     assert_eq!((started.reason.as_str(), started.message.as_str()), ("PodRefused", "exceeded quota: gpus"));
+}
+
+#[test]
+fn a_volume_that_is_not_there_is_told_in_the_kubelets_words() {
+    let mut theatre = calm([task("a", "1", 0)]);
+    until(&mut theatre, "create_pod").into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.pass();
+    let hindered = crate::world::Event::Hindered {
+        uid: theatre.pods.values().next().expect("a pod").uid.clone(),
+        reason: "FailedMount".into(),
+        message: "secret \"keys\" not found".into(),
+    };
+    theatre.world.apply(hindered);
+    // What a watch brings of the pod later does not say it.
+    set(&mut theatre, |pod| pod.waiting = Some(("ContainerCreating".into(), String::new())));
+    let written = until(&mut theatre, "write_task");
+    let started = status(&written).conditions.iter().find(|condition| condition.type_ == "Started").expect("Started");
+    assert_eq!((started.reason.as_str(), started.message.as_str()), ("FailedMount", "secret \"keys\" not found"));
+}
+
+#[test]
+fn a_task_waits_where_it_would_be_given_a_device_that_it_does_not_pay_for() {
+    let without = |mut plain: crate::world::records::Task| {
+        plain.spec.resources.gpu.count = 0;
+        plain
+    };
+    let limits =
+        |device: &str| crate::world::records::Limits { namespace: "n".into(), name: "gift".into(), devices: [device.to_owned()].into() };
+    let first = |theatre: &mut Theatre| status(&until(theatre, "write_task")).waiting.first().map(|one| one.reason.clone());
+    let mut theatre = calm([without(task("a", "1", 0))]);
+    theatre.world.apply(crate::world::Event::Limits(limits("nvidia.com/gpu")));
+    assert_eq!(first(&mut theatre).as_deref(), Some("UnpaidDevice"));
+    theatre.world.apply(crate::world::Event::LimitsGone(("n".into(), "gift".into())));
+    until(&mut theatre, "create_pod");
+
+    let mut theatre = calm([task("a", "1", 0)]);
+    theatre.world.apply(crate::world::Event::Limits(limits("nvidia.com/gpu")));
+    until(&mut theatre, "create_pod");
+    let mut theatre = calm([task("a", "1", 0)]);
+    theatre.world.apply(crate::world::Event::Limits(limits("nvidia.com/mig-1g.10gb")));
+    assert_eq!(first(&mut theatre).as_deref(), Some("UnpaidDevice"), "it pays for another one");
 }
 
 #[test]

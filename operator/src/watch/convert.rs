@@ -1,9 +1,11 @@
 //! From Kubernetes objects to compact records. `None` means that the object is none of ours to know.
 
+use crate::world::Event;
 use crate::world::records::{self, Ours, PodPhase, Requests};
 use crate::world::volumes::Requirement;
 use k8s_openapi::api::core::v1::{
-    ContainerStatus, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod, ResourceStatus, Toleration,
+    ContainerStatus, Event as Told, LimitRange, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod,
+    ResourceStatus, Toleration,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -32,7 +34,7 @@ pub fn task(object: &ComputeTask) -> Option<records::Task> {
     Some(records::Task {
         namespace,
         name,
-        uid,
+        uid: uid.into(),
         generation: object.metadata.generation.unwrap_or_default(),
         created: seconds(object.metadata.creation_timestamp.as_ref()).unwrap_or_default(),
         deleting: object.metadata.deletion_timestamp.is_some(),
@@ -69,6 +71,20 @@ pub fn escrow(object: &Escrow) -> Option<records::Escrow> {
 pub fn namespace(object: &Namespace) -> Option<records::Namespace> {
     let (_, name, uid) = identity(&object.metadata)?;
     Some(records::Namespace { name, uid, deleting: object.metadata.deletion_timestamp.is_some() })
+}
+
+/// A quantity of none gives nothing.
+pub fn limits(object: &LimitRange) -> Option<records::Limits> {
+    let (namespace, name, _) = identity(&object.metadata)?;
+    let items = object.spec.iter().flat_map(|spec| &spec.limits).filter(|item| item.type_ == "Container");
+    let given = items.flat_map(|item| [&item.default, &item.default_request]).flatten().flat_map(devices);
+    Some(records::Limits { namespace, name, devices: given.filter(|(_, count)| *count > 0).map(|(device, _)| device).collect() })
+}
+
+/// What a kubelet says of a pod that it can't start.
+pub fn hindrance(object: &Told) -> Option<Event> {
+    let (uid, reason) = (object.involved_object.uid.clone()?, object.reason.clone()?);
+    Some(Event::Hindered { uid, reason, message: object.message.clone().unwrap_or_default() })
 }
 
 pub fn claim(object: &PersistentVolumeClaim) -> Option<records::Claim> {
@@ -249,7 +265,7 @@ fn ours(meta: &ObjectMeta) -> Option<Ours> {
     let labels = meta.labels.as_ref()?;
     let number = |name: &str| labels.get(name).and_then(|value| value.parse().ok());
     Some(Ours {
-        work: WorkId::task(labels.get(LABEL_TASK_UID)?),
+        work: WorkId::task(labels.get(LABEL_TASK_UID)?.as_str()),
         task: labels.get(LABEL_TASK)?.clone(),
         attempt: number(LABEL_ATTEMPT)?,
         worker: number(LABEL_WORKER)?,

@@ -3,12 +3,12 @@
 
 mod convert;
 
-pub use convert::{claim, escrow, namespace, node, pod, pool, provider_node, storage_class, task, volume};
+pub use convert::{claim, escrow, hindrance, limits, namespace, node, pod, pool, provider_node, storage_class, task, volume};
 
 use crate::world::Event;
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event as Told, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event as Watched};
@@ -27,7 +27,7 @@ pub enum News {
 }
 
 /// Kinds that must be listed before anything may be decided.
-pub const KINDS: [&str; 10] = [
+pub const KINDS: [&str; 12] = [
     "ComputeTask",
     "Pod",
     "Node",
@@ -38,6 +38,8 @@ pub const KINDS: [&str; 10] = [
     "PersistentVolumeClaim",
     "PersistentVolume",
     "StorageClass",
+    "LimitRange",
+    "Event",
 ];
 
 /// Starts every watch.
@@ -47,70 +49,86 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
         Api::<DeserializeGuard<ComputeTask>>::all(client.clone()),
         news,
         |object| task(object).map(|task| Event::Task(Box::new(task))),
-        |_, key| Event::TaskGone(key),
+        |_, key| Some(Event::TaskGone(key)),
     );
     spawn(
         "Pod",
         Api::<DeserializeGuard<Pod>>::all(client.clone()),
         news,
         |object| pod(object, now()).map(|pod| Event::Pod(Box::new(pod))),
-        |uid, _| Event::PodGone { uid, at: now() },
+        |uid, _| Some(Event::PodGone { uid, at: now() }),
     );
     spawn(
         "Node",
         Api::<DeserializeGuard<Node>>::all(client.clone()),
         news,
         |object| node(object, now()).map(|node| Event::Node(Box::new(node))),
-        |_, key| Event::NodeGone(key.1),
+        |_, key| Some(Event::NodeGone(key.1)),
     );
     spawn(
         "ProviderPool",
         Api::<DeserializeGuard<ProviderPool>>::all(client.clone()),
         news,
         |object| pool(object).map(|pool| Event::Pool(Box::new(pool))),
-        |_, key| Event::PoolGone(key.1),
+        |_, key| Some(Event::PoolGone(key.1)),
     );
     spawn(
         "ProviderNode",
         Api::<DeserializeGuard<ProviderNode>>::all(client.clone()),
         news,
         |object| provider_node(object).map(|node| Event::ProviderNode(Box::new(node))),
-        |_, key| Event::ProviderNodeGone(key.1),
+        |_, key| Some(Event::ProviderNodeGone(key.1)),
     );
     spawn(
         "Escrow",
         Api::<DeserializeGuard<Escrow>>::all(client.clone()),
         news,
         |object| escrow(object).map(|escrow| Event::Escrow(Box::new(escrow))),
-        |_, key| Event::EscrowGone(key),
+        |_, key| Some(Event::EscrowGone(key)),
     );
     spawn(
         "Namespace",
         Api::<DeserializeGuard<Namespace>>::all(client.clone()),
         news,
         |object| namespace(object).map(Event::Namespace),
-        |_, key| Event::NamespaceGone(key.1),
+        |_, key| Some(Event::NamespaceGone(key.1)),
     );
     spawn(
         "PersistentVolumeClaim",
         Api::<DeserializeGuard<PersistentVolumeClaim>>::all(client.clone()),
         news,
         |object| claim(object).map(Event::Claim),
-        |_, key| Event::ClaimGone(key),
+        |_, key| Some(Event::ClaimGone(key)),
     );
     spawn(
         "PersistentVolume",
         Api::<DeserializeGuard<PersistentVolume>>::all(client.clone()),
         news,
         |object| volume(object).map(|volume| Event::Volume(Box::new(volume))),
-        |_, key| Event::VolumeGone(key.1),
+        |_, key| Some(Event::VolumeGone(key.1)),
     );
     spawn(
         "StorageClass",
         Api::<DeserializeGuard<StorageClass>>::all(client.clone()),
         news,
         |object| storage_class(object).map(Event::StorageClass),
-        |_, key| Event::StorageClassGone(key.1),
+        |_, key| Some(Event::StorageClassGone(key.1)),
+    );
+    spawn(
+        "LimitRange",
+        Api::<DeserializeGuard<LimitRange>>::all(client.clone()),
+        news,
+        |object| limits(object).map(Event::Limits),
+        |_, key| Some(Event::LimitsGone(key)),
+    );
+    // Of all Events only those of volumes that can't be mounted: what else keeps a container from starting its pod's status says.
+    follow(
+        "Event",
+        Api::<DeserializeGuard<Told>>::all(client.clone()),
+        watcher::Config::default().fields("involvedObject.kind=Pod,reason=FailedMount"),
+        news,
+        hindrance,
+        |_, _| None,
     );
 }
 
@@ -118,18 +136,31 @@ pub fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
-type Gone = fn(String, (String, String)) -> Event;
+type Gone = fn(String, (String, String)) -> Option<Event>;
 
-/// Follows one kind for ever. A listing that no longer has an object says that it is gone.
 fn spawn<K>(kind: &'static str, api: Api<DeserializeGuard<K>>, news: &mpsc::Sender<News>, read: fn(&K) -> Option<Event>, gone: Gone)
 where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    follow(kind, api, watcher::Config::default(), news, read, gone);
+}
+
+/// Follows one kind for ever. A listing that no longer has an object says that it is gone.
+fn follow<K>(
+    kind: &'static str,
+    api: Api<DeserializeGuard<K>>,
+    which: watcher::Config,
+    news: &mpsc::Sender<News>,
+    read: fn(&K) -> Option<Event>,
+    gone: Gone,
+) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let news = news.clone();
     tokio::spawn(async move {
         let mut known: HashMap<String, (String, String)> = HashMap::new();
         let mut listing: Option<HashMap<String, (String, String)>> = None;
-        let mut stream = watcher::watcher(api, watcher::Config::default()).boxed();
+        let mut stream = watcher::watcher(api, which).boxed();
         while let Some(next) = stream.next().await {
             let mut out = Vec::new();
             match next {
@@ -149,14 +180,14 @@ where
                     let lost = known.into_iter().filter(|(uid, _)| !listed.contains_key(uid));
                     // Pods are known by their UIDs; anything else that has the name now has taken the place already.
                     let lost = lost.filter(|(_, key)| kind == "Pod" || !names.contains(key));
-                    out.extend(lost.map(|(uid, key)| News::Event(gone(uid, key))));
+                    out.extend(lost.filter_map(|(uid, key)| gone(uid, key).map(News::Event)));
                     known = listed;
                     out.push(News::Listed(kind));
                 }
                 Ok(Watched::Delete(object)) => {
                     let (uid, key) = identify(&object);
                     known.remove(&uid);
-                    out.push(News::Event(gone(uid, key)));
+                    out.extend(gone(uid, key).map(News::Event));
                 }
                 Err(error) => {
                     // The watcher resumes by itself; it must not do so in a tight circle.

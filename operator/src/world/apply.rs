@@ -2,7 +2,8 @@
 
 use super::records::{self, Account, Escrow, Namespace, Node, Placement, Pod, ProviderNode, Reservation, Task};
 use super::{CLUSTER_NAMESPACE, Event, Key, World};
-use std::collections::{BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use supercargo_ledger::{FundingBalance, WorkBalance};
 use supercargo_market::work::{FundingId, WorkId};
@@ -54,6 +55,16 @@ impl World {
                 self.namespaces.remove(&name);
                 self.fitted.remove(&name);
             }
+            Event::Limits(limits) => {
+                let key = (limits.namespace.clone(), limits.name.clone());
+                if self.limits.insert(key.clone(), limits.clone()).as_ref() != Some(&limits) {
+                    self.works_in(&key.0);
+                }
+            }
+            Event::LimitsGone(key) => {
+                self.limits.remove(&key);
+                self.works_in(&key.0);
+            }
             Event::Claim(claim) => self.apply_claim(claim),
             Event::ClaimGone(key) => {
                 self.claims.remove(&key);
@@ -63,6 +74,13 @@ impl World {
             Event::VolumeGone(name) => drop(self.volumes.remove(&name)),
             Event::StorageClass(class) => self.apply_storage_class(class),
             Event::StorageClassGone(name) => drop(self.storage_classes.remove(&name)),
+            Event::Hindered { uid, reason, message } => {
+                if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.phase == records::PodPhase::Pending) {
+                    pod.hindrance = Some((reason, message));
+                    let pod = pod.clone();
+                    self.pod_changed(&pod);
+                }
+            }
             Event::Fitted { namespace, closed } => drop(self.fitted.insert(namespace, closed)),
             Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
             Event::Refused { work, why, at } => {
@@ -145,6 +163,7 @@ impl World {
             pod.terminal = before.terminal.or(pod.terminal);
             pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             (pod.lost, pod.drained) = (before.lost, before.drained);
+            pod.hindrance = before.hindrance.clone();
             if pod.lost {
                 pod.reason = before.reason.clone();
             }
@@ -286,12 +305,13 @@ impl World {
         let named = before.is_none_or(|before| before.uid != namespace.uid);
         let escrows: Vec<Key> = self.escrows.keys().filter(|key| named && (name == CLUSTER_NAMESPACE || key.0 == name)).cloned().collect();
         escrows.iter().for_each(|key| self.escrow_changed(key));
-        let works: Vec<WorkId> = self
-            .tasks
-            .range((name.clone(), String::new())..)
-            .take_while(|((place, _), _)| *place == name)
-            .map(|(_, task)| task.work())
-            .collect();
+        self.works_in(&name);
+    }
+
+    /// What is true of a namespace is true of all tasks in it.
+    fn works_in(&mut self, namespace: &str) {
+        let here = self.tasks.range((namespace.to_owned(), String::new())..).take_while(|((place, _), _)| place == namespace);
+        let works: Vec<WorkId> = here.map(|(_, task)| task.work()).collect();
         works.into_iter().for_each(|work| self.todo.works.push(work));
     }
 

@@ -1,7 +1,8 @@
 //! What a pass has to look at: whatever something was said of since, or whose time has come. A pass over a world of which
 //! nothing was said costs nothing, however large it is.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use foldhash::{HashMap, HashSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hash;
 
 /// Things that wait for their turn, each once.
@@ -13,7 +14,7 @@ pub struct Queue<T> {
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { order: VecDeque::new(), queued: HashSet::new() }
+        Self { order: VecDeque::new(), queued: HashSet::default() }
     }
 }
 
@@ -48,7 +49,7 @@ pub struct Alarms<T> {
 
 impl<T> Default for Alarms<T> {
     fn default() -> Self {
-        Self { order: BTreeSet::new(), set: HashMap::new() }
+        Self { order: BTreeSet::new(), set: HashMap::default() }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the exchange is told of the world, what it decided that the books do not hold yet, and why who waits waits.
 
 use super::records::{Placement, Reservation};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Exchange, Offer, Refused, Running, Tenant, Waiting, Worker};
@@ -13,6 +14,8 @@ pub struct Decision {
     pub funding: FundingId,
     pub amount: Amount,
     pub placement: Placement,
+    /// The placement as it will stand in the books.
+    pub detail: String,
     pub at: i64,
 }
 

@@ -9,11 +9,13 @@ pub mod records;
 pub mod volumes;
 
 use dirt::{Alarms, Pace, Queue};
+use foldhash::{HashMap, HashSet};
 use market::Market;
 use records::{
-    Account, Claim, Escrow, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, StorageClass, Task, Volume,
+    Account, Claim, Escrow, Limits, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, StorageClass, Task,
+    Volume,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::{FundingBalance, WorkBalance};
@@ -43,12 +45,20 @@ pub enum Event {
     EscrowGone(Key),
     Namespace(Namespace),
     NamespaceGone(String),
+    Limits(Limits),
+    LimitsGone(Key),
     Claim(Claim),
     ClaimGone(Key),
     Volume(Box<Volume>),
     VolumeGone(String),
     StorageClass(StorageClass),
     StorageClassGone(String),
+    /// A kubelet tells why it can't make a pod's container.
+    Hindered {
+        uid: String,
+        reason: String,
+        message: String,
+    },
     /// What tasks need stands in a namespace.
     Fitted {
         namespace: String,
@@ -117,6 +127,7 @@ pub struct World {
     pub provider_nodes: BTreeMap<String, ProviderNode>,
     pub escrows: BTreeMap<Key, Escrow>,
     pub namespaces: BTreeMap<String, Namespace>,
+    pub limits: BTreeMap<Key, Limits>,
     pub claims: HashMap<Key, Claim>,
     pub volumes: HashMap<String, Volume>,
     pub storage_classes: HashMap<String, StorageClass>,
@@ -240,6 +251,14 @@ impl World {
             }
         }
         workers
+    }
+
+    /// A device that every container of a task's namespace is given, and this task does not pay for; and by which LimitRange.
+    pub fn unpaid_device(&self, task: &Task) -> Option<(&str, &str)> {
+        let gpu = &task.spec.resources.gpu;
+        let here = self.limits.range((task.namespace.clone(), String::new())..).take_while(|((place, _), _)| *place == task.namespace);
+        here.flat_map(|(_, limits)| limits.devices.iter().map(|device| (device.as_str(), limits.name.as_str())))
+            .find(|(device, _)| gpu.count == 0 || *device != gpu.resource_name)
     }
 
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {

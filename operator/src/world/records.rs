@@ -2,7 +2,8 @@
 
 use super::volumes::Requirement;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use supercargo_crds::escrow::{EscrowSpec, EscrowStatus};
 use supercargo_crds::node::{ProviderNodeSpec, ProviderNodeStatus};
 use supercargo_crds::pool::{ProviderPoolSpec, ProviderPoolStatus};
@@ -17,7 +18,7 @@ use supercargo_market::work::{FundingId, WorkId};
 pub struct Task {
     pub namespace: String,
     pub name: String,
-    pub uid: String,
+    pub uid: Arc<str>,
     pub generation: i64,
     pub created: i64,
     pub deleting: bool,
@@ -33,7 +34,7 @@ impl Task {
     }
 
     pub fn work(&self) -> WorkId {
-        WorkId::task(&self.uid)
+        WorkId::task(self.uid.clone())
     }
 
     /// Whether its status has how an attempt ended.
@@ -100,6 +101,8 @@ pub struct Pod {
     pub message: Option<String>,
     /// Why its container waits, such as ErrImagePull, and in words.
     pub waiting: Option<(String, String)>,
+    /// What keeps its container from being made at all, as the kubelet tells it in Events: the status does not say.
+    pub hindrance: Option<(String, String)>,
     /// The kubelet's clock.
     pub started: Option<i64>,
     pub finished: Option<i64>,
@@ -241,6 +244,15 @@ pub struct StorageClass {
     pub waits_for_pods: bool,
     /// They are made; otherwise there are only those that somebody made before.
     pub makes_volumes: bool,
+}
+
+/// What a LimitRange gives to containers that did not ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub namespace: String,
+    pub name: String,
+    /// Names of resources that are devices.
+    pub devices: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
