@@ -88,7 +88,7 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
                     "description": "The metadata.generation that it was set for: if that is higher now, it is out of date.",
                 },
                 "reason": { "type": "string", "minLength": 1, "maxLength": 1_024, "description": "Why, in one word for programs." },
-                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so." },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so: True, False or Unknown." },
                 "type": { "type": "string", "minLength": 1, "maxLength": 316, "description": "Which aspect it is." },
             },
         },
