@@ -91,6 +91,8 @@ impl Wish {
         let share = |total: u64| match (u64::from(devices.min(terms.total_devices)), u64::from(terms.total_devices)) {
             (0, _) => 0,
             (some, all) => match total.checked_mul(some) {
+                // Most nodes have a power of two: a division costs as much as everything else here.
+                Some(product) if all.is_power_of_two() => product >> all.trailing_zeros(),
                 Some(product) => product / all,
                 None => u64::try_from(u128::from(total) * u128::from(some) / u128::from(all)).unwrap_or(total),
             },

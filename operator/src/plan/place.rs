@@ -194,13 +194,17 @@ fn too_low(amount: Amount, available: Amount) -> Wait {
     Wait::new("EscrowTooLow", format!("{amount} has to be held back and {available} is available in the Escrow"))
 }
 
-/// One look of the market at all who wait. Whether anything came of it that has to be looked at.
-pub fn assign(world: &mut World, now: i64) -> bool {
+/// One look of the market at all who wait. Who gets a place is asked for in the books at once, unless there is news of it
+/// that nobody has looked at yet. Whether anything came of it that has to be looked at.
+pub fn assign(world: &mut World, postings: &mut Vec<Posting>, asked: &mut Vec<WorkId>, now: i64) -> bool {
     let brought = world.market.assign(now);
     let any = !brought.placed.is_empty() || !brought.waiting.is_empty();
     for (work, assignments) in brought.placed {
         if !decide(world, &work, &assignments, now) {
             world.market.undo(&work);
+        } else if !world.todo.works.contains(&work) && reserve(world, &work, postings) {
+            asked.push(work);
+            continue;
         }
         world.todo.works.push(work);
     }

@@ -33,7 +33,7 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, postings: &mut Ve
                 busy.push(work);
             }
         }
-        if !place::assign(world, now) {
+        if !place::assign(world, postings, &mut busy, now) {
             break;
         }
     }

@@ -2,6 +2,7 @@
 //! can't be read is one warning and never a stopped watch.
 
 mod convert;
+mod raw;
 
 pub use convert::{claim, escrow, hindrance, limits, namespace, node, pod, pool, provider_node, storage_class, task, volume};
 
@@ -10,12 +11,12 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event as Told, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::core::DeserializeGuard;
+use kube::api::ApiResource;
 use kube::runtime::watcher::{self, Event as Watched};
 use kube::{Api, Client, Resource};
+use raw::Raw;
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
-use std::fmt::Debug;
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 use tokio::sync::mpsc;
 
@@ -44,87 +45,81 @@ pub const KINDS: [&str; 12] = [
 
 /// Starts every watch.
 pub fn start(client: &Client, news: &mpsc::Sender<News>) {
-    spawn(
+    spawn::<ComputeTask>(
         "ComputeTask",
-        Api::<DeserializeGuard<ComputeTask>>::all(client.clone()),
+        client,
         news,
         |object| task(object).map(|task| Event::Task(Box::new(task))),
         |_, key| Some(Event::TaskGone(key)),
     );
-    spawn(
+    spawn::<Pod>(
         "Pod",
-        Api::<DeserializeGuard<Pod>>::all(client.clone()),
+        client,
         news,
         |object| pod(object, now()).map(|pod| Event::Pod(Box::new(pod))),
         |uid, _| Some(Event::PodGone { uid, at: now() }),
     );
-    spawn(
+    spawn::<Node>(
         "Node",
-        Api::<DeserializeGuard<Node>>::all(client.clone()),
+        client,
         news,
         |object| node(object, now()).map(|node| Event::Node(Box::new(node))),
         |_, key| Some(Event::NodeGone(key.1)),
     );
-    spawn(
+    spawn::<ProviderPool>(
         "ProviderPool",
-        Api::<DeserializeGuard<ProviderPool>>::all(client.clone()),
+        client,
         news,
         |object| pool(object).map(|pool| Event::Pool(Box::new(pool))),
         |_, key| Some(Event::PoolGone(key.1)),
     );
-    spawn(
+    spawn::<ProviderNode>(
         "ProviderNode",
-        Api::<DeserializeGuard<ProviderNode>>::all(client.clone()),
+        client,
         news,
         |object| provider_node(object).map(|node| Event::ProviderNode(Box::new(node))),
         |_, key| Some(Event::ProviderNodeGone(key.1)),
     );
-    spawn(
+    spawn::<Escrow>(
         "Escrow",
-        Api::<DeserializeGuard<Escrow>>::all(client.clone()),
+        client,
         news,
         |object| escrow(object).map(|escrow| Event::Escrow(Box::new(escrow))),
         |_, key| Some(Event::EscrowGone(key)),
     );
-    spawn(
+    spawn::<Namespace>(
         "Namespace",
-        Api::<DeserializeGuard<Namespace>>::all(client.clone()),
+        client,
         news,
         |object| namespace(object).map(Event::Namespace),
         |_, key| Some(Event::NamespaceGone(key.1)),
     );
-    spawn(
+    spawn::<PersistentVolumeClaim>(
         "PersistentVolumeClaim",
-        Api::<DeserializeGuard<PersistentVolumeClaim>>::all(client.clone()),
+        client,
         news,
         |object| claim(object).map(Event::Claim),
         |_, key| Some(Event::ClaimGone(key)),
     );
-    spawn(
+    spawn::<PersistentVolume>(
         "PersistentVolume",
-        Api::<DeserializeGuard<PersistentVolume>>::all(client.clone()),
+        client,
         news,
         |object| volume(object).map(|volume| Event::Volume(Box::new(volume))),
         |_, key| Some(Event::VolumeGone(key.1)),
     );
-    spawn(
+    spawn::<StorageClass>(
         "StorageClass",
-        Api::<DeserializeGuard<StorageClass>>::all(client.clone()),
+        client,
         news,
         |object| storage_class(object).map(Event::StorageClass),
         |_, key| Some(Event::StorageClassGone(key.1)),
     );
-    spawn(
-        "LimitRange",
-        Api::<DeserializeGuard<LimitRange>>::all(client.clone()),
-        news,
-        |object| limits(object).map(Event::Limits),
-        |_, key| Some(Event::LimitsGone(key)),
-    );
+    spawn::<LimitRange>("LimitRange", client, news, |object| limits(object).map(Event::Limits), |_, key| Some(Event::LimitsGone(key)));
     // Of all Events only those of volumes that can't be mounted: what else keeps a container from starting its pod's status says.
-    follow(
+    follow::<Told>(
         "Event",
-        Api::<DeserializeGuard<Told>>::all(client.clone()),
+        client,
         watcher::Config::default().fields("involvedObject.kind=Pod,reason=FailedMount"),
         news,
         hindrance,
@@ -138,24 +133,32 @@ pub fn now() -> i64 {
 
 type Gone = fn(String, (String, String)) -> Option<Event>;
 
-fn spawn<K>(kind: &'static str, api: Api<DeserializeGuard<K>>, news: &mpsc::Sender<News>, read: fn(&K) -> Option<Event>, gone: Gone)
+fn spawn<K>(kind: &'static str, client: &Client, news: &mpsc::Sender<News>, read: fn(&K) -> Option<Event>, gone: Gone)
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned + 'static,
 {
-    follow(kind, api, watcher::Config::default(), news, read, gone);
+    follow(kind, client, watcher::Config::default(), news, read, gone);
 }
 
-/// Follows one kind for ever. A listing that no longer has an object says that it is gone.
 fn follow<K>(
     kind: &'static str,
-    api: Api<DeserializeGuard<K>>,
+    client: &Client,
     which: watcher::Config,
     news: &mpsc::Sender<News>,
     read: fn(&K) -> Option<Event>,
     gone: Gone,
 ) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = ()> + DeserializeOwned + 'static,
 {
+    let api = Api::all_with(client.clone(), &ApiResource::erase::<K>(&()));
+    run(kind, api, which, news, Box::new(move |raw| raw.read().map(|object| read(&object))), gone);
+}
+
+/// What an object has to say, or why it can't be read.
+type Read = Box<dyn Fn(&Raw) -> Result<Option<Event>, serde_json::Error> + Send + Sync>;
+
+/// Follows one kind for ever. A listing that no longer has an object says that it is gone.
+fn run(kind: &'static str, api: Api<Raw>, which: watcher::Config, news: &mpsc::Sender<News>, read: Read, gone: Gone) {
     let news = news.clone();
     tokio::spawn(async move {
         let mut known: HashMap<String, (String, String)> = HashMap::new();
@@ -169,9 +172,9 @@ fn follow<K>(
                     let identity = identify(&object);
                     let place = listing.as_mut().unwrap_or(&mut known);
                     place.insert(identity.0.clone(), identity.1.clone());
-                    match &object.0 {
-                        Ok(object) => out.extend(read(object).map(News::Event)),
-                        Err(error) => tracing::warn!(kind, error = %error.error, name = identity.1.1, "an object can't be read"),
+                    match read(&object) {
+                        Ok(event) => out.extend(event.map(News::Event)),
+                        Err(error) => tracing::warn!(kind, %error, name = identity.1.1, "an object can't be read"),
                     }
                 }
                 Ok(Watched::InitDone) => {
@@ -204,10 +207,8 @@ fn follow<K>(
     });
 }
 
-fn identify<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> (String, (String, String)) {
-    let meta = match &object.0 {
-        Ok(object) => object.meta().clone(),
-        Err(error) => error.metadata.clone(),
-    };
-    (meta.uid.unwrap_or_default(), (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default()))
+fn identify(object: &Raw) -> (String, (String, String)) {
+    let meta = object.meta();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    (text(&meta.uid), (text(&meta.namespace), text(&meta.name)))
 }

@@ -31,6 +31,10 @@ impl<T: Clone + Eq + Hash> Queue<T> {
         Some(one)
     }
 
+    pub fn contains(&self, one: &T) -> bool {
+        self.queued.contains(one)
+    }
+
     pub fn len(&self) -> usize {
         self.order.len()
     }
