@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 # Always the whole workspace: a narrower selection would unify features differently and compile everything again.
 # With as many jobs as there are processors, however many things make does at once.
-CARGO_BUILD := env -u MAKEFLAGS cargo build --workspace --bins --locked --quiet
+CARGO_BUILD := env -u MAKEFLAGS -u MFLAGS cargo build --workspace --bins --locked --quiet
 BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
 # What tests and the demo talk to is on this machine, whatever proxy there is for the rest of the world.
@@ -37,9 +37,11 @@ prerequisites: ## name what this machine lacks, and on Debian as root install it
 machine:
 	@e2e/prerequisites.sh cluster
 
-# Downloads and builds overlap: Go's, npm's and cargo's work side by side.
+# Downloads overlap with what is built. Cargo and Go each keep all processors busy: side by side they would only be in each
+# other's way, and take half as long again.
 programs: prerequisites
-	@$(MAKE) -j8 --output-sync=line workspace-bin cluster-bin $(BIN)/helm
+	@$(MAKE) -j3 --output-sync=line workspace-bin cluster-sources $(BIN)/anvil
+	@$(MAKE) cluster-bin $(BIN)/helm
 
 workspace-bin:
 	@$(CARGO_BUILD)

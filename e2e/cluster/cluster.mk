@@ -44,5 +44,12 @@ $(BIN)/anvil: contracts/node_modules/.stamp e2e/cluster/cluster.mk
 
 CLUSTER_BIN := $(addprefix $(BIN)/,kube containerd containerd-shim-runc-v2 ctr runc anvil)
 
+# What the programs are made of, downloaded where it is not there: listing asks for nothing else.
+.PHONY: cluster-sources
+cluster-sources: $(if $(filter-out $(wildcard $(CLUSTER_BIN)),$(CLUSTER_BIN)),cluster-downloads)
+.PHONY: cluster-downloads
+cluster-downloads:
+	@for module in . containerd runc; do (cd e2e/cluster/$$module && go list -deps tool ./... > /dev/null); done
+
 .PHONY: cluster-bin
 cluster-bin: $(CLUSTER_BIN) ## build the local cluster's programs

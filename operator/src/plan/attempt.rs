@@ -41,7 +41,7 @@ fn look(
     if is_over(world, &work, Some(task), placement, &workers) {
         return (None, None);
     }
-    let started = started(&workers).map(|seen| told_started(task).map_or(seen, |told| seen.min(told)));
+    let started = started(&workers).map(|seen| told_started(task, placement).map_or(seen, |told| seen.min(told)));
     let timeout = placement.bound + place::start_timeout_seconds(task);
     let until = started.map_or(timeout, |started| started + placement.run_seconds.cast_signed());
     if is_ending(Some(task), &workers) || now >= until {
@@ -53,6 +53,9 @@ fn look(
         let earlier = |pod: &Pod| pod.ours.as_ref().is_some_and(|ours| ours.attempt != placement.attempt);
         if world.pods_of(&work).any(|pod| earlier(pod) && !pod.deleting && (pod.lost || !pod.is_over())) {
             return (None, Some(until));
+        }
+        if let Some(why) = world.unpaid_device(task) {
+            return (Some(unmade(task, placement, &why, now)), Some(until));
         }
         start(world, terms, task, placement, &workers, plan);
         return (world.unmade.get(&work).map(|why| unmade(task, placement, why, now)), Some(until));
@@ -91,10 +94,11 @@ fn started(workers: &[Option<&Pod>]) -> Option<i64> {
         .try_fold(i64::MIN, |latest, started| Some(latest.max(started?)))
 }
 
-/// When it was told that all of them run. Whoever leads now may have seen them later, and no time is counted anew.
-pub fn told_started(task: &Task) -> Option<i64> {
+/// When it was told that all of them run. Whoever leads now may have seen them later, and no time is counted anew. What was
+/// told before it was bound was told of another attempt.
+pub fn told_started(task: &Task, placement: &Placement) -> Option<i64> {
     let conditions = &task.status.conditions;
-    status::since(conditions, STARTED).filter(|_| status::is_true(conditions, STARTED))
+    status::since(conditions, STARTED).filter(|told| status::is_true(conditions, STARTED) && *told >= placement.bound)
 }
 
 /// Whether what there is of it has to end: somebody said so, or a worker's end is the end of all.

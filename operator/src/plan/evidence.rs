@@ -44,8 +44,7 @@ fn record(pod: &Pod, placement: &Placement, told: Option<i64>) -> PodRecord {
 
 /// What is billed of each worker: from the last one's start, and nothing of a short attempt that a provider's fault ended.
 pub fn billed(workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>) -> Vec<Option<Measured>> {
-    let told = task.filter(|task| !task.was_told(placement.attempt)).and_then(attempt::told_started);
-    let told = told.map(|told| told.max(placement.bound));
+    let told = task.filter(|task| !task.was_told(placement.attempt)).and_then(|task| attempt::told_started(task, placement));
     let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(pod, placement, told))).collect();
     let mut measured = metering::measure_together(&records);
     let longest = measured.iter().flatten().map(|one| one.seconds).max().unwrap_or_default();

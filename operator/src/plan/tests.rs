@@ -207,6 +207,14 @@ fn a_pod_that_goes_without_a_word_is_billed_from_when_its_start_was_told_whoever
 }
 
 #[test]
+fn what_was_told_of_an_attempt_before_is_not_this_ones_start() {
+    let (theatre, begun, _) = seen_late();
+    let (task, held) = (&theatre.tasks["a"], theatre.world.reservations.values().next().expect("it is held"));
+    let told = |bound: i64| super::attempt::told_started(task, &crate::world::records::Placement { bound, ..held.placement.clone() });
+    assert_eq!((told(held.placement.bound), told(begun + 1)), (Some(begun), None));
+}
+
+#[test]
 fn a_node_that_keeps_failing_tasks_is_set_apart_for_a_time_that_doubles() {
     let mut theatre = calm([]);
     let now = theatre.now;
@@ -257,6 +265,7 @@ fn a_volume_that_is_not_there_is_told_in_the_kubelets_words() {
     theatre.pass();
     let hindered = crate::world::Event::Hindered {
         uid: theatre.pods.values().next().expect("a pod").uid.clone(),
+        namespace: "n".into(),
         reason: "FailedMount".into(),
         message: "secret \"keys\" not found".into(),
     };
@@ -266,6 +275,18 @@ fn a_volume_that_is_not_there_is_told_in_the_kubelets_words() {
     let written = until(&mut theatre, "write_task");
     let started = status(&written).conditions.iter().find(|condition| condition.type_ == "Started").expect("Started");
     assert_eq!((started.reason.as_str(), started.message.as_str()), ("FailedMount", "secret \"keys\" not found"));
+
+    // Mended: what was said before is not said of what keeps it now, nor when the words come once more.
+    set(&mut theatre, |pod| pod.has_volumes = true);
+    let pod = theatre.pods.values().next().expect("a pod");
+    let again = crate::world::Event::Hindered {
+        uid: pod.uid.clone(),
+        namespace: "n".into(),
+        reason: "FailedMount".into(),
+        message: "secret \"keys\" not found".into(),
+    };
+    theatre.world.apply(again);
+    assert!(theatre.world.pods.values().all(|pod| pod.hindrance.is_none()));
 }
 
 #[test]
@@ -280,6 +301,15 @@ fn a_task_waits_where_it_would_be_given_a_device_that_it_does_not_pay_for() {
     let mut theatre = calm([without(task("a", "1", 0))]);
     theatre.world.apply(crate::world::Event::Limits(limits("nvidia.com/gpu")));
     assert_eq!(first(&mut theatre).as_deref(), Some("UnpaidDevice"));
+    theatre.world.apply(crate::world::Event::LimitsGone(("n".into(), "gift".into())));
+    until(&mut theatre, "create_pod");
+
+    // Its money is held back already, and its pod is not made: that waits too.
+    theatre.world.apply(crate::world::Event::Limits(limits("nvidia.com/gpu")));
+    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    assert!(effects.iter().all(|effect| effect.kind() != "create_pod"), "{effects:?}");
+    let started = status(&effects).conditions.iter().find(|condition| condition.type_ == "Started").expect("Started");
+    assert!(started.message.starts_with("LimitRange gift gives every container"), "{started:?}");
     theatre.world.apply(crate::world::Event::LimitsGone(("n".into(), "gift".into())));
     until(&mut theatre, "create_pod");
 

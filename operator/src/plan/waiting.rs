@@ -58,10 +58,8 @@ fn before_the_market(world: &mut World, task: &Task, now: i64) -> Result<superca
     if world.namespaces.get(&task.namespace).is_some_and(|namespace| namespace.deleting) {
         return Err(Wait::new("NamespaceGoes", format!("namespace {} is being deleted", task.namespace)));
     }
-    if let Some((device, limits)) = world.unpaid_device(task) {
-        let words =
-            format!("LimitRange {limits} gives every container of namespace {} {device}, which nobody would pay for", task.namespace);
-        return Err(Wait::new("UnpaidDevice", words));
+    if let Some(why) = world.unpaid_device(task) {
+        return Err(Wait::new("UnpaidDevice", why));
     }
     if let Some(until) = world.resting.get(&work).copied().filter(|until| now < *until) {
         world.todo.alarms.set(until, work);

@@ -5,7 +5,7 @@ use crate::world::records::{self, Ours, PodPhase, Requests};
 use crate::world::volumes::Requirement;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Event as Told, LimitRange, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod,
-    ResourceStatus, Toleration,
+    PodStatus, ResourceStatus, Toleration,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -84,7 +84,9 @@ pub fn limits(object: &LimitRange) -> Option<records::Limits> {
 /// What a kubelet says of a pod that it can't start.
 pub fn hindrance(object: &Told) -> Option<Event> {
     let (uid, reason) = (object.involved_object.uid.clone()?, object.reason.clone()?);
-    Some(Event::Hindered { uid, reason, message: object.message.clone().unwrap_or_default() })
+    // Whoever may write Events in one namespace says nothing of another's pods.
+    let namespace = object.metadata.namespace.clone()?;
+    Some(Event::Hindered { uid, namespace, reason, message: object.message.clone().unwrap_or_default() })
 }
 
 pub fn claim(object: &PersistentVolumeClaim) -> Option<records::Claim> {
@@ -199,6 +201,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         ours: ours(&object.metadata),
         deleting: object.metadata.deletion_timestamp.is_some(),
         has_finalizer: object.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER_EVIDENCE)),
+        has_volumes: holds(&status, "PodReadyToStartContainers"),
         reason: status.reason.clone(),
         message: status.message.clone(),
         tolerates_sold: spec.tolerations.iter().flatten().any(tolerates_sold),
@@ -214,6 +217,10 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         record.terminal = Some(now);
     }
     Some(record)
+}
+
+fn holds(status: &PodStatus, condition: &str) -> bool {
+    status.conditions.iter().flatten().any(|found| found.type_ == condition && found.status == "True")
 }
 
 /// Whether a pod with this may stay on a node that is sold.

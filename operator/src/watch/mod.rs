@@ -28,7 +28,7 @@ pub enum News {
 }
 
 /// Kinds that must be listed before anything may be decided.
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 11] = [
     "ComputeTask",
     "Pod",
     "Node",
@@ -40,7 +40,6 @@ pub const KINDS: [&str; 12] = [
     "PersistentVolume",
     "StorageClass",
     "LimitRange",
-    "Event",
 ];
 
 /// Starts every watch.
@@ -116,7 +115,8 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
         |_, key| Some(Event::StorageClassGone(key.1)),
     );
     spawn::<LimitRange>("LimitRange", client, news, |object| limits(object).map(Event::Limits), |_, key| Some(Event::LimitsGone(key)));
-    // Of all Events only those of volumes that can't be mounted: what else keeps a container from starting its pod's status says.
+    // Of all Events only those of volumes that can't be mounted: what else keeps a container from starting its pod's status
+    // says. They are words for people, and nothing waits for their list.
     follow::<Told>(
         "Event",
         client,
@@ -185,7 +185,9 @@ fn run(kind: &'static str, api: Api<Raw>, which: watcher::Config, news: &mpsc::S
                     let lost = lost.filter(|(_, key)| kind == "Pod" || !names.contains(key));
                     out.extend(lost.filter_map(|(uid, key)| gone(uid, key).map(News::Event)));
                     known = listed;
-                    out.push(News::Listed(kind));
+                    if KINDS.contains(&kind) {
+                        out.push(News::Listed(kind));
+                    }
                 }
                 Ok(Watched::Delete(object)) => {
                     let (uid, key) = identify(&object);

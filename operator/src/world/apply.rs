@@ -74,8 +74,8 @@ impl World {
             Event::VolumeGone(name) => drop(self.volumes.remove(&name)),
             Event::StorageClass(class) => self.apply_storage_class(class),
             Event::StorageClassGone(name) => drop(self.storage_classes.remove(&name)),
-            Event::Hindered { uid, reason, message } => {
-                if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.phase == records::PodPhase::Pending) {
+            Event::Hindered { uid, namespace, reason, message } => {
+                if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.namespace == namespace && pod.awaits_volumes()) {
                     pod.hindrance = Some((reason, message));
                     let pod = pod.clone();
                     self.pod_changed(&pod);
@@ -163,7 +163,7 @@ impl World {
             pod.terminal = before.terminal.or(pod.terminal);
             pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             (pod.lost, pod.drained) = (before.lost, before.drained);
-            pod.hindrance = before.hindrance.clone();
+            pod.hindrance = before.hindrance.clone().filter(|_| pod.awaits_volumes());
             if pod.lost {
                 pod.reason = before.reason.clone();
             }

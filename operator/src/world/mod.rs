@@ -56,6 +56,7 @@ pub enum Event {
     /// A kubelet tells why it can't make a pod's container.
     Hindered {
         uid: String,
+        namespace: String,
         reason: String,
         message: String,
     },
@@ -253,12 +254,13 @@ impl World {
         workers
     }
 
-    /// A device that every container of a task's namespace is given, and this task does not pay for; and by which LimitRange.
-    pub fn unpaid_device(&self, task: &Task) -> Option<(&str, &str)> {
+    /// A device that every container of a task's namespace is given, and this task does not pay for: which, by what.
+    pub fn unpaid_device(&self, task: &Task) -> Option<String> {
         let gpu = &task.spec.resources.gpu;
         let here = self.limits.range((task.namespace.clone(), String::new())..).take_while(|((place, _), _)| *place == task.namespace);
-        here.flat_map(|(_, limits)| limits.devices.iter().map(|device| (device.as_str(), limits.name.as_str())))
-            .find(|(device, _)| gpu.count == 0 || *device != gpu.resource_name)
+        let mut given = here.flat_map(|(_, limits)| limits.devices.iter().map(|device| (device, &limits.name)));
+        let (device, limits) = given.find(|(device, _)| gpu.count == 0 || **device != gpu.resource_name)?;
+        Some(format!("LimitRange {limits} gives every container of namespace {} {device}, which nobody would pay for", task.namespace))
     }
 
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {

@@ -101,7 +101,9 @@ pub struct Pod {
     pub message: Option<String>,
     /// Why its container waits, such as ErrImagePull, and in words.
     pub waiting: Option<(String, String)>,
-    /// What keeps its container from being made at all, as the kubelet tells it in Events: the status does not say.
+    /// Its volumes are mounted and its network is there.
+    pub has_volumes: bool,
+    /// What keeps it from that, as the kubelet tells it in Events: the status does not say.
     pub hindrance: Option<(String, String)>,
     /// The kubelet's clock.
     pub started: Option<i64>,
@@ -135,6 +137,11 @@ pub struct Device {
 }
 
 impl Pod {
+    /// Whether its volumes are still to be mounted.
+    pub fn awaits_volumes(&self) -> bool {
+        self.phase == PodPhase::Pending && !self.has_volumes
+    }
+
     /// Nothing of it runs any more.
     pub fn is_over(&self) -> bool {
         self.gone
