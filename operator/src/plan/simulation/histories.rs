@@ -1,0 +1,88 @@
+//! What must always hold, and ten thousand random histories in which it is held to after every step.
+
+use super::{DEVICES, Theatre};
+use crate::world::records::{Pod, Task};
+use std::collections::BTreeSet;
+
+const HISTORIES: u64 = 10_000;
+
+impl Theatre {
+    /// What was charged of a pod is what its container ran, by its own record, and never more: unless all that there was to
+    /// go by is a clock that jumped.
+    pub(super) fn is_what_ran(&self, pod: &Pod, charged: u64) {
+        let (Some(started), Some(finished)) = (pod.started, pod.finished) else { return };
+        let ran = (finished - started).unsigned_abs();
+        assert!(charged <= ran || self.was_skewed, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+        let heard = pod.node.as_ref().is_some_and(|node| !self.were_silent.contains(node));
+        let alone = pod.ours.as_ref().is_some_and(|ours| self.is_alone(&ours.task));
+        let whole = pod.reason.is_none() && heard && alone && !self.was_skewed;
+        assert!(!whole || charged == ran, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+    }
+
+    fn is_alone(&self, task: &str) -> bool {
+        self.tasks.get(task).is_some_and(|task| task.spec.gang.is_none())
+    }
+
+    fn holds(&self) {
+        for node in ["n1", "n2"] {
+            // What a silent node runs on nobody knows; nothing new goes there.
+            if self.silent.contains_key(node) {
+                continue;
+            }
+            let on_it = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node) && !pod.is_over() && !pod.deleting);
+            let used: u64 = on_it.map(|pod| pod.requests.devices.get("nvidia.com/gpu").copied().unwrap_or_default()).sum();
+            assert!(used <= DEVICES, "seed {}: {used} devices of {node} are used", self.seed);
+        }
+        for task in self.tasks.values() {
+            let charged = self.books.charged.get(&task.work()).copied().unwrap_or_default();
+            assert!(charged <= task.spec.budget.0.units(), "seed {}: {} cost {charged}", self.seed, task.name);
+            let of_task = |pod: &&Pod| !pod.deleting && !pod.is_over() && pod.ours.as_ref().is_some_and(|ours| ours.work == task.work());
+            let attempts: BTreeSet<u32> = self.pods.values().filter(of_task).filter_map(|pod| Some(pod.ours.as_ref()?.attempt)).collect();
+            assert!(attempts.len() <= 1, "seed {}: {} has attempts {attempts:?} at once", self.seed, task.name);
+        }
+        let held: u64 = self.books.open.values().map(|(_, amount, _)| amount).sum();
+        let spent: u64 = self.books.charged.values().sum();
+        let free: u64 = self.books.funds.values().sum();
+        assert!(self.books.funds.is_empty() || held + spent + free == 100_000_000, "seed {}: money was made or lost", self.seed);
+    }
+
+    fn is_over(&self) -> bool {
+        // A budget that is used up can still be raised: until then the task waits, and says so.
+        let spent = |task: &Task| task.status.reason.as_deref() == Some("BudgetTooSmall");
+        let finished = |task: &Task| spent(task) || task.status.conditions.iter().any(|condition| condition.type_ == "Finished");
+        self.tasks.values().all(finished) && self.pods.is_empty() && self.books.open.is_empty()
+    }
+}
+
+fn history(seed: u64) {
+    let mut theatre = Theatre::new(seed);
+    for step in 0..600 {
+        theatre.faults = step < 40;
+        theatre.pass();
+        theatre.holds();
+        theatre.live();
+        theatre.holds();
+        if !theatre.faults && theatre.is_over() {
+            return;
+        }
+    }
+    let left: Vec<_> =
+        theatre.tasks.values().map(|task| (task.name.clone(), task.status.phase.clone(), task.status.waiting.clone())).collect();
+    panic!(
+        "seed {seed}: faults stopped, and not all is over: {left:?}, {:?}, {} reservations",
+        theatre.pods.values().collect::<Vec<_>>(),
+        theatre.books.open.len()
+    );
+}
+
+#[test]
+fn random_histories_charge_everything_once_and_come_to_an_end() {
+    let histories = std::env::var("SUPERCARGO_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for first in 1..=threads {
+            scope.spawn(move || (first as u64..=histories).step_by(threads).for_each(history));
+        }
+    });
+    println!("figure plan.sim_histories {histories} runs");
+}
