@@ -77,6 +77,7 @@ look() {
   program strip binutils
   program pkg-config
   file "seccomp.h" libseccomp-dev /usr/include/seccomp.h '/usr/include/*/seccomp.h'
+  program flock util-linux
   program ip iproute2
   program iptables
   program conntrack
