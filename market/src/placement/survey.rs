@@ -30,44 +30,54 @@ impl Catalog {
     /// and, where classes are many, its wish's ranking.
     pub(super) fn survey(&mut self, search: &Search<'_>) -> Option<Pick> {
         let number = self.shapes.shape(search.shape).wish;
-        let (shape, wish) = (self.shapes.shape(search.shape), &self.shapes.wished(number).wish);
-        let many = self.shelves.classes.len() > self.limits.few;
+        let wish = &self.shapes.wished(number).wish;
+        let (tally, best) = if self.shelves.classes.len() > self.limits.few {
+            let mut ranking = Best::of(self.limits.best, self.shelves.terms.len());
+            let seen = self.look(search, |slot, terms| {
+                let agreed = wish.agrees(terms);
+                if let (Ok(agreed), None) = (agreed, slot.closed)
+                    && ranking.has_place_for(agreed.rank)
+                    && agreed.need.fits_in(slot.room)
+                {
+                    ranking.add(agreed.rank, slot.class);
+                }
+                agreed
+            });
+            self.put_best(number, ranking);
+            seen
+        } else {
+            // What the terms of a class come to is worked out once.
+            let mut known: Vec<Option<Result<Agreed, Reason>>> = vec![None; self.shelves.classes.len()];
+            self.look(search, |slot, terms| *known[slot.class as usize].get_or_insert_with(|| wish.agrees(terms)))
+        };
+        self.shapes.shape_mut(search.shape).tally = Some(tally);
+        best
+    }
+
+    /// Every slot, by name, with what the wish says of its terms.
+    fn look(&self, search: &Search<'_>, mut agrees: impl FnMut(&Slot, &Terms) -> Result<Agreed, Reason>) -> (Tally, Option<Pick>) {
+        let asker = &self.shapes.shape(search.shape).asker;
         let mut tally = Tally { at: self.journal.now(), fitting: 0, refusing: [(0, 0); REASONS] };
         let mut best: Option<((Rank, u32), Pick)> = None;
-        let mut ranking = Best::of(self.limits.best, if many { self.shelves.terms.len() } else { 0 });
-        // What the terms of a class come to is worked out once, unless most have but one slot.
-        let mut known: Vec<Option<Result<Agreed, Reason>>> = vec![None; if many { 0 } else { self.shelves.classes.len() }];
-        for index in self.nodes.slots().flat_map(|first| self.ring(first)) {
+        // A loop within a loop for the compiler, where `for` would ask after each slot which of the two goes on.
+        self.nodes.slots().flat_map(|first| self.ring(first)).for_each(|index| {
             let slot = self.slot(index);
             let terms = self.terms(slot.class);
-            let agreed = match known.get_mut(slot.class as usize) {
-                Some(known) => *known.get_or_insert_with(|| wish.agrees(terms)),
-                None => wish.agrees(terms),
-            };
-            if let (true, Ok(agreed), None) = (many, agreed, slot.closed)
-                && ranking.has_place_for(agreed.rank)
-                && agreed.need.fits_in(slot.room)
-            {
-                ranking.add(agreed.rank, slot.class);
-            }
-            if let Some(reason) = refuses(&shape.asker, slot, terms, agreed) {
+            let agreed = agrees(slot, terms);
+            if let Some(reason) = refuses(asker, slot, terms, agreed) {
                 let known = &mut tally.refusing[reason as usize];
                 // Names only rise.
                 *known = if known.0 == 0 { (1, index) } else { (known.0 + 1, known.1) };
-                continue;
+                return;
             }
             tally.fitting += 1;
-            let Ok(Agreed { rank, need }) = agreed else { continue };
+            let Ok(Agreed { rank, need }) = agreed else { return };
             let order = (rank, slot.room.devices - need.devices);
             if best.as_ref().is_none_or(|(known, _)| order < *known) && search.allows(self, index, slot, need) {
                 best = Some((order, Pick { slot: index, need, price_units: rank.price_units }));
             }
-        }
-        if many {
-            self.put_best(number, ranking);
-        }
-        self.shapes.shape_mut(search.shape).tally = Some(tally);
-        best.map(|(_, pick)| pick)
+        });
+        (tally, best.map(|(_, pick)| pick))
     }
 
     /// What the shape is told by one slot.

@@ -63,7 +63,7 @@ impl Wish {
     }
 
     /// What would be held on a class and how it ranks, or the first thing that speaks against its terms.
-    #[inline]
+    #[inline(always)]
     pub(super) fn agrees(&self, terms: &Terms) -> Result<Agreed, Reason> {
         let request = &self.request;
         let (region, device_memory_bytes) = self.cards[terms.card as usize]?;
