@@ -56,14 +56,16 @@ fn task(index: usize) -> Task {
         "budget": "50", "image": "train:1", "escrowRef": { "name": format!("escrow-{}", index % ESCROWS) },
         "resources": { "gpu": { "models": if index.is_multiple_of(2) { vec!["H100"] } else { vec![] } } },
     });
+    let spec = read(spec);
     Task {
+        payer: Task::payer("team", &spec),
         namespace: "team".into(),
         name: format!("task-{index:05}"),
         uid: format!("uid-{index:05}").into(),
         generation: 1,
         created: NOW - 1_000 + index.cast_signed() as i64 / 100,
         deleting: false,
-        spec: read(spec),
+        spec,
         status: Default::default(),
         findings: Vec::new(),
     }
@@ -88,8 +90,9 @@ fn world() -> World {
     }
     for index in 0..ESCROWS {
         let (uid, spec) = (format!("escrow-{index}"), read(json!({ "funding": "Internal", "token": "USDC", "grant": "1000000" })));
+        let (funding, name) = (Escrow::funding(&uid, &spec), uid.clone());
         let escrow =
-            Escrow { namespace: "team".into(), name: uid.clone(), uid: uid.clone(), generation: 1, spec, status: Default::default() };
+            Escrow { namespace: "team".into(), name, uid: uid.clone(), generation: 1, spec, status: Default::default(), funding };
         world.apply(Event::Escrow(Box::new(escrow)));
         let all = Amount::from_units(1_000_000_000_000);
         let balance = FundingBalance { asset: "USDC".into(), deposited: all, available: all, ..FundingBalance::default() };

@@ -135,7 +135,7 @@ async fn begin(joints: &Joints, world: &mut World) -> Result<Fence, LedgerError>
 /// Which accounts settlement follows.
 fn publish_accounts(world: &World, accounts: &watch::Sender<Vec<FundingId>>) {
     let mut named: Vec<FundingId> =
-        world.escrows.values().filter_map(World::funding_of).filter(|funding| funding.account().is_some()).collect();
+        world.escrows.values().filter_map(|escrow| escrow.funding.clone()).filter(|funding| funding.account().is_some()).collect();
     named.sort();
     named.dedup();
     accounts.send_if_modified(|known| {

@@ -1,5 +1,6 @@
 //! The ledger's side of effects: a pass's postings in one transaction, and what a new leader has to know.
 
+use crate::plan::Booking;
 use crate::watch::now;
 use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
@@ -7,8 +8,9 @@ use std::collections::BTreeSet;
 use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow};
 use supercargo_market::work::{FundingId, WorkId};
 
-/// Commits the postings and tells what the books say afterwards of everything that they touched.
-pub async fn book(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Result<Vec<Event>, LedgerError> {
+/// Commits what is to be booked and tells what the books say afterwards of everything that they touched.
+pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<Event>, LedgerError> {
+    let postings: Vec<Posting> = bookings.into_iter().map(Booking::posting).collect();
     let outcomes = ledger.commit(fence, &postings).await?;
     let mut events = Vec::new();
     let mut fundings: Vec<FundingId> = Vec::new();

@@ -98,7 +98,7 @@ impl Executor {
             tokio::spawn(async move {
                 let kind = effect.kind();
                 let result = match effect {
-                    Effect::Book(postings) => books::book(&hands.ledger, fence, postings).await.map_err(EffectError::from),
+                    Effect::Book(bookings) => books::book(&hands.ledger, fence, bookings).await.map_err(EffectError::from),
                     other => kubernetes::carry_out(&hands.client, other).await,
                 };
                 // The engine is gone only when the process ends.

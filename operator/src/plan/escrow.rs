@@ -1,6 +1,6 @@
 //! Escrows: their money goes into the books, and their status says what may be spent and what is missing.
 
-use super::{ChainTerms, Effect, Plan, Terms, status};
+use super::{Booking, ChainTerms, Effect, Plan, Terms, status};
 use crate::world::records::Escrow;
 use crate::world::{Key, World};
 use supercargo_contracts::tenant_id;
@@ -11,25 +11,25 @@ use supercargo_ledger::Posting;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
-pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
+pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     let mut busy = Vec::new();
     while let Some(key) = world.todo.escrows.pop() {
-        let before = plan.effects.len() + postings.len();
-        look(world, terms, &key, plan, postings, now);
-        if plan.effects.len() + postings.len() > before {
+        let before = plan.effects.len() + bookings.len();
+        look(world, terms, &key, plan, bookings, now);
+        if plan.effects.len() + bookings.len() > before {
             busy.push(key);
         }
     }
     busy.into_iter().for_each(|key| world.todo.escrows.push(key));
 }
 
-fn look(world: &World, terms: &Terms, key: &Key, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
+fn look(world: &World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     if let Some(escrow) = world.escrows.get(key) {
         let tenant = tenant(world, escrow);
         if let Some((funding, funded)) = funded(world, escrow, tenant.as_deref()) {
             let known = world.fundings.get(&funding).map(|(balance, _)| (balance.deposited, balance.withdrawn));
             if known != Some((funded, Amount::ZERO)) {
-                postings.push(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited: funded, withdrawn: Amount::ZERO });
+                bookings.push(Booking::Post(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited: funded, withdrawn: Amount::ZERO }));
             }
         }
         let next = next_status(world, terms, escrow, tenant, now);
@@ -57,7 +57,7 @@ pub fn tenant(world: &World, escrow: &Escrow) -> Option<String> {
 
 /// What may be spent of it in all, once we know.
 fn funded(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<(FundingId, Amount)> {
-    let funding = World::funding_of(escrow)?;
+    let funding = escrow.funding.clone()?;
     match escrow.spec.funding {
         Funding::Internal => Some((funding, escrow.spec.grant?.0)),
         Funding::Chain => {
@@ -72,8 +72,8 @@ pub fn not_ready(world: &World, escrow: &Escrow) -> Option<String> {
     if escrow.spec.funding == Funding::Internal {
         return None;
     }
-    let Some(funding) = World::funding_of(escrow) else { return Some("spec.accountId names no account yet".to_owned()) };
-    let Some(account) = world.accounts.get(&funding) else { return Some("the chain has not been read yet".to_owned()) };
+    let Some(funding) = &escrow.funding else { return Some("spec.accountId names no account yet".to_owned()) };
+    let Some(account) = world.accounts.get(funding) else { return Some("the chain has not been read yet".to_owned()) };
     if let Some(stalled) = &account.stalled {
         return Some(stalled.clone());
     }
@@ -94,7 +94,7 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
         next.tenant = tenant;
         (next.chain_id, next.contract, next.settler) = facts(chain);
     }
-    let funding = World::funding_of(escrow);
+    let funding = escrow.funding.clone();
     let books = funding.as_ref().and_then(|funding| world.fundings.get(funding));
     if let Some((balance, last_post)) = books {
         next.deposited = Some(Money(balance.deposited));

@@ -1,7 +1,7 @@
 //! Taking evidence: an attempt that is over is charged from its pod's record, and what it held back is released, in one
 //! transaction. The pod's task need not exist any more.
 
-use super::{Terms, attempt};
+use super::{Booking, Terms, attempt};
 use crate::world::World;
 use crate::world::free::record_place;
 use crate::world::records::{Place, Placement, Pod, Task};
@@ -13,7 +13,7 @@ use supercargo_market::work::{SegmentId, WorkId};
 /// A provider's fault is not billed when the attempt was shorter.
 const FAULT_FREE_SECONDS: u64 = 600;
 
-pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, postings: &mut Vec<Posting>) {
+pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, bookings: &mut Vec<Booking>) {
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);
@@ -23,10 +23,10 @@ pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, po
     let billed = billed(&workers, placement, world.task_of(work).map(|task| &**task));
     for ((pod, place), measured) in workers.iter().zip(&placement.workers).zip(billed) {
         if let (Some(pod), Some(measured)) = (pod, measured) {
-            postings.push(Posting::Charge(charge(work, placement, place, pod, measured, terms)));
+            bookings.push(Booking::Post(Posting::Charge(charge(work, placement, place, pod, measured, terms))));
         }
     }
-    postings.push(Posting::Release { work: work.clone() });
+    bookings.push(Booking::Post(Posting::Release { work: work.clone() }));
 }
 
 /// Whoever leads now may have seen it run only later than it was told to run.

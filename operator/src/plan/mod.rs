@@ -17,12 +17,14 @@ mod task;
 mod waiting;
 
 use crate::world::World;
+use crate::world::market::Decision;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use network::NetworkTerms;
 use note::Note;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use supercargo_crds::escrow::EscrowStatus;
 use supercargo_crds::node::ProviderNodeStatus;
 use supercargo_crds::pool::ProviderPoolStatus;
@@ -39,11 +41,34 @@ pub enum Fitting {
     Service(Box<Service>),
 }
 
+/// One thing for the books.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Booking {
+    /// Holds back money for a place.
+    Reserve(WorkId, Arc<Decision>),
+    Post(Posting),
+}
+
+impl Booking {
+    /// As the ledger takes it. A placement is written as text here, and not in the pass that found it: writing takes longer.
+    pub fn posting(self) -> Posting {
+        match self {
+            Self::Reserve(work, decision) => {
+                let Decision { funding, amount, placement, .. } = &*decision;
+                // Its own types can't fail to be written as JSON.
+                let detail = serde_json::to_string(placement).unwrap_or_default();
+                Posting::Reserve { work, funding: funding.clone(), amount: *amount, detail }
+            }
+            Self::Post(posting) => posting,
+        }
+    }
+}
+
 /// One thing to do. All of them can be done twice.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Everything for the books of one pass: one transaction.
-    Book(Vec<Posting>),
+    Book(Vec<Booking>),
     /// What tasks need to be there in a namespace before their pods, as it is while these ranges are the cluster's own.
     FitNamespace {
         namespace: String,
@@ -159,7 +184,7 @@ impl Effect {
 impl fmt::Display for Effect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Book(postings) => write!(formatter, "book {} postings", postings.len()),
+            Self::Book(bookings) => write!(formatter, "book {} postings", bookings.len()),
             other => write!(formatter, "{} {}", other.kind(), other.key()),
         }
     }
@@ -207,12 +232,12 @@ impl Plan {
 /// One pass over the world.
 pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     let mut plan = Plan::default();
-    let mut postings = Vec::new();
+    let mut bookings = Vec::new();
     node::plan(world, terms, &mut plan, now);
-    escrow::plan(world, terms, &mut plan, &mut postings, now);
-    task::plan(world, terms, &mut plan, &mut postings, now);
-    if !postings.is_empty() {
-        plan.effects.insert(0, Effect::Book(postings));
+    escrow::plan(world, terms, &mut plan, &mut bookings, now);
+    task::plan(world, terms, &mut plan, &mut bookings, now);
+    if !bookings.is_empty() {
+        plan.effects.insert(0, Effect::Book(bookings));
     }
     plan
 }

@@ -1,6 +1,7 @@
 //! Bringing tasks to the market: what each asks for, what is held back for the place that it gets, and in which words it
 //! waits.
 
+use super::Booking;
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::market::Decision;
@@ -8,7 +9,6 @@ use crate::world::records::{Place, Placement, Task};
 use crate::world::volumes::{Missing, Reach};
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
-use supercargo_ledger::Posting;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Reason, Request, Strategy, Topology, Waiting};
 use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
@@ -50,9 +50,9 @@ pub struct Payer {
 
 /// The escrow that pays, or what is missing.
 pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
-    let key = task.payer();
+    let key = &task.payer;
     let name = || format!("{}/{}", key.0, key.1);
-    let Some(escrow) = world.escrows.get(&key) else {
+    let Some(escrow) = world.escrows.get(key) else {
         return Err(Wait::new("EscrowNotFound", format!("there is no Escrow {}", name())));
     };
     if key.0 != task.namespace && !escrow.spec.allowed_namespaces.contains(&task.namespace) {
@@ -64,11 +64,12 @@ pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
     if let Some(why) = super::escrow::not_ready(world, escrow) {
         return Err(Wait::new("EscrowNotReady", format!("Escrow {}: {why}", name())));
     }
-    let funding = World::funding_of(escrow).and_then(|funding| world.fundings.get(&funding).map(|found| (funding, found.0.available)));
+    let funding = escrow.funding.as_ref().and_then(|funding| Some((funding, world.fundings.get(funding)?.0.available)));
     let Some((funding, available)) = funding else {
         return Err(Wait::new("EscrowNotReady", format!("Escrow {} is not in the books yet", name())));
     };
-    let available = available.saturating_sub(world.market.committed(&funding));
+    let available = available.saturating_sub(world.market.committed(funding));
+    let funding = funding.clone();
     let chain = escrow.spec.account_id.as_ref().and(escrow.spec.chain.clone());
     Ok(Payer { funding, chain, token: escrow.spec.token.clone(), available, own_provider: escrow.spec.provider.clone() })
 }
@@ -196,13 +197,13 @@ fn too_low(amount: Amount, available: Amount) -> Wait {
 
 /// One look of the market at all who wait. Who gets a place is asked for in the books at once, unless there is news of it
 /// that nobody has looked at yet. Whether anything came of it that has to be looked at.
-pub fn assign(world: &mut World, postings: &mut Vec<Posting>, asked: &mut Vec<WorkId>, now: i64) -> bool {
+pub fn assign(world: &mut World, bookings: &mut Vec<Booking>, asked: &mut Vec<WorkId>, now: i64) -> bool {
     let brought = world.market.assign(now);
     let any = !brought.placed.is_empty() || !brought.waiting.is_empty();
     for (work, assignments) in brought.placed {
-        if !decide(world, &work, &assignments, now) {
+        if !decide(world, &work, assignments, now) {
             world.market.undo(&work);
-        } else if !world.todo.works.contains(&work) && reserve(world, &work, postings) {
+        } else if !world.todo.works.contains(&work) && reserve(world, &work, bookings) {
             asked.push(work);
             continue;
         }
@@ -220,7 +221,7 @@ pub fn assign(world: &mut World, postings: &mut Vec<Posting>, asked: &mut Vec<Wo
 }
 
 /// Takes a place, if there is money for it.
-fn decide(world: &mut World, work: &WorkId, assignments: &[Assignment], now: i64) -> bool {
+fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i64) -> bool {
     let Some(task) = world.task_of(work).cloned() else { return false };
     let Ok(payer) = payer(world, &task) else { return false };
     let held: Vec<Held> = assignments.iter().map(|assignment| assignment.held).collect();
@@ -246,22 +247,19 @@ fn decide(world: &mut World, work: &WorkId, assignments: &[Assignment], now: i64
         bound: now,
         workers: (0..).zip(assignments).map(|(worker, chosen)| place(world, &task, &payer, chosen, attempt, worker)).collect(),
     };
-    // Its own types can't fail to be written as JSON.
-    let detail = serde_json::to_string(&placement).unwrap_or_default();
-    world.market.decide(work.clone(), Decision { funding: payer.funding, amount, placement, detail, at: now });
+    world.market.decide(work.clone(), Decision { funding: payer.funding, amount, placement, at: now });
     true
 }
 
 /// Asks the books for what was decided. `false`: nothing is.
-pub fn reserve(world: &World, work: &WorkId, postings: &mut Vec<Posting>) -> bool {
+pub fn reserve(world: &World, work: &WorkId, bookings: &mut Vec<Booking>) -> bool {
     let Some(decision) = world.market.decision(work) else { return false };
-    let (funding, amount, detail) = (decision.funding.clone(), decision.amount, decision.detail.clone());
-    postings.push(Posting::Reserve { work: work.clone(), funding, amount, detail });
+    bookings.push(Booking::Reserve(work.clone(), decision.clone()));
     true
 }
 
 /// A budget that was raised lets what runs run on: more is held back, for longer, as far as there is money for it.
-pub fn extend(world: &World, task: &Task, postings: &mut Vec<Posting>) {
+pub fn extend(world: &World, task: &Task, bookings: &mut Vec<Booking>) {
     let work = task.work();
     let Some(reservation) = world.reservations.get(&work) else { return };
     let placement = &reservation.placement;
@@ -274,8 +272,8 @@ pub fn extend(world: &World, task: &Task, postings: &mut Vec<Posting>) {
     if run_seconds > placement.run_seconds && more <= payer.available {
         let hold_seconds = placement.hold_seconds + run_seconds - placement.run_seconds;
         let placement = Placement { run_seconds, hold_seconds, ..placement.clone() };
-        let detail = serde_json::to_string(&placement).unwrap_or_default();
-        postings.push(Posting::Reserve { work, funding: reservation.funding.clone(), amount, detail });
+        let funding = reservation.funding.clone();
+        bookings.push(Booking::Reserve(work, Arc::new(Decision { funding, amount, at: placement.bound, placement })));
     }
 }
 
@@ -300,15 +298,12 @@ fn terms(task: &Task, held: &[Held], left: Amount) -> Result<(u64, Amount), TooM
     if run < least_seconds(task) { Err(TooMuch) } else { Ok((run, left)) }
 }
 
-fn place(world: &World, task: &Task, payer: &Payer, chosen: &Assignment, attempt: u32, worker: u32) -> Place {
+fn place(world: &World, task: &Task, payer: &Payer, chosen: Assignment, attempt: u32, worker: u32) -> Place {
     let pool = world.pools.get(&chosen.pool);
     let payee = pool.and_then(|pool| pool.spec.payee).and_then(|payee| u32::try_from(payee).ok());
     Place {
-        node: chosen.node.clone(),
-        pool: chosen.pool.clone(),
         provider: pool.map(|pool| pool.spec.provider.clone()).unwrap_or_default(),
         pod: pod_name(task, attempt, worker),
-        because: chosen.because.clone(),
         price_per_hour: chosen.price_per_hour,
         payee: payer.chain.as_ref().and(payee),
         devices: chosen.held.devices,
@@ -319,6 +314,9 @@ fn place(world: &World, task: &Task, payer: &Payer, chosen: &Assignment, attempt
         cpu_price_nanos: chosen.held.cpu_price.nanos_per_hour(),
         memory_price_nanos: chosen.held.memory_gib_price.nanos_per_hour(),
         rate_card: world.rate_cards.get(&chosen.pool).cloned().unwrap_or_default(),
+        node: chosen.node,
+        pool: chosen.pool,
+        because: chosen.because,
     }
 }
 
@@ -349,9 +347,12 @@ pub fn reasons(world: &World, task: &Task) -> Vec<Wait> {
 
 /// A task's own part of the names of what is made for it.
 pub fn stem(task: &Task) -> String {
-    let name: String = task.name.chars().take(40).collect();
-    let uid: String = task.uid.chars().filter(|letter| *letter != '-').take(8).collect();
-    format!("{}-{uid}", name.trim_end_matches(['-', '.']))
+    let name = task.name[..task.name.floor_char_boundary(40)].trim_end_matches(['-', '.']);
+    let mut stem = String::with_capacity(name.len() + 24);
+    stem.push_str(name);
+    stem.push('-');
+    stem.extend(task.uid.chars().filter(|letter| *letter != '-').take(8));
+    stem
 }
 
 /// The same worker of the same attempt always has the same pod.

@@ -75,14 +75,16 @@ pub(super) fn gang(name: &str, budget: &str, retries: i32, workers: u32, success
     if workers > 1 {
         spec["gang"] = serde_json::json!({ "workers": workers, "success": success });
     }
+    let spec = serde_json::from_value(spec).expect("a spec");
     Task {
+        payer: Task::payer("n", &spec),
         namespace: "n".into(),
         name: name.into(),
         uid: format!("uid-of-{name}").into(),
         generation: 1,
         created: T,
         deleting: false,
-        spec: serde_json::from_value(spec).expect("a spec"),
+        spec,
         status: ComputeTaskStatus::default(),
         findings: Vec::new(),
     }
@@ -122,12 +124,14 @@ pub(super) fn pool() -> Pool {
 
 fn escrow() -> Escrow {
     let spec = serde_json::json!({ "funding": "Internal", "token": "USDC", "grant": "100" });
+    let spec = serde_json::from_value(spec).expect("a spec");
     Escrow {
+        funding: Escrow::funding("e", &spec),
         namespace: "n".into(),
         name: "default".into(),
         uid: "e".into(),
         generation: 1,
-        spec: serde_json::from_value(spec).expect("a spec"),
+        spec,
         status: Default::default(),
     }
 }
@@ -285,7 +289,7 @@ impl Theatre {
         // An answer that is lost leaves the world as it was until a watch brings the news.
         let answered = !self.chance(6);
         match effect {
-            Effect::Book(postings) => postings.into_iter().for_each(|posting| self.book(posting)),
+            Effect::Book(bookings) => bookings.into_iter().for_each(|booking| self.book(booking.posting())),
             Effect::CreatePod { pod, .. } => {
                 let name = pod.metadata.name.clone().expect("a name");
                 if !self.pods.contains_key(&name) {

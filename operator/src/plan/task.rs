@@ -1,7 +1,7 @@
 //! The life of a task: wait, reserve, place, start, run, end, retry. Conditions say where it stands; each is written
 //! when a person or a program could act on it, and not before.
 
-use super::{Effect, Plan, Terms, attempt, evidence, note, outcome, place, pod, status, waiting};
+use super::{Booking, Effect, Plan, Terms, attempt, evidence, note, outcome, place, pod, status, waiting};
 use crate::world::World;
 use crate::world::records::{Place, Placement, Task};
 use supercargo_crds::common::Money;
@@ -18,7 +18,7 @@ const MOST_EFFECTS: usize = 256;
 const ROUNDS: usize = 8;
 
 /// Every work that something was said of, and the market with all who wait.
-pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
+pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     while let Some(work) = world.todo.alarms.pop_due(now) {
         world.todo.works.push(work);
     }
@@ -29,11 +29,11 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, postings: &mut Ve
             && let Some(work) = world.todo.works.pop()
         {
             // What was done is seen only when the world shows it: until then it is found to do again.
-            if step(world, terms, &work, plan, postings, now) {
+            if step(world, terms, &work, plan, bookings, now) {
                 busy.push(work);
             }
         }
-        if !place::assign(world, postings, &mut busy, now) {
+        if !place::assign(world, bookings, &mut busy, now) {
             break;
         }
     }
@@ -45,20 +45,20 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, postings: &mut Ve
 }
 
 /// What one work needs. Whether it is anything.
-fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) -> bool {
-    let before = plan.effects.len() + postings.len();
+fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) -> bool {
+    let before = plan.effects.len() + bookings.len();
     let task = world.task_of(work).cloned();
     let lives = task.as_deref().filter(|task| !task.deleting);
     let status = match lives {
-        Some(task) => advance(world, terms, task, plan, postings, now),
+        Some(task) => advance(world, terms, task, plan, bookings, now),
         None => {
             world.market.forget(work);
             attempt::abandon(world, work, plan);
             None
         }
     };
-    evidence::plan(world, work, lives, terms, postings);
-    give_back(world, work, lives, plan, postings, now);
+    evidence::plan(world, work, lives, terms, bookings);
+    give_back(world, work, lives, plan, bookings, now);
     if let (Some(task), Some(status)) = (lives, status)
         && status != task.status
     {
@@ -69,7 +69,7 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, postin
     if task.is_none() && world.pods_of(work).next().is_none() && !world.reservations.contains_key(work) {
         world.forget(work);
     }
-    plan.effects.len() + postings.len() > before
+    plan.effects.len() + bookings.len() > before
 }
 
 /// The status to write, if one should be.
@@ -78,7 +78,7 @@ fn advance(
     terms: &Terms,
     task: &Task,
     plan: &mut Plan,
-    postings: &mut Vec<Posting>,
+    bookings: &mut Vec<Booking>,
     now: i64,
 ) -> Option<ComputeTaskStatus> {
     let work = task.work();
@@ -86,7 +86,7 @@ fn advance(
         return finished(world, task, plan, now);
     }
     if let Some(placement) = world.reservations.get(&work).map(|reservation| reservation.placement.clone()) {
-        place::extend(world, task, postings);
+        place::extend(world, task, bookings);
         return attempt::step(world, terms, task, &placement, plan, now);
     }
     if let Some(ended) = outcome::ended(world, task, now) {
@@ -95,7 +95,7 @@ fn advance(
     if world.market.decision(&work).is_some_and(|decision| place::is_stale(decision, now)) {
         world.market.undo(&work);
     }
-    if !task.spec.suspend && task.findings.is_empty() && place::reserve(world, &work, postings) {
+    if !task.spec.suspend && task.findings.is_empty() && place::reserve(world, &work, bookings) {
         return None;
     }
     waiting::step(world, terms, task, now)
@@ -103,7 +103,7 @@ fn advance(
 
 /// An attempt that has no pod and will have none gives back what is held for it; one that lacks some ends without them. That
 /// we heard of none says nothing: the API server may have made one and have been away since, so it is asked by name first.
-fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Plan, postings: &mut Vec<Posting>, now: i64) {
+fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);
@@ -115,7 +115,7 @@ fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut P
     let sure = world.asked.get(work).copied().unwrap_or(world.led_since).max(placement.bound) + ON_ITS_WAY_SECONDS;
     match (over, now >= sure) {
         (true, true) if none && world.absent.get(work) == Some(&placement.attempt) => {
-            postings.push(Posting::Release { work: work.clone() })
+            bookings.push(Booking::Post(Posting::Release { work: work.clone() }))
         }
         (true, true) => plan.effects.push(Effect::FindPods {
             work: work.clone(),
@@ -145,7 +145,7 @@ pub fn placed(task: &Task, placement: &Placement, now: i64) -> ComputeTaskStatus
     status::set(&mut status.conditions, PLACED, true, "Placed", words, task.generation, now);
     status.assignments = (0..).zip(&placement.workers).map(|(worker, place)| assignment(worker, place)).collect();
     summarize(task, &mut status);
-    let (namespace, name) = task.payer();
+    let (namespace, name) = &task.payer;
     status.resolved = Some(Resolved {
         escrow: Some(format!("{namespace}/{name}")),
         cpu: Some(format!("{}m", first.cpu_millis)),

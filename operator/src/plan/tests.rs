@@ -1,11 +1,12 @@
 //! What the planner does in given situations, one after the other. Everything at once is in `simulation.rs`.
 
 use super::simulation::{Theatre, gang, task, terms};
-use super::{Effect, Fitting, plan};
+use super::{Booking, Effect, Fitting, plan};
 use crate::world::records::{Pod, PodPhase};
 use k8s_openapi::api::core::v1 as core;
 use std::collections::BTreeMap;
 use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_ledger::Posting;
 
 /// A cluster without faults and with these tasks alone.
 pub(super) fn calm(tasks: impl IntoIterator<Item = crate::world::records::Task>) -> Theatre {
@@ -200,9 +201,8 @@ fn a_pod_that_goes_without_a_word_is_billed_from_when_its_start_was_told_whoever
     theatre.world.apply(crate::world::Event::PodGone { uid, at: anew + 50 });
     theatre.now = anew + 50;
     let book = until(&mut theatre, "book");
-    let Effect::Book(postings) = &book[0] else { panic!("it is booked") };
-    let seconds =
-        postings.iter().find_map(|one| if let supercargo_ledger::Posting::Charge(charge) = one { Some(charge.seconds) } else { None });
+    let Effect::Book(bookings) = &book[0] else { panic!("it is booked") };
+    let seconds = bookings.iter().find_map(|one| if let Booking::Post(Posting::Charge(charge)) = one { Some(charge.seconds) } else { None });
     assert_eq!(seconds, Some((anew + 50 - begun).unsigned_abs()));
 }
 
@@ -244,7 +244,7 @@ fn a_task_that_is_gone_before_its_pod_was_made_gives_back_what_was_held() {
     assert!(matches!(&find[..], [Effect::FindPods { names, .. }] if *names == ["a-uidofa-0-0"]), "nothing is given back on a guess");
     find.into_iter().for_each(|effect| theatre.carry_out(effect));
     let book = until(&mut theatre, "book");
-    assert!(matches!(&book[..], [Effect::Book(postings)] if matches!(postings[..], [supercargo_ledger::Posting::Release { .. }])));
+    assert!(matches!(&book[..], [Effect::Book(bookings)] if matches!(bookings[..], [Booking::Post(Posting::Release { .. })])));
 }
 
 #[test]
@@ -391,5 +391,5 @@ fn an_old_answer_that_a_pod_was_not_there_gives_nothing_back() {
     assert!(effects.iter().any(|effect| effect.kind() == "find_pods"), "{effects:?}");
     theatre.world.apply(absent(theatre.now));
     let book = until(&mut theatre, "book");
-    assert!(matches!(&book[..], [Effect::Book(postings)] if matches!(postings[..], [supercargo_ledger::Posting::Release { .. }])));
+    assert!(matches!(&book[..], [Effect::Book(bookings)] if matches!(bookings[..], [Booking::Post(Posting::Release { .. })])));
 }

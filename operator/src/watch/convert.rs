@@ -32,6 +32,7 @@ fn identity(meta: &ObjectMeta) -> Option<(String, String, String)> {
 pub fn task(object: &ComputeTask) -> Option<records::Task> {
     let (namespace, name, uid) = identity(&object.metadata)?;
     Some(records::Task {
+        payer: records::Task::payer(&namespace, &object.spec),
         namespace,
         name,
         uid: uid.into(),
@@ -65,7 +66,9 @@ pub fn provider_node(object: &ProviderNode) -> Option<records::ProviderNode> {
 pub fn escrow(object: &Escrow) -> Option<records::Escrow> {
     let (namespace, name, uid) = identity(&object.metadata)?;
     let generation = object.metadata.generation.unwrap_or_default();
-    Some(records::Escrow { namespace, name, uid, generation, spec: object.spec.clone(), status: object.status.clone().unwrap_or_default() })
+    let funding = records::Escrow::funding(&uid, &object.spec);
+    let (spec, status) = (object.spec.clone(), object.status.clone().unwrap_or_default());
+    Some(records::Escrow { namespace, name, uid, generation, spec, status, funding })
 }
 
 pub fn namespace(object: &Namespace) -> Option<records::Namespace> {

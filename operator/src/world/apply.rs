@@ -124,11 +124,11 @@ impl World {
     }
 
     fn apply_task(&mut self, task: Task) {
-        let (key, work, payer) = (task.key(), task.work(), task.payer());
+        let (key, work, payer) = (task.key(), task.work(), task.payer.clone());
         let task = Arc::new(task);
         if let Some(before) = self.tasks.insert(key, task.clone()) {
             let old = before.work();
-            unlink(&mut self.index.paid_by, &before.payer(), &old);
+            unlink(&mut self.index.paid_by, &before.payer, &old);
             Self::claims_of(&before).for_each(|claim| unlink(&mut self.index.claimed_by, &claim, &old));
             if old != work {
                 self.index.tasks.remove(&old);
@@ -146,7 +146,7 @@ impl World {
     fn task_gone(&mut self, key: &Key) {
         let Some(task) = self.tasks.remove(key) else { return };
         let work = task.work();
-        unlink(&mut self.index.paid_by, &task.payer(), &work);
+        unlink(&mut self.index.paid_by, &task.payer, &work);
         Self::claims_of(&task).for_each(|claim| unlink(&mut self.index.claimed_by, &claim, &work));
         self.index.tasks.remove(&work);
         self.told.remove(&work);
@@ -324,7 +324,7 @@ impl World {
     }
 
     fn escrows_of(&self, funding: &FundingId) -> Vec<Key> {
-        self.escrows.values().filter(|escrow| Self::funding_of(escrow).as_ref() == Some(funding)).map(Escrow::key).collect()
+        self.escrows.values().filter(|escrow| escrow.funding.as_ref() == Some(funding)).map(Escrow::key).collect()
     }
 
     fn reserved(&mut self, work: WorkId, reservation: Option<Box<Reservation>>, latest: Option<Box<Placement>>, balance: WorkBalance) {

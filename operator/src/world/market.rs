@@ -14,8 +14,6 @@ pub struct Decision {
     pub funding: FundingId,
     pub amount: Amount,
     pub placement: Placement,
-    /// The placement as it will stand in the books.
-    pub detail: String,
     pub at: i64,
 }
 
@@ -32,7 +30,7 @@ pub struct Market {
     exchange: Exchange,
     /// The resources that each node has on offer.
     offered: HashMap<String, BTreeSet<String>>,
-    decided: HashMap<WorkId, Decision>,
+    decided: HashMap<WorkId, Arc<Decision>>,
     /// The sum of what is decided and not in the books.
     committed: HashMap<FundingId, Amount>,
     reasons: HashMap<WorkId, Arc<Vec<Refused>>>,
@@ -85,7 +83,7 @@ impl Market {
         self.reasons.remove(work);
     }
 
-    pub fn decision(&self, work: &WorkId) -> Option<&Decision> {
+    pub fn decision(&self, work: &WorkId) -> Option<&Arc<Decision>> {
         self.decided.get(work)
     }
 
@@ -93,7 +91,7 @@ impl Market {
         let sum = self.committed.entry(decision.funding.clone()).or_default();
         *sum = sum.checked_add(decision.amount).unwrap_or(Amount::MAX);
         self.reasons.remove(&work);
-        self.decided.insert(work, decision);
+        self.decided.insert(work, Arc::new(decision));
     }
 
     /// What was decided and can't be: the place is free for others.

@@ -267,16 +267,6 @@ impl World {
         self.index.pods_on.get(node).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
     }
 
-    /// The escrow's funding, if it names one.
-    pub fn funding_of(escrow: &Escrow) -> Option<FundingId> {
-        match escrow.spec.funding {
-            supercargo_crds::escrow::Funding::Internal => Some(FundingId::internal(&escrow.uid)),
-            supercargo_crds::escrow::Funding::Chain => {
-                Some(FundingId::chain(escrow.spec.chain.as_deref()?, escrow.spec.account_id.as_deref()?))
-            }
-        }
-    }
-
     /// Namespaces' UIDs name tenants.
     pub fn cluster_uid(&self) -> Option<&str> {
         self.namespaces.get(CLUSTER_NAMESPACE).map(|namespace| namespace.uid.as_str())

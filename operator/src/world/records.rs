@@ -4,7 +4,7 @@ use super::volumes::Requirement;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use supercargo_crds::escrow::{EscrowSpec, EscrowStatus};
+use supercargo_crds::escrow::{EscrowSpec, EscrowStatus, Funding};
 use supercargo_crds::node::{ProviderNodeSpec, ProviderNodeStatus};
 use supercargo_crds::pool::{ProviderPoolSpec, ProviderPoolStatus};
 use supercargo_crds::task::ComputeTaskSpec;
@@ -26,9 +26,17 @@ pub struct Task {
     pub status: ComputeTaskStatus,
     /// What is wrong with the spec, in the words of the gate.
     pub findings: Vec<String>,
+    /// The Escrow that it names.
+    pub payer: (String, String),
 }
 
 impl Task {
+    /// The Escrow that a task names: where it says no namespace, one in its own.
+    pub fn payer(namespace: &str, spec: &ComputeTaskSpec) -> (String, String) {
+        let reference = &spec.escrow_ref;
+        (reference.namespace.clone().unwrap_or_else(|| namespace.to_owned()), reference.name.clone())
+    }
+
     pub fn key(&self) -> (String, String) {
         (self.namespace.clone(), self.name.clone())
     }
@@ -40,12 +48,6 @@ impl Task {
     /// Whether its status has how an attempt ended.
     pub fn was_told(&self, attempt: u32) -> bool {
         self.status.attempts.iter().any(|known| u32::try_from(known.index) == Ok(attempt))
-    }
-
-    /// The Escrow that it names.
-    pub fn payer(&self) -> (String, String) {
-        let reference = &self.spec.escrow_ref;
-        (reference.namespace.clone().unwrap_or_else(|| self.namespace.clone()), reference.name.clone())
     }
 }
 
@@ -215,9 +217,18 @@ pub struct Escrow {
     pub generation: i64,
     pub spec: EscrowSpec,
     pub status: EscrowStatus,
+    /// Its money in the books, if it says where that is.
+    pub funding: Option<FundingId>,
 }
 
 impl Escrow {
+    pub fn funding(uid: &str, spec: &EscrowSpec) -> Option<FundingId> {
+        match spec.funding {
+            Funding::Internal => Some(FundingId::internal(uid)),
+            Funding::Chain => Some(FundingId::chain(spec.chain.as_deref()?, spec.account_id.as_deref()?)),
+        }
+    }
+
     pub fn key(&self) -> (String, String) {
         (self.namespace.clone(), self.name.clone())
     }
