@@ -4,8 +4,8 @@
 pub mod books;
 pub mod effect;
 pub mod engine;
-pub mod plan;
 pub mod runtime;
 pub mod settlement;
 pub mod watch;
-pub mod world;
+
+pub use supercargo_planner::{plan, world};

@@ -4,8 +4,8 @@
 use super::EffectError;
 use crate::plan::note::Note;
 use crate::plan::{Effect, Fitting};
-use crate::watch::{self, now};
-use crate::world::Event;
+use crate::watch::now;
+use crate::world::{Event, convert};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, Taint};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -53,7 +53,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
             let mut found = Vec::new();
             for name in names {
-                found.extend(api.get_opt(&name).await.map_err(failed("looking for a pod"))?.and_then(|pod| watch::pod(&pod, now())));
+                found.extend(api.get_opt(&name).await.map_err(failed("looking for a pod"))?.and_then(|pod| convert::pod(&pod, now())));
             }
             // Somebody else's pod may have the name: it is none of the attempt's.
             found.retain(|pod| pod.ours.as_ref().is_some_and(|ours| ours.work == work && ours.attempt == attempt));
@@ -71,7 +71,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             };
             match api.delete(&name, &parameters).await {
                 Ok(answer) => {
-                    Ok(answer.left().and_then(|pod| watch::pod(&pod, now())).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
+                    Ok(answer.left().and_then(|pod| convert::pod(&pod, now())).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
                 }
                 Err(error) if is_code(&error, 404) || is_code(&error, 409) => Ok(Vec::new()),
                 Err(error) => Err(failed("deleting a pod")(error)),
@@ -83,7 +83,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")?;
             tell(client, note).await;
-            Ok(written.and_then(|object| watch::task(&object)).map(|task| Event::Task(Box::new(task))).into_iter().collect())
+            Ok(written.and_then(|object| convert::task(&object)).map(|task| Event::Task(Box::new(task))).into_iter().collect())
         }
         Effect::DeleteTask { namespace, name, uid } => {
             let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
@@ -101,7 +101,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let api: Api<ProviderNode> = Api::all(client.clone());
             let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "metadata": { "name": name }, "spec": { "nodeName": name, "pool": pool } });
             let object = api.patch(&name, &apply, &Patch::Apply(&patch)).await.map_err(failed("making a ProviderNode"))?;
-            Ok(watch::provider_node(&object).map(|node| Event::ProviderNode(Box::new(node))).into_iter().collect())
+            Ok(convert::provider_node(&object).map(|node| Event::ProviderNode(Box::new(node))).into_iter().collect())
         }
         Effect::TaintNode { name, sold } => taint(client, &name, sold).await,
         Effect::WriteNode { name, status, note } => {
@@ -110,7 +110,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a node's status")?;
             tell(client, note).await;
             Ok(written
-                .and_then(|object| watch::provider_node(&object))
+                .and_then(|object| convert::provider_node(&object))
                 .map(|node| Event::ProviderNode(Box::new(node)))
                 .into_iter()
                 .collect())
@@ -119,13 +119,13 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let api: Api<ProviderPool> = Api::all(client.clone());
             let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderPool", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a pool's status")?;
-            Ok(written.and_then(|object| watch::pool(&object)).map(|pool| Event::Pool(Box::new(pool))).into_iter().collect())
+            Ok(written.and_then(|object| convert::pool(&object)).map(|pool| Event::Pool(Box::new(pool))).into_iter().collect())
         }
         Effect::WriteEscrow { namespace, name, status } => {
             let api: Api<Escrow> = Api::namespaced(client.clone(), &namespace);
             let patch = json!({ "apiVersion": API_VERSION, "kind": "Escrow", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing an escrow's status")?;
-            Ok(written.and_then(|object| watch::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
+            Ok(written.and_then(|object| convert::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
         }
     }
 }
@@ -187,7 +187,7 @@ async fn taint(client: &Client, name: &str, sold: bool) -> Result<Vec<Event>, Ef
     }
     let patch = json!({ "metadata": { "resourceVersion": found.metadata.resource_version }, "spec": { "taints": taints } });
     match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(object) => Ok(watch::node(&object, now()).map(|node| Event::Node(Box::new(node))).into_iter().collect()),
+        Ok(object) => Ok(convert::node(&object, now()).map(|node| Event::Node(Box::new(node))).into_iter().collect()),
         Err(error) if is_code(&error, 404) => Ok(Vec::new()),
         Err(error) => Err(failed("tainting a node")(error)),
     }
@@ -223,7 +223,7 @@ async fn create_pod(client: &Client, pod: Pod) -> Result<Vec<Event>, EffectError
         },
         Err(error) => return Err(failed("creating a pod")(error)),
     };
-    Ok(watch::pod(&made, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
+    Ok(convert::pod(&made, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
 }
 
 /// Takes our finalizer off, and only ours, only of this very pod.
@@ -239,7 +239,7 @@ async fn free_pod(client: &Client, namespace: &str, name: &str, uid: &str) -> Re
     let rest: Vec<String> = found.metadata.finalizers.unwrap_or_default().into_iter().filter(|one| one != FINALIZER_EVIDENCE).collect();
     let patch = json!({ "metadata": { "uid": uid, "resourceVersion": found.metadata.resource_version, "finalizers": rest } });
     match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(object) => Ok(watch::pod(&object, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect()),
+        Ok(object) => Ok(convert::pod(&object, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect()),
         Err(error) if is_code(&error, 404) => Ok(vec![Event::PodGone { uid: uid.to_owned(), at: now() }]),
         Err(error) => Err(failed("taking the finalizer off a pod")(error)),
     }

@@ -1,10 +1,9 @@
 //! Watches: what the API server says becomes events for the world. A watch that ends is resumed at once; an object that
 //! can't be read is one warning and never a stopped watch.
 
-mod convert;
 mod raw;
 
-pub use convert::{claim, escrow, hindrance, limits, namespace, node, pod, pool, provider_node, storage_class, task, volume};
+use crate::world::convert::{claim, escrow, hindrance, limits, namespace, node, pod, pool, provider_node, storage_class, task, volume};
 
 use crate::world::Event;
 use futures::StreamExt;

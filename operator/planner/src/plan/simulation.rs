@@ -5,7 +5,7 @@
 mod histories;
 
 use super::{Effect, Plan, Terms, plan};
-use crate::watch;
+use crate::world::convert;
 use crate::world::records::{Escrow, Namespace, Node, Placement, Pod, PodPhase, Pool, ProviderNode, Reservation, Task};
 use crate::world::{Event, World};
 use std::collections::{BTreeMap, BTreeSet};
@@ -295,7 +295,7 @@ impl Theatre {
                 if !self.pods.contains_key(&name) {
                     let mut made = (*pod).clone();
                     made.metadata.uid = Some(format!("uid-of-{name}"));
-                    let record = watch::pod(&made, self.clock()).expect("a pod of ours");
+                    let record = convert::pod(&made, self.clock()).expect("a pod of ours");
                     let ours = record.ours.clone().expect("it is ours");
                     assert!(self.books.open.contains_key(&ours.work), "seed {}: a pod without a reservation", self.seed);
                     self.pods.insert(name.clone(), record);

@@ -8,9 +8,9 @@ use supercargo_crds::validate::Range;
 use supercargo_ledger::FundingBalance;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
-use supercargo_operator::plan::{Plan, Terms, plan};
-use supercargo_operator::world::records::{Escrow, Node, Pool, ProviderNode, Task};
-use supercargo_operator::world::{Event, World};
+use supercargo_planner::plan::{Plan, Terms, plan};
+use supercargo_planner::world::records::{Escrow, Node, Pool, ProviderNode, Task};
+use supercargo_planner::world::{Event, World};
 
 const NOW: i64 = 1_800_000_000;
 const NODES: usize = 500;
@@ -103,7 +103,7 @@ fn world() -> World {
 
 /// As if every status that was written had been seen again.
 fn seen(world: &mut World, planned: &Plan) {
-    use supercargo_operator::plan::Effect;
+    use supercargo_planner::plan::Effect;
     for effect in &planned.effects {
         match effect {
             Effect::WriteTask { namespace, name, status, .. } => {

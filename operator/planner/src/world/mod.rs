@@ -2,6 +2,7 @@
 //! of it; the planner reads the rest.
 
 mod apply;
+pub mod convert;
 pub mod dirt;
 pub mod free;
 pub mod market;
