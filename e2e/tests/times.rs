@@ -185,7 +185,12 @@ async fn posts(journey: &Journey, pods: &mut Pods) -> Result<(Vec<Duration>, Vec
             posts.push(between(*since, write.asked));
         }
     }
-    ensure!(posts.len() == POSTS && creates.len() == POSTS, "{} pods were asked for once for {} of {POSTS} tasks", posts.len(), creates.len());
+    ensure!(
+        posts.len() == POSTS && creates.len() == POSTS,
+        "{} pods were asked for once for {} of {POSTS} tasks",
+        posts.len(),
+        creates.len()
+    );
     Ok((posts, creates))
 }
 

@@ -91,8 +91,7 @@ fn world() -> World {
     for index in 0..ESCROWS {
         let (uid, spec) = (format!("escrow-{index}"), read(json!({ "funding": "Internal", "token": "USDC", "grant": "1000000" })));
         let (funding, name) = (Escrow::funding(&uid, &spec), uid.clone());
-        let escrow =
-            Escrow { namespace: "team".into(), name, uid: uid.clone(), generation: 1, spec, status: Default::default(), funding };
+        let escrow = Escrow { namespace: "team".into(), name, uid: uid.clone(), generation: 1, spec, status: Default::default(), funding };
         world.apply(Event::Escrow(Box::new(escrow)));
         let all = Amount::from_units(1_000_000_000_000);
         let balance = FundingBalance { asset: "USDC".into(), deposited: all, available: all, ..FundingBalance::default() };

@@ -29,7 +29,12 @@ fn look(world: &World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: &mut
         if let Some((funding, funded)) = funded(world, escrow, tenant.as_deref()) {
             let known = world.fundings.get(&funding).map(|(balance, _)| (balance.deposited, balance.withdrawn));
             if known != Some((funded, Amount::ZERO)) {
-                bookings.push(Booking::Post(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited: funded, withdrawn: Amount::ZERO }));
+                bookings.push(Booking::Post(Posting::Fund {
+                    funding,
+                    asset: escrow.spec.token.clone(),
+                    deposited: funded,
+                    withdrawn: Amount::ZERO,
+                }));
             }
         }
         let next = next_status(world, terms, escrow, tenant, now);

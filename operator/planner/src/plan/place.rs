@@ -39,17 +39,17 @@ impl Wait {
 }
 
 /// Who pays for a task.
-pub struct Payer {
-    pub funding: FundingId,
-    pub chain: Option<String>,
-    pub token: String,
+pub struct Payer<'a> {
+    pub funding: &'a FundingId,
+    pub chain: Option<&'a String>,
+    pub token: &'a String,
     pub available: Amount,
     /// The provider that the escrow calls its own.
-    pub own_provider: Option<String>,
+    pub own_provider: Option<&'a String>,
 }
 
 /// The escrow that pays, or what is missing.
-pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
+pub fn payer<'a>(world: &'a World, task: &Task) -> Result<Payer<'a>, Wait> {
     let key = &task.payer;
     let name = || format!("{}/{}", key.0, key.1);
     let Some(escrow) = world.escrows.get(key) else {
@@ -69,20 +69,19 @@ pub fn payer(world: &World, task: &Task) -> Result<Payer, Wait> {
         return Err(Wait::new("EscrowNotReady", format!("Escrow {} is not in the books yet", name())));
     };
     let available = available.saturating_sub(world.market.committed(funding));
-    let funding = funding.clone();
-    let chain = escrow.spec.account_id.as_ref().and(escrow.spec.chain.clone());
-    Ok(Payer { funding, chain, token: escrow.spec.token.clone(), available, own_provider: escrow.spec.provider.clone() })
+    let chain = escrow.spec.account_id.as_ref().and(escrow.spec.chain.as_ref());
+    Ok(Payer { funding, chain, token: &escrow.spec.token, available, own_provider: escrow.spec.provider.as_ref() })
 }
 
 /// What one worker asks of a node.
-fn request(task: &Task, payer: &Payer, max_price_per_hour: Option<Amount>, excluded_nodes: Vec<String>, reach: Reach) -> Request {
+fn request(task: &Task, payer: &Payer<'_>, max_price_per_hour: Option<Amount>, excluded_nodes: Vec<String>, reach: Reach) -> Request {
     let spec = &task.spec;
     let units = |quantity: &Option<supercargo_crds::Quantity>| quantity.as_ref().and_then(|found| found.units().ok());
     Request {
         funding: payer.funding.clone(),
         namespace: task.namespace.clone(),
-        own_provider: payer.own_provider.clone(),
-        chain: payer.chain.clone(),
+        own_provider: payer.own_provider.cloned(),
+        chain: payer.chain.cloned(),
         token: payer.token.clone(),
         resource_name: spec.resources.gpu.resource_name.clone(),
         devices: spec.resources.gpu.count.unsigned_abs(),
@@ -153,7 +152,7 @@ fn affordable(task: &Task, left: Amount) -> Amount {
 pub fn wish(world: &World, task: &Task, now: i64) -> Result<Waiting, Wait> {
     let payer = payer(world, task)?;
     let work = task.work();
-    if let Some(amount) = world.market.short_of(&payer.funding, &work, now) {
+    if let Some(amount) = world.market.short_of(payer.funding, &work, now) {
         return Err(too_low(amount, payer.available));
     }
     let asked = task.spec.placement.max_price_per_hour.map(|most| most.0);
@@ -209,14 +208,7 @@ pub fn assign(world: &mut World, bookings: &mut Vec<Booking>, asked: &mut Vec<Wo
         }
         world.todo.works.push(work);
     }
-    for work in brought.waiting {
-        // Elsewhere first; but where there is no other place the same one gets another chance.
-        let failed_there = |one: &supercargo_market::placement::Refused| one.reason == Reason::FailedThereBefore;
-        if world.market.reasons(&work).is_some_and(|reasons| reasons.iter().any(failed_there)) {
-            world.market.go_anywhere(&work);
-        }
-        world.todo.works.push(work);
-    }
+    brought.waiting.into_iter().for_each(|work| world.todo.works.push(work));
     any
 }
 
@@ -229,8 +221,9 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
         world.market.be_frugal(work);
         return false;
     };
+    let funding = payer.funding.clone();
     if amount > payer.available {
-        world.market.is_short(&payer.funding, work.clone(), amount, now + SHORT_SECONDS);
+        world.market.is_short(&funding, work.clone(), amount, now + SHORT_SECONDS);
         world.todo.alarms.set(now + SHORT_SECONDS, work.clone());
         return false;
     }
@@ -247,7 +240,7 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
         bound: now,
         workers: (0..).zip(assignments).map(|(worker, chosen)| place(world, &task, &payer, chosen, attempt, worker)).collect(),
     };
-    world.market.decide(work.clone(), Decision { funding: payer.funding, amount, placement, at: now });
+    world.market.decide(work.clone(), Decision { funding, amount, placement, at: now });
     true
 }
 
@@ -298,14 +291,14 @@ fn terms(task: &Task, held: &[Held], left: Amount) -> Result<(u64, Amount), TooM
     if run < least_seconds(task) { Err(TooMuch) } else { Ok((run, left)) }
 }
 
-fn place(world: &World, task: &Task, payer: &Payer, chosen: Assignment, attempt: u32, worker: u32) -> Place {
+fn place(world: &World, task: &Task, payer: &Payer<'_>, chosen: Assignment, attempt: u32, worker: u32) -> Place {
     let pool = world.pools.get(&chosen.pool);
     let payee = pool.and_then(|pool| pool.spec.payee).and_then(|payee| u32::try_from(payee).ok());
     Place {
         provider: pool.map(|pool| pool.spec.provider.clone()).unwrap_or_default(),
         pod: pod_name(task, attempt, worker),
         price_per_hour: chosen.price_per_hour,
-        payee: payer.chain.as_ref().and(payee),
+        payee: payer.chain.and(payee),
         devices: chosen.held.devices,
         cpu_millis: chosen.held.cpu_millis,
         memory_bytes: chosen.held.memory_bytes,

@@ -202,7 +202,8 @@ fn a_pod_that_goes_without_a_word_is_billed_from_when_its_start_was_told_whoever
     theatre.now = anew + 50;
     let book = until(&mut theatre, "book");
     let Effect::Book(bookings) = &book[0] else { panic!("it is booked") };
-    let seconds = bookings.iter().find_map(|one| if let Booking::Post(Posting::Charge(charge)) = one { Some(charge.seconds) } else { None });
+    let seconds =
+        bookings.iter().find_map(|one| if let Booking::Post(Posting::Charge(charge)) = one { Some(charge.seconds) } else { None });
     assert_eq!(seconds, Some((anew + 50 - begun).unsigned_abs()));
 }
 

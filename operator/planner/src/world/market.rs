@@ -5,7 +5,7 @@ use foldhash::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_market::money::Amount;
-use supercargo_market::placement::{Assignment, Exchange, Offer, Refused, Running, Tenant, Waiting, Worker};
+use supercargo_market::placement::{Assignment, Exchange, Offer, Reason, Refused, Running, Tenant, Waiting, Worker};
 use supercargo_market::work::{FundingId, WorkId};
 
 /// A place that was found, and what is to be held back for it. It is asked of the books again and again until they answer.
@@ -163,16 +163,16 @@ impl Market {
         self.anywhere.contains(work)
     }
 
-    pub fn go_anywhere(&mut self, work: &WorkId) -> bool {
-        self.anywhere.insert(work.clone())
-    }
-
     pub fn assign(&mut self, now: i64) -> Brought {
         let pass = self.exchange.assign(now);
         let placed = pass.placed.into_iter().map(|(id, assignments)| (WorkId::task(id), assignments)).collect();
         let mut waiting = Vec::new();
         for (id, reasons) in pass.waiting {
             let work = WorkId::task(id);
+            // Elsewhere first; but where there is no other place the same one gets another chance.
+            if reasons.iter().any(|one| one.reason == Reason::FailedThereBefore) {
+                self.anywhere.insert(work.clone());
+            }
             self.reasons.insert(work.clone(), reasons);
             waiting.push(work);
         }
