@@ -1,7 +1,6 @@
 //! How soon things happen, by one clock at both ends: the test's own, or the API server's.
 
 use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
 use kube::api::{DeleteParams, DynamicObject, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -18,12 +17,6 @@ use supercargo_e2e::{http, wait};
 const STARTS: usize = 15;
 /// So many tasks one after the other: with the slowest left out of what is asked, one is.
 const POSTS: usize = 120;
-/// So often at most are they all asked for again, when something else kept the machine busy.
-const ROUNDS: usize = 3;
-/// What is asked of all but the slowest, and of a machine that is never idle: so many times what the API server takes to
-/// create the task.
-const LATEST_MILLISECONDS: f64 = 100.0;
-const PEERS: f64 = 3.0;
 /// So many of them are there before they go together: fewer than there are GPUs.
 const TOGETHER: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -157,43 +150,6 @@ async fn a_task_runs_hardly_later_than_a_bare_pod_of_the_same_container() {
     .await;
 }
 
-/// Tasks created one after the other: by the API server's own log how long after each its pod was asked for, and how long
-/// the server itself took to create the task, on the same disk and the same processors.
-async fn posts(journey: &Journey, pods: &mut Pods) -> Result<(Vec<Duration>, Vec<Duration>)> {
-    let mut log = ApiLog::from_now(&journey.stage.info)?;
-    // What is measured ends with the request. A pod that lacks its Secret starts nothing: it leaves the machine idle.
-    let never = json!({ "volumes": [{ "name": "none", "mountPath": "/none", "secret": { "name": "none" } }] });
-    for turn in 0..POSTS / TOGETHER {
-        let tasks: [Value; TOGETHER] =
-            std::array::from_fn(|number| journey.task_object(&format!("task-{}", turn * TOGETHER + number), &[], never.clone()));
-        for task in &tasks {
-            pods.create(task).await?;
-            pods.seen([task], "there", |sight| !sight.gone).await?;
-        }
-        pods.clear(tasks.each_ref()).await?;
-    }
-    let between = |from: Timestamp, until: Timestamp| until.duration_since(from).try_into().unwrap_or_default();
-    let (mut applied, mut posts, mut creates) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for write in log.more()?.into_iter().filter(|write| write.namespace == journey.namespace) {
-        if write.kind == "create computetasks" {
-            creates.push(between(write.asked, write.answered));
-            applied.insert(write.name, write.answered);
-        } else if write.kind == "create pods" && write.is_operators() {
-            // The pod is called after its task, with three more parts.
-            let task = write.name.rsplitn(4, '-').last().unwrap_or_default();
-            let since = applied.get(task).with_context(|| format!("{} has no task", write.name))?;
-            posts.push(between(*since, write.asked));
-        }
-    }
-    ensure!(
-        posts.len() == POSTS && creates.len() == POSTS,
-        "{} pods were asked for once for {} of {POSTS} tasks",
-        posts.len(),
-        creates.len()
-    );
-    Ok((posts, creates))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_is_asked_for_as_soon_as_its_task_is_applied() {
     journey("posts", |journey| async move {
@@ -201,23 +157,34 @@ async fn a_pod_is_asked_for_as_soon_as_its_task_is_applied() {
         journey.grant("100").await?;
         alone(&journey).await?;
         let mut pods = Pods::watched(&journey).await?;
-        let milliseconds = |times: &[Duration], percent: usize| percentile(times, percent).as_secs_f64() * 1_000.0;
-        for round in 1..=ROUNDS {
-            let (posts, creates) = posts(&journey, &mut pods).await?;
-            let (p99, create) = (milliseconds(&posts, 99), milliseconds(&creates, 99));
-            println!(
-                "{POSTS} one after the other: apply to Pod POST p50 {:.1} ms, p99 {p99:.1} ms; a create p50 {:.1} ms, p99 {create:.1} ms",
-                milliseconds(&posts, 50),
-                milliseconds(&creates, 50),
-            );
-            // It is what an idle machine does that counts: one that keeps the API server waiting as well is not idle.
-            let soon = p99 <= LATEST_MILLISECONDS;
-            if soon || round == ROUNDS {
-                println!("figure task.apply_to_post_p99 {p99:.1} ms");
-                ensure!(soon || p99 <= PEERS * create, "in {ROUNDS} rounds never sooner: {posts:?}, beside creates: {creates:?}");
-                break;
+        let mut log = ApiLog::from_now(&journey.stage.info)?;
+        // What is measured ends with the request. A pod that lacks its Secret starts nothing: it leaves the machine idle.
+        let never = json!({ "volumes": [{ "name": "none", "mountPath": "/none", "secret": { "name": "none" } }] });
+        for turn in 0..POSTS / TOGETHER {
+            let tasks: [Value; TOGETHER] =
+                std::array::from_fn(|number| journey.task_object(&format!("task-{}", turn * TOGETHER + number), &[], never.clone()));
+            for task in &tasks {
+                pods.create(task).await?;
+                pods.seen([task], "there", |sight| !sight.gone).await?;
+            }
+            pods.clear(tasks.each_ref()).await?;
+        }
+        let (mut applied, mut took) = (BTreeMap::new(), Vec::new());
+        for write in log.more()?.into_iter().filter(|write| write.namespace == journey.namespace) {
+            if write.kind == "create computetasks" {
+                applied.insert(write.name, write.answered);
+            } else if write.kind == "create pods" && write.is_operators() {
+                // The pod is called after its task, with three more parts.
+                let task = write.name.rsplitn(4, '-').last().unwrap_or_default();
+                let since = applied.get(task).with_context(|| format!("{} has no task", write.name))?;
+                took.push(write.asked.duration_since(*since).try_into().unwrap_or_default());
             }
         }
+        ensure!(took.len() == POSTS, "{} of {POSTS} pods were asked for once", took.len());
+        let milliseconds = |percent: usize| percentile(&took, percent).as_secs_f64() * 1_000.0;
+        println!("apply to Pod POST, {POSTS} one after the other: p50 {:.1} ms, slowest {:.1} ms", milliseconds(50), milliseconds(100));
+        println!("figure task.apply_to_post_p99 {:.1} ms", milliseconds(99));
+        ensure!(milliseconds(99) <= 100.0, "{took:?}");
         Ok(())
     })
     .await;
