@@ -1,4 +1,4 @@
-//! The officer's head: the world as it is, and what should be done about it. Nothing in this crate knows a clock, a network or
+//! The officer's head: the world as it is, and what should be done about it. Nothing in this crate asks a clock, a network or
 //! a file; what it decides others carry out.
 
 pub mod plan;

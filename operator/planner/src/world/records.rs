@@ -222,6 +222,7 @@ pub struct Escrow {
 }
 
 impl Escrow {
+    /// Where an escrow's money is in the books. On a chain: once the spec names its account.
     pub fn funding(uid: &str, spec: &EscrowSpec) -> Option<FundingId> {
         match spec.funding {
             Funding::Internal => Some(FundingId::internal(uid)),
