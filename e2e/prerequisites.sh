@@ -76,7 +76,8 @@ look() {
   file "the C library's static files" libc6-dev '/usr/lib/*/libc.a' /usr/lib/libc.a /usr/lib64/libc.a
   program strip binutils
   program pkg-config
-  file "seccomp.h" libseccomp-dev /usr/include/seccomp.h '/usr/include/*/seccomp.h'
+  # The kernel has a header of the same name.
+  file "libseccomp's development files" libseccomp-dev '/usr/lib*/pkgconfig/libseccomp.pc' '/usr/lib/*/pkgconfig/libseccomp.pc'
   program flock util-linux
   program ip iproute2
   program iptables
