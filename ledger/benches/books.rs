@@ -225,7 +225,7 @@ async fn fill(raw: &mut AnyConnection) -> Result<u64> {
     let mut sequence = row.get::<i64, _>(0).unsigned_abs();
     let mut previous: Hash = row.get::<Vec<u8>, _>(1).as_slice().try_into()?;
     let begun = Instant::now();
-    let places: Vec<String> = (0..BATCH).map(|row| format!("(${}, ${}, 'posting', ${})", row * 3 + 1, row * 3 + 2, row * 3 + 3)).collect();
+    let places = ["(?, ?, 'posting', ?)"].repeat(usize::try_from(BATCH)?);
     let insert = format!("INSERT INTO journal (sequence, hash, kind, payload) VALUES {}", places.join(", "));
     while sequence < ENTRIES && begun.elapsed() < FILLING {
         let mut rows = sqlx::query(AssertSqlSafe(insert.as_str()));

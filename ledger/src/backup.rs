@@ -89,7 +89,7 @@ pub(crate) async fn restore(store: &mut Store, reader: impl BufRead, expect: Exp
     };
     digest.update(bytes);
     let mut writing = store.begin_writing().await?;
-    if writing.head.sequence > 0 {
+    if writing.mark.head.sequence > 0 {
         return Err(LedgerError::Broken("a backup is restored into empty books, and these have entries".to_owned()));
     }
     store.journal.clone_from(&journal);
@@ -121,8 +121,8 @@ pub(crate) async fn restore(store: &mut Store, reader: impl BufRead, expect: Exp
     }
     let query = sqlx::query("SELECT value FROM facts WHERE name = 'head'").fetch_one(&mut *writing.transaction);
     let head: String = sqlx::Row::get(&query.await.map_err(LedgerError::database("reading the restored head"))?, 0);
-    writing.head = Head::parse(&head)?;
-    let verified = chain.end(writing.head)?;
+    writing.mark.head = Head::parse(&head)?;
+    let verified = chain.end(writing.mark.head)?;
     store.append(&mut writing, "restore", &[json!({ "backup": read.digest, "entries": verified.entries })]).await?;
     writing.commit("restoring a backup").await?;
     Ok(verified)

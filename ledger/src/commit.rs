@@ -37,8 +37,8 @@ impl Working {
         if deposited > Amount::MAX || withdrawn > Amount::MAX {
             return Outcome::Refused(format!("{funding} would hold more than the books can"));
         }
-        let new = Funding { asset: asset.to_owned(), changed: true, ..Funding::default() };
-        let row = self.fundings.entry(funding.to_string()).or_insert(new);
+        let new = Funding { asset: asset.to_owned(), ..Funding::default() };
+        let row = self.fundings.get(funding.as_str()).cloned().unwrap_or(new);
         if row.asset != asset {
             return Outcome::Refused(format!("{funding} is in {}, not in {asset}", row.asset));
         }
@@ -50,9 +50,11 @@ impl Working {
         if left < 0 {
             return Outcome::Refused(format!("{funding} would be short of {}: that much is reserved or spent", amount(left)));
         }
-        *row = Funding { deposited, withdrawn, available: amount(left), changed: true, ..std::mem::take(row) };
+        let row = Funding { deposited, withdrawn, available: amount(left), ..row };
+        self.fundings.insert(funding.to_string(), row);
+        self.changes.fundings.insert(funding.to_string());
         let (funding, asset) = (funding.to_string(), asset.to_owned());
-        self.lines.push(Line::Fund { funding, asset, deposited: deposited.units(), withdrawn: withdrawn.units() });
+        self.changes.lines.push(Line::Fund { funding, asset, deposited: deposited.units(), withdrawn: withdrawn.units() });
         Outcome::Applied
     }
 
@@ -74,60 +76,60 @@ impl Working {
         };
         source.reserved = moved(source.reserved, held, wanted, funding.as_str())?;
         source.available = left;
-        source.changed = true;
-        let new = Reservation { funding: funding.to_string(), ..Reservation::default() };
+        self.changes.fundings.insert(funding.to_string());
+        let new = Reservation { funding: funding.to_string(), whole: true, ..Reservation::default() };
         let row = self.reservations.entry(id.clone()).or_insert(new);
         row.reserved = wanted;
         row.open = true;
         detail.clone_into(&mut row.detail);
-        row.changed = true;
-        self.lines.push(Line::Reserve { work: id, funding: funding.to_string(), amount: wanted.units() });
+        self.changes.reservations.insert(id.clone());
+        self.changes.lines.push(Line::Reserve { work: id, funding: funding.to_string(), amount: wanted.units() });
         Ok(Outcome::Applied)
     }
 
     fn charge(&mut self, charge: &Charge) -> Result<Outcome> {
         let (work, segment) = (charge.work.to_string(), charge.segment.to_string());
-        if self.segments.contains(&segment) {
+        if self.found.contains(&segment) {
             return Ok(Outcome::Already);
         }
-        let Some(before) = self.reservations.get(&work).cloned() else {
+        let Some(row) = self.reservations.get_mut(&work) else {
             return Ok(Outcome::Refused(format!("{work} has no reservation to charge")));
         };
-        let exact = before.exact.checked_add(charge.cost);
+        if row.segments.contains(&segment) {
+            return Ok(Outcome::Already);
+        }
+        let exact = row.exact.checked_add(charge.cost);
         let all = exact.and_then(|exact| Ok((exact, exact.charged()?))).ok().filter(|(_, all)| *all <= Amount::MAX);
         let Some((exact, all)) = all else {
             return Ok(Outcome::Refused(format!("{segment} costs more than the books can hold")));
         };
         // What the reservation no longer covers is ours to bear: it is shown, and never the buyer's.
         // What was absorbed once stays so: a later attempt's reservation does not pay for it.
-        let due = all.checked_sub(before.charged).and_then(|rest| rest.checked_sub(before.absorbed));
+        let due = all.checked_sub(row.charged).and_then(|rest| rest.checked_sub(row.absorbed));
         let due = due.ok_or_else(|| LedgerError::Broken(format!("{work} was charged more than it cost")))?;
-        let taken = due.min(before.reserved);
+        let taken = due.min(row.reserved);
         let absorbed = due.saturating_sub(taken);
-        let charged = plus(before.charged, taken, &work)?;
-        let split = if charge.payee.is_some() { before.split.grown_to(&charge.fees, charged) } else { before.split.clone() };
-        let funding = self.fundings.get_mut(&before.funding).ok_or_else(|| LedgerError::Broken(format!("{work}'s funding is unknown")))?;
-        funding.reserved = moved(funding.reserved, taken, Amount::ZERO, &before.funding)?;
+        let funding = self.fundings.get_mut(&row.funding).ok_or_else(|| LedgerError::Broken(format!("{work}'s funding is unknown")))?;
+        funding.reserved = moved(funding.reserved, taken, Amount::ZERO, &row.funding)?;
         // A grant is paid in the books: what is charged is settled at once.
         let column = if charge.payee.is_some() { &mut funding.owed } else { &mut funding.posted };
-        *column = plus(*column, taken, &before.funding)?;
-        funding.changed = true;
+        *column = plus(*column, taken, &row.funding)?;
+        row.charged = plus(row.charged, taken, &work)?;
+        row.absorbed = plus(row.absorbed, absorbed, &work)?;
+        row.reserved = row.reserved.saturating_sub(taken);
+        row.exact = exact;
+        row.segments.insert(segment.clone());
         if let Some(payee) = charge.payee {
-            self.grow_lanes(&before.funding, payee, &before.split, &split);
+            let split = row.split.grown_to(&charge.fees, row.charged);
+            self.changes.grow_lanes(&row.funding, payee, &row.split, &split);
+            row.split = split;
         }
-        self.add_charge(charge, &before.funding, taken);
-        let after = Reservation {
-            reserved: before.reserved.saturating_sub(taken),
-            charged,
-            exact,
-            split,
-            absorbed: plus(before.absorbed, absorbed, &work)?,
-            changed: true,
-            ..before
-        };
-        self.reservations.insert(work.clone(), after);
+        self.changes.add_charge(charge, &row.funding, taken);
+        self.changes.fundings.insert(row.funding.clone());
+        self.changes.reservations.insert(work.clone());
         let (attempt, seconds, evidence) = (charge.attempt, charge.seconds, charge.evidence);
-        self.lines.push(Line::Charge { work, segment, attempt, seconds, evidence, amount: taken.units(), absorbed: absorbed.units() });
+        let (amount, absorbed) = (taken.units(), absorbed.units());
+        self.changes.lines.push(Line::Charge { work, segment, attempt, seconds, evidence, amount, absorbed });
         Ok(Outcome::Applied)
     }
 
@@ -138,11 +140,11 @@ impl Working {
         let returned = row.reserved;
         funding.reserved = moved(funding.reserved, returned, Amount::ZERO, &row.funding)?;
         funding.available = plus(funding.available, returned, &row.funding)?;
-        funding.changed = true;
         row.reserved = Amount::ZERO;
         row.open = false;
-        row.changed = true;
-        self.lines.push(Line::Release { work: id, returned: returned.units() });
+        self.changes.fundings.insert(row.funding.clone());
+        self.changes.reservations.insert(id.clone());
+        self.changes.lines.push(Line::Release { work: id, returned: returned.units() });
         Ok(Outcome::Applied)
     }
 }

@@ -1,5 +1,6 @@
 //! Group commit: whoever posts while a transaction is being written waits for the next one, which carries all of them. A
-//! caller is answered when its postings are on the disk, and not before.
+//! caller is answered when its postings are on the disk, and not before. What a group has read stays in memory for the next,
+//! as long as nobody else writes.
 
 use crate::posting::{Outcome, Posting};
 use crate::store::Store;
@@ -38,13 +39,15 @@ impl Writer {
 /// Ends when the last of the books' handles is gone.
 async fn run(store: Arc<Store>, mut requests: mpsc::Receiver<Request>) {
     let mut group = Vec::with_capacity(MOST_CALLERS);
+    let mut working = Working::default();
     while requests.recv_many(&mut group, MOST_CALLERS).await > 0 {
-        let results = match commit(&store, &group).await {
+        let results = match commit(&store, &mut working, &group).await {
             // One caller's postings that the database refuses are no reason to refuse the others'.
             Err(error) if error.is_of_the_request() && group.len() > 1 => {
                 let mut results = Vec::with_capacity(group.len());
                 for request in &group {
-                    results.push(commit(&store, std::slice::from_ref(request)).await.and_then(|mut one| one.remove(0)));
+                    let alone = std::slice::from_ref(request);
+                    results.push(commit(&store, &mut working, alone).await.and_then(|mut one| one.remove(0)));
                 }
                 results
             }
@@ -59,21 +62,24 @@ async fn run(store: Arc<Store>, mut requests: mpsc::Receiver<Request>) {
 }
 
 /// All requests in one transaction. An old leader's are refused, and nothing of them is applied.
-async fn commit(store: &Store, requests: &[Request]) -> Result<Vec<Result<Vec<Outcome>>>> {
+async fn commit(store: &Store, working: &mut Working, requests: &[Request]) -> Result<Vec<Result<Vec<Outcome>>>> {
     let mut writing = store.begin_writing().await?;
-    let leads = |request: &&Request| request.fence.0 == writing.fence;
-    let postings: Vec<&Posting> = requests.iter().filter(leads).flat_map(|request| &request.postings).collect();
-    let mut working = Working::load(&mut writing, &postings).await?;
+    // Taken away: an error, or a caller that ends here, leaves nothing behind that is not written.
+    let mut ours = std::mem::take(working).as_of(writing.mark);
+    let current = writing.mark.fence;
+    let leads = |request: &&Request| request.fence.0 == current;
+    ours.fetch(&mut writing, requests.iter().filter(leads).flat_map(|request| &request.postings)).await?;
     let mut results = Vec::with_capacity(requests.len());
     for request in requests {
-        if request.fence.0 == writing.fence {
-            let outcomes: Result<Vec<Outcome>> = request.postings.iter().map(|posting| working.apply(posting)).collect();
+        if request.fence.0 == current {
+            let outcomes: Result<Vec<Outcome>> = request.postings.iter().map(|posting| ours.apply(posting)).collect();
             results.push(Ok(outcomes?));
         } else {
-            results.push(Err(LedgerError::Fenced { ours: request.fence.0, current: writing.fence }));
+            results.push(Err(LedgerError::Fenced { ours: request.fence.0, current }));
         }
     }
-    working.save(store, &mut writing).await?;
+    ours.save(store, &mut writing).await?;
     writing.commit("committing postings").await?;
+    *working = ours;
     Ok(results)
 }

@@ -13,7 +13,7 @@ pub(crate) const POSTING: &str = "posting";
 impl Store {
     /// Appends one entry for each payload. Gives back the last one's hash.
     pub(crate) async fn append<P: Serialize>(&self, writing: &mut Writing, kind: &str, payloads: &[P]) -> Result<Hash> {
-        let mut head = writing.head;
+        let mut head = writing.mark.head;
         let mut cells = Vec::with_capacity(payloads.len() * JOURNAL.columns.len());
         for (index, payload) in payloads.iter().enumerate() {
             let key = self.key.as_ref().filter(|_| index + 1 == payloads.len());
@@ -27,11 +27,11 @@ impl Store {
             cells.extend([sequence.cast_signed().into(), head.hash.as_slice().into(), kind.into(), payload.into(), signer, signature]);
         }
         JOURNAL.insert(&mut writing.transaction, cells, "appending to the journal").await?;
-        if head != writing.head {
+        if head != writing.mark.head {
             let fact = vec!["head".into(), head.to_string().into()];
             FACTS.put(&mut writing.transaction, fact, "naming the journal's head").await?;
         }
-        writing.head = head;
+        writing.mark.head = head;
         Ok(head.hash)
     }
 }

@@ -81,7 +81,7 @@ impl Ledger {
     /// Begins to lead: whoever led before can't write any more.
     pub async fn take_lead(&self, holder: &str) -> Result<Fence> {
         let mut writing = self.store.begin_writing().await?;
-        let number = writing.fence + 1;
+        let number = writing.mark.fence + 1;
         let raise = sqlx::query("UPDATE facts SET value = $1 WHERE name = 'fence'").bind(number.to_string());
         raise.execute(&mut *writing.transaction).await.map_err(LedgerError::database("taking the lead"))?;
         self.store.append(&mut writing, "lead", &[serde_json::json!({ "holder": holder, "fence": number })]).await?;

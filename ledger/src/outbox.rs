@@ -284,7 +284,7 @@ impl Ledger {
             .fetch_optional(&mut *writing.transaction)
             .await;
         let Some(row) = row.map_err(&failed)? else { return Ok(()) };
-        let (funding, voided): (String, String) = (row.get(0), format!("{id}:void:{}", writing.head.sequence));
+        let (funding, voided): (String, String) = (row.get(0), format!("{id}:void:{}", writing.mark.head.sequence));
         // The same lanes will have the same id again, so what is given up takes another.
         let copy = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, winner, block, planned_at) \
                     SELECT $1, funding, 'VOID', rows, amount, lines_root, journal_head, winner, block, planned_at FROM posts WHERE id = $2";

@@ -4,7 +4,7 @@
 use crate::key::JournalKey;
 use crate::{Fence, LedgerError, Result, migrate};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{Any, AnyPool, Connection, Executor, Row, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Row, Transaction};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -109,7 +109,7 @@ impl Store {
         let settings: Arc<str> = dialect.settings(access).into();
         // The first one by hand: a pool would try again and again, and hide what a database says of a wrong address.
         let first = async {
-            let mut connection = sqlx::AnyConnection::connect_with(&options).await?;
+            let mut connection = AnyConnection::connect_with(&options).await?;
             connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(&*settings))).await?;
             connection.close().await
         };
@@ -150,22 +150,15 @@ impl Store {
     pub(crate) async fn begin_writing(&self) -> Result<Writing> {
         let mut transaction =
             self.pool.begin_with(self.dialect.begin_writing()).await.map_err(LedgerError::database("beginning a transaction"))?;
-        let rows = sqlx::query(self.dialect.facts_for_writing()).fetch_all(&mut *transaction).await;
-        let (mut fence, mut head) = (0, Head::default());
-        for row in rows.map_err(LedgerError::database("reading the fence"))? {
-            let value: String = row.get(1);
-            match row.get(0) {
-                "fence" => fence = value.parse().map_err(|_| LedgerError::Broken(format!("the fence is {value:?}")))?,
-                _ => head = Head::parse(&value)?,
-            }
-        }
-        Ok(Writing { transaction, fence, head })
+        let mark = Mark::read(&mut transaction, self.dialect.facts_for_writing()).await?;
+        Ok(Writing { transaction, mark })
     }
 
     /// A transaction that only the leader gets.
     pub(crate) async fn begin(&self, ours: Fence) -> Result<Writing> {
         let writing = self.begin_writing().await?;
-        if writing.fence == ours.0 { Ok(writing) } else { Err(LedgerError::Fenced { ours: ours.0, current: writing.fence }) }
+        let current = writing.mark.fence;
+        if current == ours.0 { Ok(writing) } else { Err(LedgerError::Fenced { ours: ours.0, current }) }
     }
 
     pub(crate) async fn begin_reading(&self) -> Result<Transaction<'static, Any>> {
@@ -176,13 +169,33 @@ impl Store {
 /// A transaction that holds the writer's place, with what it found there.
 pub(crate) struct Writing {
     pub(crate) transaction: Transaction<'static, Any>,
-    pub(crate) fence: i64,
-    pub(crate) head: Head,
+    pub(crate) mark: Mark,
 }
 
 impl Writing {
     pub(crate) async fn commit(self, doing: &'static str) -> Result<()> {
         self.transaction.commit().await.map_err(LedgerError::database(doing))
+    }
+}
+
+/// How far the books have come: whatever is written moves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) fence: i64,
+    pub(crate) head: Head,
+}
+
+impl Mark {
+    async fn read(connection: &mut AnyConnection, query: &'static str) -> Result<Self> {
+        let mut mark = Self { fence: 0, head: Head::default() };
+        for row in sqlx::query(query).fetch_all(connection).await.map_err(LedgerError::database("reading the fence"))? {
+            let value: String = row.get(1);
+            match row.get(0) {
+                "fence" => mark.fence = value.parse().map_err(|_| LedgerError::Broken(format!("the fence is {value:?}")))?,
+                _ => mark.head = Head::parse(&value)?,
+            }
+        }
+        Ok(mark)
     }
 }
 

@@ -1,19 +1,25 @@
-//! What a group of postings touches: read from the database at once, changed in memory by the rules, and written back at
-//! once. The database holds the rules again when it is written.
+//! What groups of postings touch: read from the database once, changed in memory by the rules, and written back a group at a
+//! time. The database holds the rules again when it is written.
+//!
+//! What was read stays here for the next group. Whoever else writes moves the mark of the books, and then all of it is read
+//! again.
 
 use crate::batch::{CHARGES, Cell, FUNDINGS, LANES, RECORDS, RESERVATIONS};
 use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::{Charge, Line, Posting};
-use crate::store::{Store, Writing};
+use crate::store::{Mark, Store, Writing};
 use crate::{LedgerError, Result};
 use sqlx::Row;
 use sqlx::any::AnyRow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use supercargo_market::fees::{Payee, Split};
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
 use supercargo_market::rating::ExactCost;
+
+/// With more works than these the next group begins with nothing in memory.
+const MOST_WORKS: usize = 65_536;
 
 /// A row of `fundings`.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +31,6 @@ pub(crate) struct Funding {
     pub(crate) reserved: Amount,
     pub(crate) owed: Amount,
     pub(crate) posted: Amount,
-    pub(crate) changed: bool,
 }
 
 /// A row of `reservations`.
@@ -39,25 +44,44 @@ pub(crate) struct Reservation {
     pub(crate) absorbed: Amount,
     pub(crate) open: bool,
     pub(crate) detail: String,
-    pub(crate) changed: bool,
+    /// Of its segments, those that were charged here.
+    pub(crate) segments: BTreeSet<String>,
+    /// Made here: it has no other segments.
+    pub(crate) whole: bool,
 }
 
-/// The part of the books that a group of postings is about.
+/// The part of the books that groups of postings are about.
 #[derive(Debug, Default)]
 pub(crate) struct Working {
-    pub(crate) fundings: BTreeMap<String, Funding>,
-    pub(crate) reservations: BTreeMap<String, Reservation>,
-    /// The segments that were charged, before or in this group.
-    pub(crate) segments: BTreeSet<String>,
+    /// How far the books had come when this was true of them; `None` when nothing was read yet.
+    mark: Option<Mark>,
+    pub(crate) fundings: HashMap<String, Funding>,
+    pub(crate) reservations: HashMap<String, Reservation>,
+    /// Segments that the group is about, and that were charged before.
+    pub(crate) found: BTreeSet<String>,
+    pub(crate) changes: Changes,
+}
+
+/// What a group changes.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) fundings: BTreeSet<String>,
+    pub(crate) reservations: BTreeSet<String>,
     charges: Vec<Cell>,
     lanes: BTreeMap<(String, Payee), u64>,
-    /// What places have served and done wrong in this group.
+    /// What places have served and done wrong.
     records: BTreeMap<String, Record>,
     pub(crate) lines: Vec<Line>,
 }
 
 impl Working {
-    pub(crate) async fn load(writing: &mut Writing, postings: &[&Posting]) -> Result<Self> {
+    /// What is still true of books that have come so far.
+    pub(crate) fn as_of(self, mark: Mark) -> Self {
+        if self.mark == Some(mark) && self.reservations.len() <= MOST_WORKS { self } else { Self { mark: Some(mark), ..Self::default() } }
+    }
+
+    /// Reads what the postings need and is not here.
+    pub(crate) async fn fetch(&mut self, writing: &mut Writing, postings: impl Iterator<Item = &Posting>) -> Result<()> {
         let (mut fundings, mut works, mut segments) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for posting in postings {
             match posting {
@@ -67,66 +91,79 @@ impl Working {
                     works.insert(work.to_string());
                 }
                 Posting::Charge(charge) => {
-                    works.insert(charge.work.to_string());
-                    segments.insert(charge.segment.to_string());
+                    let work = charge.work.to_string();
+                    if self.reservations.get(&work).is_none_or(|row| !row.whole) {
+                        segments.insert(charge.segment.to_string());
+                    }
+                    works.insert(work);
                 }
                 Posting::Release { work } => drop(works.insert(work.to_string())),
             }
         }
-        let mut working = Self::default();
+        works.retain(|work| !self.reservations.contains_key(work));
         for row in RESERVATIONS.find(&mut writing.transaction, works.iter(), "reading reservations").await? {
             let reservation = reservation(&row)?;
             fundings.insert(reservation.funding.clone());
-            working.reservations.insert(row.get(0), reservation);
+            self.reservations.insert(row.get(0), reservation);
         }
+        self.found.clear();
         for row in CHARGES.find(&mut writing.transaction, segments.iter(), "looking for charges").await? {
-            working.segments.insert(row.get(0));
+            self.found.insert(row.get(0));
         }
+        fundings.retain(|funding| !self.fundings.contains_key(funding));
         for row in FUNDINGS.find(&mut writing.transaction, fundings.iter(), "reading balances").await? {
-            working.fundings.insert(row.get(0), funding(&row));
+            self.fundings.insert(row.get(0), funding(&row));
         }
-        Ok(working)
+        Ok(())
     }
 
-    pub(crate) async fn save(self, store: &Store, writing: &mut Writing) -> Result<()> {
-        let (mut fundings, mut reservations, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, row) in self.fundings.into_iter().filter(|(_, row)| row.changed) {
-            fundings.extend([id.into(), row.asset.into()]);
+    /// Writes what the group has changed. Works that are over are forgotten then: hardly anybody asks for them again.
+    pub(crate) async fn save(&mut self, store: &Store, writing: &mut Writing) -> Result<()> {
+        let changes = std::mem::take(&mut self.changes);
+        let mut cells = Vec::with_capacity(changes.fundings.len() * FUNDINGS.columns.len());
+        for id in changes.fundings {
+            let Some(row) = self.fundings.get(&id) else { continue };
             let numbers = [row.deposited, row.withdrawn, row.available, row.reserved, row.owed, row.posted];
-            fundings.extend(numbers.map(|amount| Cell::Number(signed(amount))));
+            cells.extend([id.into(), row.asset.as_str().into()]);
+            cells.extend(numbers.map(|amount| Cell::Number(signed(amount))));
         }
-        for (work, row) in self.reservations.into_iter().filter(|(_, row)| row.changed) {
-            let split = serde_json::to_string(&row.split).map_err(|error| LedgerError::Broken(error.to_string()))?;
-            let [reserved, charged, absorbed] = [row.reserved, row.charged, row.absorbed].map(|amount| Cell::Number(signed(amount)));
-            let (exact, open) = (row.exact.to_digits().into(), i64::from(row.open).into());
-            reservations.extend([
-                work.into(),
-                row.funding.into(),
-                reserved,
-                charged,
-                exact,
-                split.into(),
-                absorbed,
-                open,
-                row.detail.into(),
-            ]);
+        FUNDINGS.put(&mut writing.transaction, cells, "writing balances").await?;
+        let mut cells = Vec::with_capacity(changes.reservations.len() * RESERVATIONS.columns.len());
+        for work in changes.reservations {
+            let Some(row) = self.reservations.get(&work) else { continue };
+            cells.extend(row.cells(&work)?);
+            if !row.open {
+                self.reservations.remove(&work);
+            }
         }
-        for ((funding, payee), more) in self.lanes {
-            lanes.extend([funding.into(), i64::from(payee).into(), signed(Amount::from_units(more)).into(), 0.into(), 0.into()]);
-        }
-        FUNDINGS.put(&mut writing.transaction, fundings, "writing balances").await?;
-        RESERVATIONS.put(&mut writing.transaction, reservations, "writing reservations").await?;
-        CHARGES.insert(&mut writing.transaction, self.charges, "writing charges").await?;
-        LANES.grow(&mut writing.transaction, &["total"], lanes, "adding to lanes").await?;
-        let records = self.records.into_iter().flat_map(|(place, record)| {
+        RESERVATIONS.put(&mut writing.transaction, cells, "writing reservations").await?;
+        CHARGES.insert(&mut writing.transaction, changes.charges, "writing charges").await?;
+        let lanes = changes.lanes.into_iter().flat_map(|((funding, payee), more)| {
+            [funding.into(), i64::from(payee).into(), signed(Amount::from_units(more)).into(), 0.into(), 0.into()]
+        });
+        LANES.grow(&mut writing.transaction, &["total"], lanes.collect(), "adding to lanes").await?;
+        let records = changes.records.into_iter().flat_map(|(place, record)| {
             let served = i64::try_from(record.served_seconds).unwrap_or(i64::MAX);
             [place.into(), served.into(), i64::from(record.faults).into(), i64::from(record.disagreements).into()]
         });
         let growing = ["served_seconds", "faults", "disagreements"];
         RECORDS.grow(&mut writing.transaction, &growing, records.collect(), "adding to records").await?;
-        store.append(writing, POSTING, &self.lines).await.map(drop)
+        store.append(writing, POSTING, &changes.lines).await?;
+        self.mark = Some(writing.mark);
+        Ok(())
     }
+}
 
+impl Reservation {
+    fn cells(&self, work: &str) -> Result<[Cell; 9]> {
+        let split = serde_json::to_string(&self.split).map_err(|error| LedgerError::Broken(error.to_string()))?;
+        let [reserved, charged, absorbed] = [self.reserved, self.charged, self.absorbed].map(|amount| Cell::Number(signed(amount)));
+        let (exact, open) = (self.exact.to_digits().into(), i64::from(self.open).into());
+        Ok([work.into(), self.funding.as_str().into(), reserved, charged, exact, split.into(), absorbed, open, self.detail.as_str().into()])
+    }
+}
+
+impl Changes {
     pub(crate) fn add_charge(&mut self, charge: &Charge, funding: &str, taken: Amount) {
         let segment = charge.segment.to_string();
         let seconds = i64::try_from(charge.seconds).unwrap_or(i64::MAX);
@@ -142,7 +179,6 @@ impl Working {
             salt.as_slice().into(),
             Cell::Null,
         ]);
-        self.segments.insert(segment);
         let record = self.records.entry(charge.place.clone()).or_default();
         *record = record.with(charge.seconds, charge.fault, charge.evidence);
     }
@@ -166,7 +202,6 @@ fn funding(row: &AnyRow) -> Funding {
         reserved: amount(row.get(5)),
         owed: amount(row.get(6)),
         posted: amount(row.get(7)),
-        changed: false,
     }
 }
 
@@ -182,6 +217,6 @@ fn reservation(row: &AnyRow) -> Result<Reservation> {
         absorbed: amount(row.get(6)),
         open: row.get::<i64, _>(7) == 1,
         detail: row.get(8),
-        changed: false,
+        ..Reservation::default()
     })
 }

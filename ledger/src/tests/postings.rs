@@ -154,10 +154,52 @@ on_both! {
         ledger.commit(fence, &[fund(1_000), reserve("a", 400), reserve("b", 400)]).await.expect("commits");
         // Another hand makes work a's row say what can't be: the rules can't be applied to it.
         sqlx::query("UPDATE reservations SET exact = 'x' WHERE work = 'task:a'").execute(ledger.pool()).await.expect("a slip");
+        // Whoever begins to lead reads the books again.
+        let fence = ledger.take_lead("another").await.expect("leads");
         let postings = [charge("a", 0, 10), charge("b", 0, 10)];
         let (one, two) = tokio::join!(ledger.commit(fence, &postings[..1]), ledger.commit(fence, &postings[1..]));
         assert_eq!(one.expect_err("is broken").to_string(), "the books contradict themselves: task:a's exact cost can't be read");
         assert_eq!(two.expect("commits"), [Outcome::Applied]);
+    }
+
+    async fn what_others_write_between_is_seen_by_the_next_posting(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 300)]).await.expect("commits");
+        // Booked by the outbox, past the desk that knows the account.
+        let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        ledger.book_final(fence, &post.id, "0x1", 1, &[]).await.expect("books");
+        assert_eq!(ledger.commit(fence, &[charge("a", 1, 50)]).await.expect("commits"), [Outcome::Applied]);
+        let balance = ledger.funding(&account()).await.expect("reads").expect("is there");
+        assert_eq!((balance.posted, balance.owed, balance.reserved), (units(300), units(50), units(50)));
+    }
+
+    async fn many_callers_on_the_same_works_get_the_same_as_one_after_the_other(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000_000)]).await.expect("commits");
+        let one = |caller: u32| {
+            let ledger = ledger.clone();
+            async move {
+                let work = format!("w{}", caller % 7);
+                for round in 0..20 {
+                    for posting in [reserve(&work, 500), charge(&work, caller * 100 + round, 3), charge(&work, round, 2), release(&work)] {
+                        ledger.commit(fence, &[posting]).await.expect("commits");
+                    }
+                }
+            }
+        };
+        futures::future::join_all((1..40).map(one)).await;
+        ledger.verify().await.expect("the journal is whole");
+        let balance = ledger.funding(&account()).await.expect("reads").expect("is there");
+        // 39 callers' own 20 segments, and 20 that those of a work share; the works' absorbed part is the rest.
+        let mut charged = Amount::ZERO;
+        let mut cost = 0;
+        for work in 0..7 {
+            let work = ledger.work(&WorkId::task(format!("w{work}"))).await.expect("reads");
+            charged = charged.checked_add(work.charged).expect("is small");
+            cost += work.charged.units() + work.absorbed.units();
+        }
+        assert_eq!(cost, 39 * 20 * 3 + 7 * 20 * 2);
+        assert_eq!((balance.owed, balance.reserved), (charged, Amount::ZERO));
     }
 
     async fn the_database_itself_holds_the_balances(place: Place) {
