@@ -39,9 +39,9 @@ tool() {
     return
   fi
   have=$("$@" 2> /dev/null) || have=
-  if ! [[ $have =~ ([0-9]+)\.([0-9]+) ]]; then
+  if ! [[ $have =~ [0-9]+(\.[0-9]+)+ ]]; then
     unfit+=("broken: $name does not tell its version: $where")
-  elif ((BASH_REMATCH[1] * 10000 + BASH_REMATCH[2] < ${least%.*} * 10000 + ${least#*.})); then
+  elif [ "$(printf '%s\n' "$least" "${BASH_REMATCH[0]}" | sort -V | head -1)" != "$least" ]; then
     unfit+=("too old: $name ${BASH_REMATCH[0]}, and $least or newer is needed: $where")
   fi
 }
@@ -91,9 +91,11 @@ look() {
   file "CA certificates" ca-certificates '/usr/share/ca-certificates/mozilla/*.crt'
 }
 
-# The versions are those that Cargo.toml and the go.mod files ask for.
-tool cargo 1.95 "install Rust from https://rustup.rs" cargo --version
-tool go 1.26 "install Go from https://go.dev/dl" go env GOVERSION
+# What Cargo.toml asks for, and the most that a go.mod file does: Go refuses a module that wants one patch more than it is.
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+golang=$(sed -n 's/^go //p' e2e/cluster/go.mod e2e/cluster/*/go.mod | sort -V | tail -1)
+tool cargo "$rust" "install Rust from https://rustup.rs" cargo --version
+tool go "$golang" "install Go from https://go.dev/dl" go env GOVERSION
 tool node 20.0 "install Node.js from https://nodejs.org" node --version
 # npm takes long to tell its version, and any that comes with such a Node.js will do.
 command -v npm > /dev/null || unfit+=("missing: npm: it comes with Node.js")
