@@ -5,12 +5,16 @@ use anyhow::{Context, Result, bail, ensure};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long making the first database may take, and then again how long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The shell owns the server: when its standard input closes, because the value was dropped or because this process is
 /// gone however it went, it ends the server and removes the folder. PostgreSQL refuses to run as root.
 const SUPERVISOR: &str = r#"
 set -eu
-folder=$1 programs=$2 user=$3 fsync=$4
+folder=$1 programs=$2 user=$3 fsync=$4 patience=$5
 trap 'rm -rf "$folder"' EXIT
 as=
 if [ "$(id -u)" = 0 ]; then
@@ -18,16 +22,22 @@ if [ "$(id -u)" = 0 ]; then
   chown "$user:" "$folder"
 fi
 cd "$folder"
-if ! $as "$programs/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --no-locale --no-sync --no-instructions > "$folder/initdb.log" 2>&1; then
-  echo "initdb: $(tail -1 "$folder/initdb.log")"
+if ! timeout "$patience" $as "$programs/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --no-locale --no-sync --no-instructions > "$folder/initdb.log" 2>&1; then
+  echo "initdb failed or took longer than $patience s: $(tail -1 "$folder/initdb.log")"
   exit 1
 fi
 # No function here: its process would be the shell's, deaf to the signal below.
 $as "$programs/postgres" -D "$folder/data" -k "$folder" -c listen_addresses= -c fsync="$fsync" -c max_connections=50 > "$folder/postgres.log" 2>&1 &
 server=$!
+deadline=$(($(date +%s) + patience))
 until $as "$programs/pg_isready" -q -h "$folder"; do
   if ! kill -0 "$server" 2> /dev/null; then
     echo "postgres: $(tail -1 "$folder/postgres.log")"
+    exit 1
+  fi
+  if [ "$(date +%s)" -ge "$deadline" ]; then
+    kill -KILL "$server"
+    echo "waited $patience s for postgres to take connections: $(tail -1 "$folder/postgres.log")"
     exit 1
   fi
   sleep 0.05
@@ -48,21 +58,20 @@ pub struct Postgres {
 impl Postgres {
     /// Starts a server and waits until it answers. It does not wait for the disk: what it holds is gone with it anyway.
     pub fn start() -> Result<Self> {
-        Self::start_with("off")
+        Self::start_with(&programs()?, "off", PATIENCE)
     }
 
     /// The same, and an answer means that it is on the disk: for measuring what that costs.
     pub fn start_durable() -> Result<Self> {
-        Self::start_with("on")
+        Self::start_with(&programs()?, "on", PATIENCE)
     }
 
-    fn start_with(fsync: &str) -> Result<Self> {
-        let programs = programs()?;
+    fn start_with(programs: &Path, fsync: &str, patience: Duration) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postgres-").tempdir().context("making a folder for PostgreSQL")?.keep();
         let supervisor = Command::new("sh")
             .args(["-c", SUPERVISOR, "sh"])
-            .args([&folder, &programs])
-            .args([user(), fsync])
+            .args([folder.as_path(), programs])
+            .args([user(), fsync, &patience.as_secs().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -116,6 +125,8 @@ fn programs() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_server_answers_and_goes_with_its_folder() {
@@ -132,5 +143,25 @@ mod tests {
         assert!(process.exists());
         drop(server);
         assert!(!process.exists() && !folder.exists());
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_waited_for_until_a_deadline_and_ended() {
+        let programs = tempfile::tempdir().unwrap();
+        let open = |file: &Path| std::fs::set_permissions(file, Permissions::from_mode(0o755)).unwrap();
+        open(programs.path());
+        let script = |name: &str, text: &str| {
+            let file = programs.path().join(name);
+            std::fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+            open(&file);
+        };
+        script("initdb", "true");
+        script("postgres", "echo \"I am $$\"; exec sleep 600");
+        script("pg_isready", "false");
+        let error = Postgres::start_with(programs.path(), "off", Duration::from_secs(1)).map(drop).unwrap_err().to_string();
+        let (words, pid) = error.split_once("I am ").unwrap();
+        assert_eq!(words, "PostgreSQL did not start: waited 1 s for postgres to take connections: ");
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert!(!command.starts_with(b"sleep"), "it still runs");
     }
 }

@@ -234,15 +234,18 @@ mod tests {
         assert_eq!(processes.alive("me"), None, "a record without a word");
     }
 
-    #[test]
-    fn a_process_writes_its_record_before_it_becomes_the_program() {
+    #[tokio::test]
+    async fn a_process_writes_its_record_before_it_becomes_the_program() {
         let folder = tempfile::tempdir().unwrap();
         let (door, record) = (folder.path().join("door"), folder.path().join("record"));
         let mut child = entered(std::slice::from_ref(&door), &record).args(["sleep", "60"]).spawn().unwrap();
         let pid = child.id();
-        while std::fs::read(format!("/proc/{pid}/cmdline")).unwrap() != b"sleep\x0060\0" {
-            assert!(child.try_wait().unwrap().is_none(), "it ended");
-        }
+        wait::closely("the shell to become the program", Duration::from_secs(20), || {
+            anyhow::ensure!(child.try_wait()?.is_none(), wait::Hopeless("it ended".to_owned()));
+            Ok((std::fs::read(format!("/proc/{pid}/cmdline"))? == b"sleep\x0060\0").then_some(()))
+        })
+        .await
+        .unwrap();
         let me = identify(pid).unwrap();
         assert_eq!(std::fs::read_to_string(&record).unwrap(), format!("{pid} {}\n", me.start_ticks));
         assert_eq!(std::fs::read_to_string(&door).unwrap(), format!("{pid}\n"));
