@@ -41,7 +41,7 @@ machine:
 # other's way, and take half as long again.
 programs: prerequisites
 	@$(MAKE) -j3 --output-sync=line workspace-bin cluster-sources $(BIN)/anvil
-	@$(MAKE) cluster-bin $(BIN)/helm
+	@$(MAKE) cluster-bin
 
 workspace-bin:
 	@$(CARGO_BUILD)

@@ -42,7 +42,7 @@ $(BIN)/anvil: contracts/node_modules/.stamp e2e/cluster/cluster.mk
 	@printf '#!/bin/sh\nexec "$$(dirname "$$(readlink -f "$$0")")/../../contracts/node_modules/.native/anvil" "$$@"\n' > $@.half && \
 	  chmod +x $@.half && mv -f $@.half $@
 
-CLUSTER_BIN := $(addprefix $(BIN)/,kube containerd containerd-shim-runc-v2 ctr runc anvil)
+CLUSTER_BIN := $(addprefix $(BIN)/,kube containerd containerd-shim-runc-v2 ctr runc helm anvil)
 
 # What the programs are made of, downloaded where it is not there: listing asks for nothing else.
 .PHONY: cluster-sources

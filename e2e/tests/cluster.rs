@@ -222,7 +222,7 @@ fn with_a_program_built_only_in_part_it_says_which_and_how_to_build_it_again() {
     let (real, bin) = (Layout::here().expect("a checkout").state().join("bin"), folder.path().join(".state/bin"));
     std::fs::remove_file(&bin).expect("the link goes");
     std::fs::create_dir(&bin).expect("makes a folder");
-    for program in ["kube", "containerd", "containerd-shim-runc-v2", "ctr", "anvil"] {
+    for program in ["kube", "containerd", "containerd-shim-runc-v2", "ctr", "helm", "anvil"] {
         std::os::unix::fs::symlink(real.join(program), bin.join(program)).expect("links");
     }
     assert_refused(&layout, &refused_after(&layout, ""), &["not built: runc", "make cluster-bin"]);
