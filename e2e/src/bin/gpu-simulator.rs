@@ -16,10 +16,13 @@ struct Arguments {
     /// RESOURCE=COUNT, separated by commas; MIG slices under the names that their plugin would give them
     #[arg(long, env = "GPUS", default_value = "nvidia.com/gpu=4")]
     gpus: String,
-    #[arg(long, env = "GPU_MODEL", default_value = "NVIDIA-H100-80GB-HBM3")]
+    #[arg(long, env = "GPU_MODEL", default_value = "NVIDIA H100 80GB HBM3")]
     model: String,
     #[arg(long, env = "GPU_MEMORY_MIB", default_value_t = 81_559)]
     memory_mebibytes: u64,
+    /// Names pods in metrics as DCGM's exporter did before, by pod_name, pod_namespace and container_name
+    #[arg(long, env = "DCGM_EXPORTER_USE_OLD_NAMESPACE")]
+    use_old_namespace: bool,
     #[arg(long, default_value = "/var/lib/kubelet/device-plugins")]
     plugins: PathBuf,
     #[arg(long, default_value = "/var/lib/kubelet/pod-resources/kubelet.sock")]
@@ -38,6 +41,7 @@ async fn main() -> Result<()> {
         node: arguments.node.clone(),
         model: arguments.model.clone(),
         memory_mebibytes: arguments.memory_mebibytes,
+        use_old_namespace: arguments.use_old_namespace,
         pod_resources: arguments.pod_resources,
         started: Instant::now(),
     };
@@ -46,8 +50,7 @@ async fn main() -> Result<()> {
     for resource in devices.resources() {
         tasks.spawn(plugin::serve(arguments.plugins.clone(), resource, devices.clone()));
     }
-    let count = devices.of("nvidia.com/gpu").len();
-    while let Err(error) = labels::set(&arguments.node, &arguments.model, arguments.memory_mebibytes, count).await {
+    while let Err(error) = labels::set(&arguments.node, &arguments.model, arguments.memory_mebibytes, &devices).await {
         eprintln!("labelling the node: {error:#}");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
