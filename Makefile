@@ -66,9 +66,10 @@ demo: ## one task from apply to payment, told in words; the cluster stays up
 image: workspace-bin ## write the container images, reproducibly
 	@$(BINARIES)/image
 
-generate: ## write everything that is generated: CRDs, schemas, the reference, the contracts' ABI
+generate: ## write everything that is generated: CRDs, schemas, the reference, the contracts' ABI, Go modules' licences
 	@$(CARGO_BUILD)
 	@$(BINARIES)/crdgen
+	@$(BINARIES)/audit --write-licences
 	@$(MAKE) contracts-build
 
 lintable:

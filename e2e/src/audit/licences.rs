@@ -1,4 +1,5 @@
-//! Holds every dependency's licence against the ones that an Apache-2.0 program may ship with.
+//! Holds every dependency's licence against the ones that an Apache-2.0 program may ship with: the crates', and those of the
+//! npm packages that build and test the contracts. The Go modules' are in `modules.rs`.
 
 use super::Finding;
 use serde_json::Value;
@@ -21,6 +22,8 @@ const ACCEPTED: [&str; 14] = [
     "CDLA-Permissive-2.0",
 ];
 const ACCEPTED_FILE_WISE: [&str; 1] = ["MPL-2.0"];
+/// Packages that say it in a way from before npm's lock files took it up, with what they say.
+const SAID_THE_OLD_WAY: [(&str, &str, &str); 1] = [("memorystream", "0.3.1", "MIT")];
 
 /// `metadata` is what `cargo metadata --format-version 1` prints.
 pub fn scan(metadata: &Value) -> Vec<Finding> {
@@ -29,12 +32,28 @@ pub fn scan(metadata: &Value) -> Vec<Finding> {
 }
 
 fn judge(package: &Value) -> Option<Finding> {
-    let name = package["name"].as_str().unwrap_or("?");
-    let version = package["version"].as_str().unwrap_or("?");
-    let words = match package["license"].as_str() {
+    let text = |field: &str| package[field].as_str();
+    found(text("name").unwrap_or("?"), text("version").unwrap_or("?"), text("license"))
+}
+
+/// `lock` is npm's lock file: every package of every platform, with its licence.
+pub fn scan_npm(lock: &Value) -> Vec<Finding> {
+    let packages = lock["packages"].as_object().into_iter().flatten();
+    let theirs = packages.filter_map(|(place, package)| Some((place.rsplit_once("node_modules/")?.1, package)));
+    let judged = theirs.filter_map(|(name, package)| {
+        let version = package["version"].as_str().unwrap_or("?");
+        let old = SAID_THE_OLD_WAY.iter().find(|(known, since, _)| (*known, *since) == (name, version)).map(|(_, _, licence)| *licence);
+        found(name, version, package["license"].as_str().or(old))
+    });
+    judged.collect()
+}
+
+/// What is to be said against a dependency with this licence.
+pub(super) fn found(name: &str, version: &str, licence: Option<&str>) -> Option<Finding> {
+    let words = match licence {
         Some(expression) if satisfied(expression) => return None,
-        Some(expression) => format!("licence {expression} is not one we ship with; replace the crate or argue for the licence here"),
-        None => "has no licence; replace the crate".to_owned(),
+        Some(expression) => format!("licence {expression} is not one we ship with; replace it or argue for the licence in licences.rs"),
+        None => "has no licence; replace it".to_owned(),
     };
     Some(Finding { place: format!("{name} {version}"), words })
 }
@@ -111,6 +130,20 @@ mod tests {
     #[test]
     fn a_crate_without_a_licence_is_named() {
         let metadata = serde_json::json!({"packages": [{"name": "x", "version": "1.0.0", "license": null}]});
-        assert_eq!(scan(&metadata)[0].to_string(), "x 1.0.0: has no licence; replace the crate");
+        assert_eq!(scan(&metadata)[0].to_string(), "x 1.0.0: has no licence; replace it");
+    }
+
+    #[test]
+    fn a_package_of_the_lock_file_is_held_to_the_same_and_ours_is_not_a_dependency() {
+        let lock = serde_json::json!({"packages": {
+            "": {"name": "ours"},
+            "node_modules/good": {"version": "1.0.0", "license": "MIT OR Apache-2.0"},
+            "node_modules/@scope/silent": {"version": "2.0.0"},
+            "node_modules/good/node_modules/bad": {"version": "3.0.0", "license": "GPL-3.0"},
+            "node_modules/memorystream": {"version": "0.3.1"},
+        }});
+        let mut places: Vec<String> = scan_npm(&lock).into_iter().map(|finding| finding.place).collect();
+        places.sort_unstable();
+        assert_eq!(places, ["@scope/silent 2.0.0", "bad 3.0.0"]);
     }
 }

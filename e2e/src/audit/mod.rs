@@ -2,6 +2,7 @@
 //! Each part takes text and returns findings; an empty list is a pass.
 
 pub mod licences;
+pub mod modules;
 pub mod repetition;
 pub mod stray;
 pub mod versions;
