@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 # Always the whole workspace: a narrower selection would unify features differently and compile everything again.
 # With as many jobs as there are processors, however many things make does at once.
-CARGO_BUILD := env -u MAKEFLAGS -u MFLAGS cargo build --workspace --bins --locked --quiet
+CARGO_BUILD := e2e/cargo.sh build --workspace --bins --locked
 BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
 # What tests and the demo talk to is on this machine, whatever proxy there is for the rest of the world.
@@ -40,7 +40,7 @@ machine:
 # Downloads overlap with what is built. Cargo and Go each keep all processors busy: side by side they would only be in each
 # other's way, and take half as long again.
 programs: prerequisites
-	@$(MAKE) -j3 --output-sync=line workspace-bin cluster-sources $(BIN)/anvil
+	@$(MAKE) -j3 workspace-bin cluster-sources $(BIN)/anvil
 	@$(MAKE) cluster-bin
 
 workspace-bin:
@@ -78,13 +78,13 @@ lintable:
 check: lintable $(BIN)/helm ## format, lints, generated files, ABI, chart, licences, repetition, stray paths
 	@started=$$(date +%s); kind=$$([ -d target ] && echo warm || echo cold); \
 	cargo fmt --all --check; \
-	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings; \
+	e2e/cargo.sh clippy --workspace --all-targets --locked -- -D warnings; \
 	$(CARGO_BUILD); \
 	$(BINARIES)/crdgen --check; \
 	$(MAKE) contracts-check; \
 	$(BIN)/helm lint --quiet --strict charts/supercargo; \
 	$(BINARIES)/audit; \
-	echo "figure bedrock.check_$$kind $$(( $$(date +%s) - started )) s"
+	$(BINARIES)/figures tell bedrock.check_$$kind $$(( $$(date +%s) - started )) s
 
 # What the tests print is kept, so that `make figures` can hold it against the targets. A cluster that was not up before is
 # not up afterwards.

@@ -6,7 +6,8 @@ CONTRACTS := Escrow TestToken
 
 # Not `npm ci`: it wants the packages of every other platform in the lock file too, and they are not there to be locked.
 contracts/node_modules/.stamp: contracts/package.json contracts/package-lock.json
-	cd contracts && npm install --no-save --no-audit --no-fund --loglevel=error
+	@echo "installing the contracts' tools"
+	@cd contracts && npm install --no-save --no-audit --no-fund --loglevel=error; printf '%6d s  the tools are installed\n' $$SECONDS
 	@mkdir -p $(@D)/.native && cd $(@D) && for tool in forge anvil; do ln -sf ../$$(echo @foundry-rs/$$tool-*/bin/$$tool) .native/$$tool; \
 	  .native/$$tool --version > /dev/null || { echo "$$tool was not installed whole: rm -r contracts/node_modules, and again"; exit 1; }; done
 	@touch $@

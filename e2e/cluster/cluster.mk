@@ -13,7 +13,7 @@ KUBE_FLAGS := -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION) \
 # $(call go-build,module folder,package,output,extra flags); the compiler collects its garbage seldom: a fifth less work, and
 # less than half a gigabyte a process.
 go-build = @mkdir -p $(BIN) && cd e2e/cluster/$(1) && \
-  flock $(CURDIR)/$(BIN)/.one-at-a-time sh -c 'echo "building $$0"; exec "$$@"' $(notdir $(3)) \
+  flock $(CURDIR)/$(BIN)/.one-at-a-time bash -c 'echo "building $$0"; "$$@" && printf "%6d s  %s is built\n" $$SECONDS $$0' $(notdir $(3)) \
   env GOGC=400 go build -mod=readonly -trimpath -ldflags "-s -w $(5)" $(4) -o $(CURDIR)/$(3).half $(2) && mv -f $(CURDIR)/$(3).half $(CURDIR)/$(3)
 go-module = e2e/cluster/$(1)/go.mod e2e/cluster/$(1)/go.sum
 
@@ -32,7 +32,7 @@ $(BIN)/runc: $(call go-module,runc)
 $(BIN)/helm: $(call go-module,.)
 	$(call go-build,.,helm.sh/helm/v3/cmd/helm,$@)
 
-# Only the benches need it.
+# For benches with more nodes than a machine can run: `make .state/bin/kwok` builds it, and nothing else here does.
 $(BIN)/kwok: $(call go-module,kwok)
 	$(call go-build,kwok,sigs.k8s.io/kwok/cmd/kwok,$@)
 
@@ -49,7 +49,9 @@ CLUSTER_BIN := $(addprefix $(BIN)/,kube containerd containerd-shim-runc-v2 ctr r
 cluster-sources: $(if $(filter-out $(wildcard $(CLUSTER_BIN)),$(CLUSTER_BIN)),cluster-downloads)
 .PHONY: cluster-downloads
 cluster-downloads:
-	@for module in . containerd runc; do (cd e2e/cluster/$$module && go list -deps tool ./... > /dev/null); done
+	@echo "downloading what the cluster's programs are made of"
+	@for module in . containerd runc; do (cd e2e/cluster/$$module && go list -deps tool ./... > /dev/null); done; \
+	printf '%6d s  it is downloaded\n' $$SECONDS
 
 .PHONY: cluster-bin
 cluster-bin: $(CLUSTER_BIN) ## build the local cluster's programs

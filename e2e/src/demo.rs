@@ -2,6 +2,7 @@
 
 use crate::chain_setup::{self, Market, Person};
 use crate::cluster::{self, ClusterInfo, Layout};
+use crate::harness::figures::{self, Figure};
 use crate::people::{self, condition_of, printed};
 use crate::{image, install, kubectl, wait};
 use anyhow::{Context, Result, bail};
@@ -16,17 +17,39 @@ const NAMESPACE: &str = "demo";
 struct Stages {
     begun: Instant,
     last: Instant,
+    /// What `make demo` had to build first.
+    built: Duration,
 }
 
 impl Stages {
+    fn begin() -> Self {
+        Self { begun: Instant::now(), last: Instant::now(), built: since_make_began() }
+    }
+
     fn done(&mut self, what: &str) {
-        println!("{:>6.1} s  {what}", self.last.elapsed().as_secs_f32());
+        line(self.last.elapsed(), what);
         self.last = Instant::now();
+    }
+
+    fn whole(&self) -> Duration {
+        self.built + self.begun.elapsed()
     }
 }
 
+fn line(took: Duration, what: &str) {
+    println!("{:>6.1} s  {what}", took.as_secs_f32());
+}
+
+/// Nothing, when it was not `make demo` that started this.
+fn since_make_began() -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let began = std::env::var("DEMO_STARTED_NANOSECONDS").ok().and_then(|text| text.parse().ok()).map(Duration::from_nanos);
+    began.map_or(Duration::ZERO, |began| now.saturating_sub(began))
+}
+
 pub async fn run(layout: &Layout) -> Result<()> {
-    let mut stages = Stages { begun: Instant::now(), last: Instant::now() };
+    let mut stages = Stages::begin();
+    line(stages.built, "everything is built");
     let images = image::write_all(layout)?;
     stages.done("images are written");
     let info = cluster::up(layout).await?;
@@ -50,17 +73,17 @@ pub async fn run(layout: &Layout) -> Result<()> {
     let collected = collect(layout, &info, &market, payee, account).await?;
     stages.done("the provider has collected");
     tell(&task, &paid, &collected, &info)?;
-    figure(stages.begun);
+    line(stages.whole(), "in all");
+    let targets = std::fs::read_to_string(layout.root.join(figures::TARGETS_FILE)).context("reading the targets")?;
+    print!("{}", figures::tell(&figures::targets(&targets)?, &figure(stages.whole())));
     Ok(())
 }
 
 /// From the moment that `make demo` began, when it says so.
-fn figure(begun: Instant) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    let since = std::env::var("DEMO_STARTED_NANOSECONDS").ok().and_then(|text| text.parse::<u128>().ok());
-    let nanoseconds = since.map_or_else(|| begun.elapsed().as_nanos(), |started| now.saturating_sub(started));
+fn figure(whole: Duration) -> Figure {
     let cold = std::env::var("DEMO_COLD").is_ok_and(|cold| cold == "1");
-    println!("figure bedrock.demo_{} {} s", if cold { "cold" } else { "warm" }, nanoseconds / 1_000_000_000);
+    let name = if cold { "bedrock.demo_cold" } else { "bedrock.demo_warm" };
+    Figure { name: name.to_owned(), value: whole.as_secs() as f64, unit: "s".to_owned() }
 }
 
 fn example(layout: &Layout, name: &str) -> Result<String> {

@@ -69,6 +69,12 @@ pub fn judge(targets: &Targets, figure: &Figure) -> Result<(), String> {
     if met { Ok(()) } else { Err(format!("{} is {} {}: {side} {} is asked", figure.name, figure.value, figure.unit, target.value)) }
 }
 
+/// A figure as it is printed by whoever measures it, and in a second line that its target is missed when it is.
+pub fn tell(targets: &Targets, figure: &Figure) -> String {
+    let missed = judge(targets, figure).err().map(|words| format!("a target is missed: {words}\n"));
+    format!("figure {} {} {}\n{}", figure.name, figure.value, figure.unit, missed.unwrap_or_default())
+}
+
 /// A line for each figure: whether its target is met, what was measured, what is asked.
 pub fn table(targets: &Targets, figures: &[Figure]) -> String {
     let name_width = figures.iter().map(|figure| figure.name.len()).max().unwrap_or(0);
@@ -119,6 +125,15 @@ mod tests {
         assert_eq!(judged("figure c 4 1/s"), Err("c is 4 1/s: at least 5 is asked".into()));
         assert_eq!(judged("figure c 6 s"), Err("c is in s, and asked for in 1/s".into()));
         assert_eq!(judged("figure d 6 s"), Err("d is not in the list of targets".into()));
+    }
+
+    #[test]
+    fn a_figure_is_told_with_its_target_only_when_that_is_missed() {
+        let targets = targets(LIST).expect("reads");
+        let told = |value: f64| tell(&targets, &Figure { name: "a.b".into(), value, unit: "s".into() });
+        assert_eq!(told(5.0), "figure a.b 5 s\n");
+        assert_eq!(told(6.0), "figure a.b 6 s\na target is missed: a.b is 6 s: at most 5 is asked\n");
+        assert_eq!(told(6.0).lines().filter_map(figure).count(), 1, "it is read back once");
     }
 
     #[test]
