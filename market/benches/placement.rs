@@ -61,6 +61,7 @@ fn offer(index: u64, free_devices: u32) -> Offer {
         free_storage_bytes: 4 << 40,
         free_pods: 110,
         prices: Prices { device: Price::from_nanos_per_hour((price + provider * 7) * 1_000_000), ..Prices::default() },
+        beside: placement::Beside::default(),
         token: "USDC".into(),
         accepts_chain: true,
         accepts_internal: true,

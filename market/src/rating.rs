@@ -19,6 +19,8 @@ pub struct Held {
     pub cpu_price: Price,
     pub memory_bytes: u64,
     pub memory_gib_price: Price,
+    /// What the node's other devices cost an hour, all of them together: for who has the node alone.
+    pub beside_price: Price,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,7 +74,8 @@ pub fn cost(held: &Held, seconds: u64) -> Result<ExactCost, TooMuch> {
     let devices = part(u128::from(held.devices), held.device_price, MILLIS * GIB);
     let cpu = part(u128::from(held.cpu_millis), held.cpu_price, GIB);
     let memory = part(u128::from(held.memory_bytes), held.memory_gib_price, MILLIS);
-    let per_second = devices.zip(cpu).and_then(|(one, two)| one.checked_add(two)).zip(memory).and_then(|(one, two)| one.checked_add(two));
+    let beside = part(1, held.beside_price, MILLIS * GIB);
+    let per_second = [devices, cpu, memory, beside].into_iter().try_fold(0_u128, |sum, part| sum.checked_add(part?));
     per_second.and_then(|rate| rate.checked_mul(u128::from(seconds))).map(ExactCost).ok_or(TooMuch)
 }
 
@@ -108,6 +111,12 @@ mod tests {
             ..Held::default()
         };
         assert_eq!(price_per_hour(&held).expect("fits").to_string(), "0.062");
+    }
+
+    #[test]
+    fn who_has_a_node_alone_pays_for_its_other_devices_too() {
+        let held = Held { beside_price: "3.50".parse().expect("a price"), ..one_gpu("2.10") };
+        assert_eq!(price_per_hour(&held).expect("fits").to_string(), "5.60");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::slot::{Slot, bits};
 use super::terms::Names;
 use super::wish::held;
 use super::words::Words;
-use super::{Assignment, Offer, Refused, Request, Tenant};
+use super::{Assignment, Beside, Offer, Refused, Request, Tenant};
 use crate::money::Amount;
 use std::sync::Arc;
 
@@ -101,6 +101,7 @@ impl Catalog {
             node: self.nodes.find(&offer.node).expect("a slot keeps its node's number"),
             class,
             closed: offer.closed,
+            beside_in_use: offer.beside.in_use,
             room: offered.minus(taken),
             label_bits: bits(&labels),
             labels,
@@ -245,7 +246,7 @@ impl Catalog {
         Assignment {
             node: self.nodes.name(slot.node).to_string(),
             pool: self.names.pools.text(terms.pool).to_string(),
-            held: held(pick.need, &terms.prices),
+            held: held(pick.need, &terms.prices, super::beside_price(request, self.names.card(terms).beside_price)),
             price_per_hour: price,
             because,
         }
@@ -263,6 +264,7 @@ impl Catalog {
             namespace: self.namespaces.text(neighbour.tenant.namespace).to_string(),
             tenancy: neighbour.tenant.tenancy.name().to_owned(),
         };
+        let terms = self.names.unpack(self.terms(slot.class));
         Offer {
             node: self.nodes.name(slot.node).to_string(),
             closed: slot.closed,
@@ -273,7 +275,8 @@ impl Catalog {
             free_pods: slot.room.pods,
             labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
             tenants: slot.neighbours.iter().map(tenant).collect(),
-            ..self.names.unpack(self.terms(slot.class))
+            beside: Beside { in_use: slot.beside_in_use, ..terms.beside },
+            ..terms
         }
     }
 }

@@ -13,6 +13,7 @@ pub enum Reason {
     NodeCordoned,
     NodeDraining,
     NodeClosed,
+    NodeTainted,
     NodeQuarantined,
     ModelNotWanted,
     DeviceMemoryTooSmall,
@@ -24,6 +25,7 @@ pub enum Reason {
     IsolationTooWeak,
     TenancyNotOffered,
     ReputationTooLow,
+    NodeTooSmall,
     PriceTooHigh,
     SelectorDoesNotMatch,
     FailedThereBefore,
@@ -47,6 +49,7 @@ impl Reason {
             Self::NodeCordoned => "NodeCordoned",
             Self::NodeDraining => "NodeDraining",
             Self::NodeClosed => "NodeClosed",
+            Self::NodeTainted => "NodeTainted",
             Self::NodeQuarantined => "NodeQuarantined",
             Self::ModelNotWanted => "ModelNotWanted",
             Self::DeviceMemoryTooSmall => "DeviceMemoryTooSmall",
@@ -59,6 +62,7 @@ impl Reason {
             Self::IsolationTooWeak => "IsolationTooWeak",
             Self::TenancyNotOffered => "TenancyNotOffered",
             Self::ReputationTooLow => "ReputationTooLow",
+            Self::NodeTooSmall => "NodeTooSmall",
             Self::PriceTooHigh => "PriceTooHigh",
             Self::FailedThereBefore => "FailedThereBefore",
             Self::VolumeElsewhere => "VolumeElsewhere",
@@ -95,6 +99,7 @@ pub(super) fn closed(why: Closed) -> (Reason, &'static str) {
         Closed::Cordoned => (Reason::NodeCordoned, "the node is cordoned"),
         Closed::Draining => (Reason::NodeDraining, "the node is draining"),
         Closed::ClosedByProvider => (Reason::NodeClosed, "its provider has closed it"),
+        Closed::Tainted => (Reason::NodeTainted, "the node has a taint that tasks do not tolerate"),
         Closed::Quarantined => (Reason::NodeQuarantined, "attempts kept failing there for reasons of the node's own"),
     }
 }
@@ -112,6 +117,10 @@ pub(super) fn agreed(offer: &Offer, request: &Request) -> Result<(Held, Amount),
     let no = |detail: String| Err((Reason::PriceTooHigh, format!("{}: {detail}", offer.node)));
     terms(offer, request)?;
     let held = held_on(offer, request);
+    if held.devices > offer.total_devices {
+        let example = format!("{}: sells {} in all, and {} are asked for", offer.node, offer.total_devices, held.devices);
+        return Err((Reason::NodeTooSmall, example));
+    }
     let Some(asked) = price(&held) else { return no("costs more than can be paid".into()) };
     if request.max_price_per_hour.is_some_and(|most| asked > most) {
         return no(format!("asks {asked} an hour"));
@@ -183,6 +192,9 @@ fn capacity(offer: &Offer, request: &Request, held: &Held) -> Result<(), Refusal
     let no = |reason: Reason, detail: String| Err((reason, format!("{}: {detail}", offer.node)));
     if offer.free_devices < held.devices {
         return no(Reason::DevicesInUse, format!("{} of {} are free", offer.free_devices, offer.total_devices));
+    }
+    if request.tenancy == EXCLUSIVE && offer.beside.in_use {
+        return no(Reason::DevicesInUse, "others have devices there, and this one wants the node alone".into());
     }
     if let Some(why) = neighbours(offer, request) {
         return no(Reason::OccupiedByOthers, why.into());

@@ -2,8 +2,8 @@
 
 use super::ranking::Limits;
 use super::tests::{offer, request};
-use super::{Closed, Offer, Request, Strategy, Tenant};
-use crate::money::Amount;
+use super::{Beside, Closed, Offer, Request, Strategy, Tenant};
+use crate::money::{Amount, Price};
 use crate::work::FundingId;
 use proptest::prelude::{Just, any, prop};
 use proptest::strategy::Strategy as Generator;
@@ -41,16 +41,19 @@ pub(super) fn any_offer() -> impl Generator<Value = Offer> {
         rarely(TENANCIES.to_vec(), vec!["Shared"]),
         rarely(vec![0, 2], vec![]),
         rarely(4_u32, 0),
+        rarely(Beside::default(), Beside { price: Price::from_nanos_per_hour(2_000_000_000), in_use: false }),
+        rarely(false, true),
     );
     let tenants = prop::option::weighted(0.4, any_tenants());
     (own, terms, rare, tenants).prop_map(|(own, terms, rare, tenants)| {
         let (node, free_devices, cpu, memory, closed, free_pods) = own;
         let (price, region, model, reputation, zone, replicas_per_device) = terms;
-        let (token, (accepts_internal, accepts_chain), chain, provider, classes, tenancies, levels, total_devices) = rare;
+        let (token, (accepts_internal, accepts_chain), chain, provider, classes, tenancies, levels, total_devices, beside, in_use) = rare;
         let texts = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
         Offer {
             free_devices,
             total_devices,
+            beside: Beside { in_use, ..beside },
             free_cpu_millis: cpu * 4_000,
             free_memory_bytes: memory * (32 << 30),
             closed,

@@ -44,7 +44,7 @@ pub use exchange::{Exchange, Pass, Running, Topology, Waiting, Worker};
 pub use filter::Reason;
 pub use reputation::Record;
 
-use crate::money::Amount;
+use crate::money::{Amount, Price};
 use crate::rating::{self, Held};
 use crate::work::FundingId;
 use std::collections::BTreeMap;
@@ -66,12 +66,14 @@ pub struct Offer {
     pub free_devices: u32,
     pub total_devices: u32,
     pub free_cpu_millis: u64,
+    /// What its devices' shares are made of: less what others have of the node, so that the last device has its share too.
     pub total_cpu_millis: u64,
     pub free_memory_bytes: u64,
     pub total_memory_bytes: u64,
     pub free_storage_bytes: u64,
     pub free_pods: u32,
     pub prices: Prices,
+    pub beside: Beside,
     pub token: String,
     pub accepts_chain: bool,
     pub accepts_internal: bool,
@@ -93,6 +95,15 @@ pub struct Offer {
     pub closed: Option<Closed>,
 }
 
+/// All devices of the node's other offers: who has the node alone has them too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Beside {
+    /// What they cost an hour, all together.
+    pub price: Price,
+    /// Somebody whom the market does not know has some of them.
+    pub in_use: bool,
+}
+
 /// A task on a node, as far as its neighbours care.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenant {
@@ -107,14 +118,15 @@ pub enum Closed {
     Cordoned,
     Draining,
     ClosedByProvider,
+    Tainted,
     Quarantined,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Prices {
-    pub device: crate::money::Price,
-    pub cpu: crate::money::Price,
-    pub memory_gib: crate::money::Price,
+    pub device: Price,
+    pub cpu: Price,
+    pub memory_gib: Price,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -259,7 +271,7 @@ impl<'a> Score<'a> {
 }
 
 /// What a worker holds on an offer: what it asks, or the node's share in proportion to its devices. Alone on a node it
-/// holds every device that is sold there.
+/// holds every device that is sold there, and pays for those of the node's other offers.
 pub fn held_on(offer: &Offer, request: &Request) -> Held {
     let devices = if request.tenancy == EXCLUSIVE { request.devices.max(offer.total_devices) } else { request.devices };
     let share = |total: u64| match (devices, offer.total_devices) {
@@ -274,7 +286,13 @@ pub fn held_on(offer: &Offer, request: &Request) -> Held {
         cpu_price: offer.prices.cpu,
         memory_bytes: request.memory_bytes.unwrap_or_else(|| if devices == 0 { 1 << 30 } else { share(offer.total_memory_bytes) }),
         memory_gib_price: offer.prices.memory_gib,
+        beside_price: beside_price(request, offer.beside.price),
     }
+}
+
+/// What it pays for the node's other devices.
+fn beside_price(request: &Request, price: Price) -> Price {
+    if request.tenancy == EXCLUSIVE { price } else { Price::ZERO }
 }
 
 pub(crate) fn price(held: &Held) -> Option<Amount> {

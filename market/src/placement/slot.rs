@@ -4,7 +4,7 @@
 use super::Closed;
 use super::filter::Reason;
 use super::need::Need;
-use super::neighbours::{Neighbours, Who};
+use super::neighbours::{Neighbours, Tenancy, Who};
 use std::sync::Arc;
 
 /// One offer. Everything else about it stands in its class.
@@ -14,6 +14,8 @@ pub(super) struct Slot {
     pub(super) node: u32,
     pub(super) class: u32,
     pub(super) closed: Option<Closed>,
+    /// Whether others have some of its node's other devices.
+    pub(super) beside_in_use: bool,
     /// What is free.
     pub(super) room: Need,
     /// Of its labels' numbers: a label whose bit is not here is not among them.
@@ -28,6 +30,7 @@ impl Slot {
     pub(super) fn is_less_than(&self, before: &Self) -> bool {
         self.class == before.class
             && (self.closed.is_some() || before.closed.is_none())
+            && (self.beside_in_use || !before.beside_in_use)
             && self.room.fits_in(before.room)
             && self.labels == before.labels
             && self.neighbours.include(&before.neighbours)
@@ -79,7 +82,7 @@ impl Asker {
         if let Some(reason) = self.unwanted(slot) {
             return Some(reason);
         }
-        if slot.room.devices < need.devices {
+        if slot.room.devices < need.devices || (slot.beside_in_use && self.who.tenancy == Tenancy::Exclusive) {
             return Some(Reason::DevicesInUse);
         }
         if !slot.neighbours.welcome(self.who, self.has_devices && replicas > 1) {

@@ -3,7 +3,8 @@
 //! are many; but the rest, the card, is as many as pools sell kinds of device. Packed into numbers, unpacked for people.
 
 use super::words::{NOTHING, Words};
-use super::{Offer, Prices};
+use super::{Beside, Offer, Prices};
+use crate::money::Price;
 use foldhash::HashMap;
 use std::collections::BTreeMap;
 
@@ -20,6 +21,8 @@ pub(super) struct Card {
     pub(super) data_classes: u32,
     pub(super) tenancies: u32,
     pub(super) device_memory_bytes: u64,
+    /// Of a node's other offers. Nodes differ in it only where they sell other things.
+    pub(super) beside_price: Price,
     pub(super) accepts_chain: bool,
     pub(super) accepts_internal: bool,
     /// The strongest level on offer, if there is one.
@@ -79,6 +82,7 @@ impl Names {
             data_classes: self.data_classes.number(&offer.data_classes.join(BETWEEN)),
             tenancies: self.tenancies.number(&offer.tenancies.join(BETWEEN)),
             device_memory_bytes: offer.device_memory_bytes,
+            beside_price: offer.beside.price,
             accepts_chain: offer.accepts_chain,
             accepts_internal: offer.accepts_internal,
             isolation: offer.isolation_levels.iter().max().copied(),
@@ -134,6 +138,7 @@ impl Names {
             free_storage_bytes: 0,
             free_pods: 0,
             prices: terms.prices,
+            beside: Beside { price: card.beside_price, in_use: false },
             token: text(&self.tokens, card.token),
             accepts_chain: card.accepts_chain,
             accepts_internal: card.accepts_internal,

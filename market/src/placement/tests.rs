@@ -17,6 +17,7 @@ pub(super) fn offer(node: &str, price: &str) -> Offer {
         free_storage_bytes: 100 << 30,
         free_pods: 100,
         prices: Prices { device: price.parse().expect("a price"), ..Prices::default() },
+        beside: Beside::default(),
         token: "USDC".into(),
         accepts_chain: true,
         accepts_internal: true,
@@ -95,6 +96,7 @@ fn each_filter_refuses_with_its_own_reason() {
         (Reason::ResourceNotSold, offer("n", "1"), Request { resource_name: "nvidia.com/mig-1g.10gb".into(), ..request() }),
         (Reason::NodeNotReady, Offer { closed: Some(Closed::NotReady), ..offer("n", "1") }, request()),
         (Reason::NodeCordoned, Offer { closed: Some(Closed::Cordoned), ..offer("n", "1") }, request()),
+        (Reason::NodeTainted, Offer { closed: Some(Closed::Tainted), ..offer("n", "1") }, request()),
         (Reason::ModelNotWanted, offer("n", "1"), Request { models: vec!["A100".into()], ..request() }),
         (Reason::DeviceMemoryTooSmall, offer("n", "1"), Request { device_memory_bytes: 81 << 30, ..request() }),
         (Reason::TokenNotAccepted, offer("n", "1"), Request { token: "EURC".into(), ..request() }),
@@ -108,6 +110,8 @@ fn each_filter_refuses_with_its_own_reason() {
         (Reason::IsolationTooWeak, offer("n", "1"), Request { isolation_level: 2, ..request() }),
         (Reason::TenancyNotOffered, offer("n", "1"), Request { tenancy: "Exclusive".into(), ..request() }),
         (Reason::ReputationTooLow, offer("n", "1"), Request { min_reputation: 51, ..request() }),
+        (Reason::NodeTooSmall, offer("n", "1"), Request { devices: 5, ..request() }),
+        (Reason::NodeTooSmall, Offer { free_devices: 0, ..offer("n", "1") }, Request { devices: 16, ..request() }),
         (Reason::PriceTooHigh, offer("n", "1"), Request { max_price_per_hour: "0.99".parse().ok(), ..request() }),
         (Reason::FailedThereBefore, offer("n", "1"), Request { excluded_nodes: vec!["n".into()], ..request() }),
         (Reason::DevicesInUse, Offer { free_devices: 0, ..offer("n", "1") }, request()),
@@ -179,6 +183,33 @@ fn alone_on_a_node_a_task_holds_and_pays_for_every_device() {
     let alone = Request { tenancy: "Exclusive".into(), ..request() };
     let assignment = choose(&[all], &alone).expect("fits");
     assert_eq!((assignment.held.devices, assignment.price_per_hour.to_string()), (4, "6.00".into()));
+}
+
+#[test]
+fn alone_on_a_node_a_task_pays_for_what_else_is_sold_there_and_comes_only_where_nobody_has_any_of_it() {
+    let beside = |in_use| Beside { price: "3.50".parse().expect("a price"), in_use };
+    let on = |in_use| Offer { tenancies: vec!["Shared".into(), "Exclusive".into()], beside: beside(in_use), ..offer("n", "1.50") };
+    let wanted = |tenancy: &str, most: Option<&str>| Request {
+        tenancy: tenancy.into(),
+        max_price_per_hour: most.map(|most| most.parse().expect("an amount")),
+        ..request()
+    };
+    let price = |offer, request| choose(&[offer], &request).map(|assignment| assignment.price_per_hour.to_string());
+    let reason = |offer, request| choose(&[offer], &request).map_err(|refused| refused[0].reason).expect_err("it is refused");
+    assert_eq!(price(on(false), wanted("Exclusive", Some("9.50"))), Ok("9.50".into()));
+    assert_eq!(reason(on(false), wanted("Exclusive", Some("9.49"))), Reason::PriceTooHigh);
+    assert_eq!(reason(on(true), wanted("Exclusive", None)), Reason::DevicesInUse);
+    assert_eq!(price(on(true), wanted("Shared", None)), Ok("1.50".into()), "who shares the node has no part in it");
+}
+
+#[test]
+fn a_node_that_could_never_hold_so_many_is_told_apart_from_one_whose_devices_are_in_use() {
+    let large = |node: &str| Offer { free_devices: 3, total_devices: 16, ..offer(node, "1") };
+    let refused =
+        choose(&[offer("b", "1"), large("c"), offer("a", "1")], &Request { devices: 9, ..request() }).expect_err("none has so many free");
+    let seen: Vec<(Reason, u32, &str)> = refused.iter().map(|refused| (refused.reason, refused.nodes, refused.example.as_str())).collect();
+    let words = "a: sells 4 in all, and 9 are asked for";
+    assert_eq!(seen, [(Reason::NodeTooSmall, 2, words), (Reason::DevicesInUse, 1, "c: 3 of 16 are free")]);
 }
 
 #[test]

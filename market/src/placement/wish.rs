@@ -7,7 +7,7 @@ use super::need::Need;
 use super::terms::{Card, Names, Terms, list};
 use super::words::{NOTHING, Words};
 use super::{EXCLUSIVE, PRIVATE, Prices, Request, Strategy};
-use crate::money::Amount;
+use crate::money::{Amount, Price};
 use crate::rate_card::model_matches;
 use crate::rating::{self, Held};
 use std::sync::Arc;
@@ -32,8 +32,18 @@ pub(super) struct Rank {
 pub(super) struct Wish {
     request: Arc<Request>,
     exclusive: bool,
-    /// By card: the region's place and the device's memory, or what speaks against it.
-    cards: Vec<Result<(u32, u64), Reason>>,
+    /// By card: what it comes to, or what speaks against it.
+    cards: Vec<Result<Acceptable, Reason>>,
+}
+
+/// What a card that nothing speaks against comes to.
+#[derive(Debug, Clone, Copy)]
+struct Acceptable {
+    /// The region's place.
+    region: u32,
+    device_memory_bytes: u64,
+    /// What is paid for the node's other devices.
+    beside_price: Price,
 }
 
 impl Wish {
@@ -66,12 +76,15 @@ impl Wish {
     #[inline(always)]
     pub(super) fn agrees(&self, terms: &Terms) -> Result<Agreed, Reason> {
         let request = &self.request;
-        let (region, device_memory_bytes) = self.cards[terms.card as usize]?;
+        let Acceptable { region, device_memory_bytes, beside_price } = self.cards[terms.card as usize]?;
         if terms.reputation < request.min_reputation {
             return Err(Reason::ReputationTooLow);
         }
         let need = self.need(terms);
-        let price = price_per_hour(need, &terms.prices).ok_or(Reason::PriceTooHigh)?;
+        if need.devices > terms.total_devices {
+            return Err(Reason::NodeTooSmall);
+        }
+        let price = price_per_hour(need, &terms.prices, beside_price).ok_or(Reason::PriceTooHigh)?;
         if request.max_price_per_hour.is_some_and(|most| price > most) {
             return Err(Reason::PriceTooHigh);
         }
@@ -146,7 +159,7 @@ impl Texts {
         }
     }
 
-    fn agree(&self, request: &Request, card: &Card) -> Result<(u32, u64), Reason> {
+    fn agree(&self, request: &Request, card: &Card) -> Result<Acceptable, Reason> {
         if request.devices > 0 {
             if card.resource != self.resource {
                 return Err(Reason::ResourceNotSold);
@@ -182,12 +195,16 @@ impl Texts {
         if !self.tenancies[card.tenancies as usize] {
             return Err(Reason::TenancyNotOffered);
         }
-        Ok((region.unwrap_or(u32::MAX), card.device_memory_bytes))
+        Ok(Acceptable {
+            region: region.unwrap_or(u32::MAX),
+            device_memory_bytes: card.device_memory_bytes,
+            beside_price: super::beside_price(request, card.beside_price),
+        })
     }
 }
 
 /// What one worker holds, at the prices of its place.
-pub(super) fn held(need: Need, prices: &Prices) -> Held {
+pub(super) fn held(need: Need, prices: &Prices, beside_price: Price) -> Held {
     Held {
         devices: need.devices,
         device_price: prices.device,
@@ -195,20 +212,22 @@ pub(super) fn held(need: Need, prices: &Prices) -> Held {
         cpu_price: prices.cpu,
         memory_bytes: need.memory_bytes,
         memory_gib_price: prices.memory_gib,
+        beside_price,
     }
 }
 
 /// The same as `rating::price_per_hour`, without its division of numbers of 128 bits when all are of a usual size: one
 /// look at everything asks for a hundred thousand prices.
-fn price_per_hour(need: Need, prices: &Prices) -> Option<Amount> {
+fn price_per_hour(need: Need, prices: &Prices, beside_price: Price) -> Option<Amount> {
     const USUAL_PRICE: u64 = 1 << 44;
     let (device, cpu, memory) = (prices.device.nanos_per_hour(), prices.cpu.nanos_per_hour(), prices.memory_gib.nanos_per_hour());
-    let usual = device < USUAL_PRICE && cpu < USUAL_PRICE && memory < USUAL_PRICE;
+    let beside = beside_price.nanos_per_hour();
+    let usual = device < USUAL_PRICE && cpu < USUAL_PRICE && memory < USUAL_PRICE && beside < USUAL_PRICE;
     if usual && need.devices < 1 << 20 && need.cpu_millis < 1 << 40 && need.memory_bytes < 1 << 50 {
         // In nanos an hour, times a thousand (of a core) times 2^30 (bytes of a GiB): less than 2^115, so that nothing
         // wraps, and nothing has to be looked at for wrapping.
         let times = |quantity: u64, price: u64| u128::from(quantity).wrapping_mul(u128::from(price));
-        let devices = times(u64::from(need.devices), device).wrapping_mul(1_000) << 30;
+        let devices = times(u64::from(need.devices), device).wrapping_add(u128::from(beside)).wrapping_mul(1_000) << 30;
         let cpu = times(need.cpu_millis, cpu) << 30;
         let memory = times(need.memory_bytes, memory).wrapping_mul(1_000);
         // Over a million times 2^30 is over 2^36 and then over 15,625, each rounded up.
@@ -217,25 +236,25 @@ fn price_per_hour(need: Need, prices: &Prices) -> Option<Amount> {
             return Some(Amount::from_units(small.div_ceil(15_625)));
         }
     }
-    rating::price_per_hour(&held(need, prices)).ok()
+    rating::price_per_hour(&held(need, prices, beside_price)).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::money::Price;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn a_price_is_what_rating_says(
             devices in 0..1_u32 << 21, cpu_millis in any::<u64>(), memory_bytes in any::<u64>(), less in (0..64_u32, 0..64_u32),
-            prices in (0..1_u64 << 45, 0..1_u64 << 45, 0..1_u64 << 45),
+            prices in (0..1_u64 << 45, 0..1_u64 << 45, 0..1_u64 << 45, 0..1_u64 << 45),
         ) {
             let price = Price::from_nanos_per_hour;
+            let beside = price(prices.3);
             let prices = Prices { device: price(prices.0), cpu: price(prices.1), memory_gib: price(prices.2) };
             let need = Need { devices, cpu_millis: cpu_millis >> less.0, memory_bytes: memory_bytes >> less.1, ..Need::default() };
-            prop_assert_eq!(price_per_hour(need, &prices), rating::price_per_hour(&held(need, &prices)).ok());
+            prop_assert_eq!(price_per_hour(need, &prices, beside), rating::price_per_hour(&held(need, &prices, beside)).ok());
         }
     }
 }

@@ -74,9 +74,15 @@ fn ready(world: &World, provided: &ProviderNode, node: Option<&Node>, now: i64) 
         (Some(node), _) if node.cordoned => (false, "NodeCordoned", "the node is cordoned".to_owned()),
         (_, Availability::Draining) => (false, "Draining", "it takes no new tasks".to_owned()),
         (_, Availability::Closed) => (false, "Closed", "it takes no tasks".to_owned()),
+        (Some(node), _) if !node.closing_taints.is_empty() => (false, "NodeTainted", tainted(node)),
         (Some(node), _) if world.is_set_apart(&node.name, now) => (false, "Quarantined", quarantined(world, &node.name)),
         (Some(node), _) => not_selling(world, provided, node).unwrap_or((true, "Open", "it takes tasks".to_owned())),
     }
+}
+
+/// Which of its taints keep tasks away.
+pub fn tainted(node: &Node) -> String {
+    format!("it has a taint that tasks do not tolerate: {}", node.closing_taints.join(", "))
 }
 
 /// Why its pool sells nothing here, if it does not.
@@ -176,6 +182,7 @@ fn devices(world: &World, node: &str) -> Vec<DeviceStatus> {
 
 fn offers(world: &World, node: &Node, terms: &ProviderPoolSpec) -> Vec<OfferStatus> {
     let used = world.devices_taken(&node.name);
+    let alone = world.is_held_alone(&node.name);
     let offer = |resource: &str| {
         let (model, memory, model_from) = model_of(node, terms, resource);
         let of = |devices: &BTreeMap<String, u64>| devices.get(resource).copied().unwrap_or_default();
@@ -185,7 +192,7 @@ fn offers(world: &World, node: &Node, terms: &ProviderPoolSpec) -> Vec<OfferStat
             model_from: model_from.to_owned(),
             memory: format!("{}Mi", memory >> 20),
             count: of(&node.devices).cast_signed(),
-            free: world.devices_sold(node, resource).saturating_sub(of(&used)).cast_signed(),
+            free: if alone { 0 } else { world.devices_sold(node, resource).saturating_sub(of(&used)).cast_signed() },
             replicas_per_device: replicas_of(node),
         }
     };

@@ -1,7 +1,7 @@
 //! Bringing tasks to the market: what each asks for, what is held back for the place that it gets, and in which words it
 //! waits.
 
-use super::Booking;
+use super::{Booking, inventory};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::market::Decision;
@@ -10,7 +10,7 @@ use crate::world::volumes::{Missing, Reach};
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_market::money::Amount;
-use supercargo_market::placement::{Assignment, Reason, Request, Strategy, Topology, Waiting};
+use supercargo_market::placement::{Assignment, Reason, Refused, Request, Strategy, Topology, Waiting};
 use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -306,6 +306,7 @@ fn place(world: &World, task: &Task, payer: &Payer<'_>, chosen: Assignment, atte
         device_price_nanos: chosen.held.device_price.nanos_per_hour(),
         cpu_price_nanos: chosen.held.cpu_price.nanos_per_hour(),
         memory_price_nanos: chosen.held.memory_gib_price.nanos_per_hour(),
+        beside_price_nanos: chosen.held.beside_price.nanos_per_hour(),
         rate_card: world.rate_cards.get(&chosen.pool).cloned().unwrap_or_default(),
         node: chosen.node,
         pool: chosen.pool,
@@ -326,16 +327,26 @@ pub fn reasons(world: &World, task: &Task) -> Vec<Wait> {
     // The tighter of two limits is the one to be told.
     let frugal = world.market.is_frugal(&work) && asked.is_none_or(|asked| affordable(task, left) < asked);
     let told = refused.iter().filter(|one| !others || one.reason != Reason::ResourceNotSold);
-    let wait = |one: &supercargo_market::placement::Refused| {
+    let wait = |one: &Refused| {
         let nodes = i32::try_from(one.nodes).unwrap_or(i32::MAX);
         if frugal && one.reason == Reason::PriceTooHigh {
             let words =
                 format!("{}, and the {left} that is left of the budget pays for less than {} s of it", one.example, least_seconds(task));
             return Wait { reason: "BudgetTooSmall".to_owned(), nodes, example: words };
         }
-        Wait { reason: one.reason.name().to_owned(), nodes, example: one.example.clone() }
+        Wait { reason: one.reason.name().to_owned(), nodes, example: example(world, one) }
     };
     told.map(wait).collect()
+}
+
+/// In words: the market knows that a node has taints, and not which.
+fn example(world: &World, refused: &Refused) -> String {
+    let named = || world.nodes.get(refused.example.split_once(": ")?.0).filter(|node| !node.closing_taints.is_empty());
+    match refused.reason {
+        Reason::NodeTainted => named().map(|node| format!("{}: {}", node.name, inventory::tainted(node))),
+        _ => None,
+    }
+    .unwrap_or_else(|| refused.example.clone())
 }
 
 /// A task's own part of the names of what is made for it.

@@ -5,13 +5,14 @@ use super::{Effect, Plan, Terms, attempt, gang, place};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::records::{Placement, Task};
+use crate::world::taints::TOLERATED;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 use supercargo_crds::names::{
     ANNOTATION_BOUND, EGRESS_INTERNET, EGRESS_NONE, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK,
-    LABEL_TASK_UID, LABEL_TOGETHER, LABEL_WORKER, MANAGED_BY, PRIORITY_CLASS, SERVICE_WORKERS, TAINT_SOLD,
+    LABEL_TASK_UID, LABEL_TOGETHER, LABEL_WORKER, MANAGED_BY, PRIORITY_CLASS, SERVICE_WORKERS,
 };
 use supercargo_crds::pool::{Binding, ProviderPoolSpec};
 use supercargo_crds::task::{Egress, Volume};
@@ -163,7 +164,7 @@ fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container
                 .collect::<Vec<_>>(),
         )
         .filter(|ports| !ports.is_empty()),
-        resources: Some(resources(placement, worker)),
+        resources: Some(resources(task, placement, worker)),
         volume_mounts: Some(mounts(task)).filter(|mounts| !mounts.is_empty()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(core::SecurityContext {
@@ -179,7 +180,7 @@ fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container
 fn env(task: &Task, placement: &Placement, worker: u32) -> Vec<core::EnvVar> {
     let value = |name: &str, value: String| core::EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     let mut all = vec![value("SUPERCARGO_TASK", task.name.clone()), value("SUPERCARGO_ATTEMPT", placement.attempt.to_string())];
-    if placement.workers[worker as usize].devices == 0 {
+    if task.spec.resources.gpu.count == 0 {
         // Images ask for all GPUs of a node by themselves, and some runtimes would give them.
         all.push(value("NVIDIA_VISIBLE_DEVICES", "void".to_owned()));
     }
@@ -206,14 +207,15 @@ fn env(task: &Task, placement: &Placement, worker: u32) -> Vec<core::EnvVar> {
 }
 
 /// Requests are limits: what is paid for is what is had.
-fn resources(placement: &Placement, worker: u32) -> core::ResourceRequirements {
+fn resources(task: &Task, placement: &Placement, worker: u32) -> core::ResourceRequirements {
     let place = &placement.workers[worker as usize];
     let mut all = BTreeMap::from([
         ("cpu".to_owned(), Quantity(format!("{}m", place.cpu_millis))),
         ("memory".to_owned(), Quantity(place.memory_bytes.to_string())),
         ("ephemeral-storage".to_owned(), Quantity(place.storage_bytes.to_string())),
     ]);
-    if place.devices > 0 {
+    // Who asked for no device and has the node alone pays for all of them, and still sees none.
+    if place.devices > 0 && task.spec.resources.gpu.count > 0 {
         all.insert(placement.resource_name.clone(), Quantity(place.devices.to_string()));
     }
     core::ResourceRequirements { requests: Some(all.clone()), limits: Some(all), claims: None }
@@ -273,10 +275,9 @@ fn tolerations() -> Vec<core::Toleration> {
         effect: Some("NoExecute".to_owned()),
         ..core::Toleration::default()
     };
-    let sold = core::Toleration { key: Some(TAINT_SOLD.to_owned()), operator: Some("Exists".to_owned()), ..core::Toleration::default() };
-    let gpu =
-        core::Toleration { key: Some("nvidia.com/gpu".to_owned()), operator: Some("Exists".to_owned()), ..core::Toleration::default() };
-    vec![tolerate("node.kubernetes.io/not-ready"), tolerate("node.kubernetes.io/unreachable"), sold, gpu]
+    let silent = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"].map(tolerate);
+    let always = TOLERATED.map(|key| core::Toleration { effect: None, ..tolerate(key) });
+    silent.into_iter().chain(always).collect()
 }
 
 /// The weakest isolation of the pool that is as strong as was asked.

@@ -1,7 +1,9 @@
 //! From Kubernetes objects to compact records. `None` means that the object is none of ours to know.
 
 use crate::world::Event;
-use crate::world::records::{self, Ours, PodPhase, Requests};
+use crate::world::records::{self, Ours, PodPhase};
+use crate::world::requests::requests;
+use crate::world::taints::closing;
 use crate::world::volumes::Requirement;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Event as Told, LimitRange, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -133,16 +135,16 @@ fn quantity(quantity: &Quantity) -> supercargo_crds::Quantity {
     supercargo_crds::Quantity::Text(quantity.0.clone())
 }
 
-fn units(of: &BTreeMap<String, Quantity>, name: &str) -> u64 {
+pub(super) fn units(of: &BTreeMap<String, Quantity>, name: &str) -> u64 {
     of.get(name).and_then(|found| quantity(found).units().ok()).unwrap_or_default()
 }
 
-fn millis(of: &BTreeMap<String, Quantity>, name: &str) -> u64 {
+pub(super) fn millis(of: &BTreeMap<String, Quantity>, name: &str) -> u64 {
     of.get(name).and_then(|found| quantity(found).millis().ok()).unwrap_or_default()
 }
 
 /// Extended resources have a domain in their name.
-fn devices(of: &BTreeMap<String, Quantity>) -> BTreeMap<String, u64> {
+pub(super) fn devices(of: &BTreeMap<String, Quantity>) -> BTreeMap<String, u64> {
     of.keys().filter(|name| name.contains('/')).map(|name| (name.clone(), units(of, name))).collect()
 }
 
@@ -169,6 +171,7 @@ pub fn node(object: &Node, now: i64) -> Option<records::Node> {
         pods: units(&allocatable, "pods"),
         devices: devices(&allocatable),
         device_capacity: devices(&status.capacity.unwrap_or_default()),
+        closing_taints: closing(taints.clone()),
         sold: taints.clone().any(|taint| taint.key == TAINT_SOLD && taint.effect == "NoExecute"),
         user_namespaces: handlers.any(|handler| handler.features.as_ref().and_then(|can| can.user_namespaces).unwrap_or_default()),
         addresses: status
@@ -205,6 +208,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         deleting: object.metadata.deletion_timestamp.is_some(),
         has_finalizer: object.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER_EVIDENCE)),
         has_volumes: holds(&status, "PodReadyToStartContainers"),
+        unbound: unbound(&status),
         reason: status.reason.clone(),
         message: status.message.clone(),
         tolerates_sold: spec.tolerations.iter().flatten().any(tolerates_sold),
@@ -224,6 +228,12 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
 
 fn holds(status: &PodStatus, condition: &str) -> bool {
     status.conditions.iter().flatten().any(|found| found.type_ == condition && found.status == "True")
+}
+
+/// What kube-scheduler says of a pod that it finds no node for.
+fn unbound(status: &PodStatus) -> Option<(String, String)> {
+    let told = status.conditions.iter().flatten().find(|found| found.type_ == "PodScheduled" && found.status == "False")?;
+    Some((told.reason.clone()?, told.message.clone().unwrap_or_default()))
 }
 
 /// Whether a pod with this may stay on a node that is sold.
@@ -281,42 +291,4 @@ fn ours(meta: &ObjectMeta) -> Option<Ours> {
         worker: number(LABEL_WORKER)?,
         bound: meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_BOUND)).and_then(|value| value.parse().ok()).unwrap_or_default(),
     })
-}
-
-/// What the scheduler would count: the greater of the containers' sum and the greatest init container, with overhead.
-fn requests(object: &Pod) -> Requests {
-    let Some(spec) = &object.spec else { return Requests::default() };
-    let of = |resources: Option<&k8s_openapi::api::core::v1::ResourceRequirements>| {
-        let all = resources.and_then(|resources| resources.requests.clone()).unwrap_or_default();
-        Requests {
-            cpu_millis: millis(&all, "cpu"),
-            memory_bytes: units(&all, "memory"),
-            storage_bytes: units(&all, "ephemeral-storage"),
-            devices: devices(&all),
-        }
-    };
-    let mut sum = Requests::default();
-    for container in &spec.containers {
-        let one = of(container.resources.as_ref());
-        sum.cpu_millis += one.cpu_millis;
-        sum.memory_bytes += one.memory_bytes;
-        sum.storage_bytes += one.storage_bytes;
-        for (name, count) in one.devices {
-            *sum.devices.entry(name).or_default() += count;
-        }
-    }
-    for container in spec.init_containers.iter().flatten() {
-        let one = of(container.resources.as_ref());
-        sum.cpu_millis = sum.cpu_millis.max(one.cpu_millis);
-        sum.memory_bytes = sum.memory_bytes.max(one.memory_bytes);
-        sum.storage_bytes = sum.storage_bytes.max(one.storage_bytes);
-        for (name, count) in one.devices {
-            let entry = sum.devices.entry(name).or_default();
-            *entry = (*entry).max(count);
-        }
-    }
-    let overhead = spec.overhead.clone().unwrap_or_default();
-    sum.cpu_millis += millis(&overhead, "cpu");
-    sum.memory_bytes += units(&overhead, "memory");
-    sum
 }

@@ -4,22 +4,36 @@
 use super::World;
 use super::records::{Node, Pool, ProviderNode, Requests};
 use std::collections::BTreeMap;
-use supercargo_crds::common::IsolationLevel;
+use supercargo_crds::common::{IsolationLevel, Tenancy};
 use supercargo_crds::node::Availability;
 use supercargo_crds::pool::{Accepts, ProviderPoolSpec};
-use supercargo_market::placement::{Closed, Offer, Prices, Record};
+use supercargo_market::money::Price;
+use supercargo_market::placement::{Beside, Closed, Offer, Prices, Record};
 
 /// This cluster, as ProviderNodes name it.
 const LOCAL: &str = "local";
 
+/// What pods take of a node that are of no reservation.
+#[derive(Debug, Default)]
+struct Taken {
+    all: Requests,
+    pods: u64,
+    /// Of that, what is of nobody's task.
+    by_strangers: Requests,
+}
+
 impl World {
     /// What pods take of a node that are of no reservation: what the market does not know of by itself.
-    fn taken_by_others(&self, node: &str) -> (Requests, u64) {
-        let mut taken = (Requests::default(), 0);
+    fn taken_by_others(&self, node: &str) -> Taken {
+        let mut taken = Taken::default();
         for pod in self.pods_on(node).filter(|pod| !pod.is_over()) {
             let reserved = pod.ours.as_ref().and_then(|ours| Some((ours, self.reservations.get(&ours.work)?)));
             if reserved.is_none_or(|(ours, reservation)| reservation.placement.attempt != ours.attempt) {
-                add(&mut taken, &pod.requests);
+                taken.all.add(&pod.requests);
+                taken.pods += 1;
+            }
+            if pod.ours.is_none() {
+                taken.by_strangers.add(&pod.requests);
             }
         }
         taken
@@ -27,9 +41,16 @@ impl World {
 
     /// Devices of a node that pods have.
     pub fn devices_taken(&self, node: &str) -> BTreeMap<String, u64> {
-        let mut taken = (Requests::default(), 0);
-        self.pods_on(node).filter(|pod| !pod.is_over()).for_each(|pod| add(&mut taken, &pod.requests));
-        taken.0.devices
+        let mut taken = Requests::default();
+        self.pods_on(node).filter(|pod| !pod.is_over()).for_each(|pod| taken.add(&pod.requests));
+        taken.devices
+    }
+
+    /// Whether a task has the node for itself: of nothing there is anything free then.
+    pub fn is_held_alone(&self, node: &str) -> bool {
+        let live = self.pods_on(node).filter(|pod| !pod.is_over()).filter_map(|pod| pod.ours.as_ref());
+        let mut held = live.filter_map(|ours| self.reservations.get(&ours.work));
+        held.any(|reservation| reservation.placement.tenancy == Tenancy::Exclusive.name())
     }
 
     /// What a node has on offer, less what others take of it.
@@ -48,7 +69,9 @@ impl World {
             let total = self.devices_sold(node, resource);
             offer(provided, node, &terms, (resource, total), &used, reputation)
         });
-        offers.map(|offer| Offer { closed: offer.closed.or(apart), ..offer }).collect()
+        let mut offers: Vec<Offer> = offers.map(|offer| Offer { closed: offer.closed.or(apart), ..offer }).collect();
+        set_beside(&mut offers);
+        offers
     }
 
     /// What a node is sold under: its pool's terms, and its own over them.
@@ -90,16 +113,6 @@ impl World {
     }
 }
 
-fn add(to: &mut (Requests, u64), requests: &Requests) {
-    to.0.cpu_millis += requests.cpu_millis;
-    to.0.memory_bytes += requests.memory_bytes;
-    to.0.storage_bytes += requests.storage_bytes;
-    for (name, count) in &requests.devices {
-        *to.0.devices.entry(name.clone()).or_default() += count;
-    }
-    to.1 += 1;
-}
-
 /// The model of a resource: what the administrator vouches for, else what the node's own labels claim.
 pub fn model_of(node: &Node, pool: &ProviderPoolSpec, resource: &str) -> (String, u64, &'static str) {
     if let Some(facts) = pool.gpus.iter().find(|facts| facts.resource_name == resource) {
@@ -131,18 +144,19 @@ fn offer(
     node: &Node,
     pool: &ProviderPoolSpec,
     (resource, total): (&str, u64),
-    used: &(Requests, u64),
+    used: &Taken,
     reputation: u8,
 ) -> Option<Offer> {
     let (model, memory, _) = model_of(node, pool, resource);
     let card = pool.pricing.card();
     let device = if resource.is_empty() { Default::default() } else { card.price_of(resource, &model).ok()? };
-    let free = total.saturating_sub(used.0.devices.get(resource).copied().unwrap_or_default());
+    let free = total.saturating_sub(used.all.devices.get(resource).copied().unwrap_or_default());
     let closed = match (node.ready, node.cordoned, provided.spec.availability) {
         (false, ..) => Some(Closed::NotReady),
         (_, true, _) => Some(Closed::Cordoned),
         (.., Availability::Draining) => Some(Closed::Draining),
         (.., Availability::Closed) => Some(Closed::ClosedByProvider),
+        _ if !node.closing_taints.is_empty() => Some(Closed::Tainted),
         _ => None,
     };
     Some(Offer {
@@ -154,13 +168,14 @@ fn offer(
         device_memory_bytes: memory,
         free_devices: u32::try_from(free).unwrap_or(u32::MAX),
         total_devices: u32::try_from(total).unwrap_or(u32::MAX),
-        free_cpu_millis: node.cpu_millis.saturating_sub(used.0.cpu_millis),
-        total_cpu_millis: node.cpu_millis,
-        free_memory_bytes: node.memory_bytes.saturating_sub(used.0.memory_bytes),
-        total_memory_bytes: node.memory_bytes,
-        free_storage_bytes: node.storage_bytes.saturating_sub(used.0.storage_bytes),
-        free_pods: u32::try_from(node.pods.saturating_sub(used.1)).unwrap_or(u32::MAX),
+        free_cpu_millis: node.cpu_millis.saturating_sub(used.all.cpu_millis),
+        total_cpu_millis: node.cpu_millis.saturating_sub(used.by_strangers.cpu_millis),
+        free_memory_bytes: node.memory_bytes.saturating_sub(used.all.memory_bytes),
+        total_memory_bytes: node.memory_bytes.saturating_sub(used.by_strangers.memory_bytes),
+        free_storage_bytes: node.storage_bytes.saturating_sub(used.all.storage_bytes),
+        free_pods: u32::try_from(node.pods.saturating_sub(used.pods)).unwrap_or(u32::MAX),
         prices: Prices { device, cpu: card.cpu_per_hour, memory_gib: card.memory_gib_per_hour },
+        beside: Beside::default(),
         token: pool.pricing.token.clone(),
         accepts_chain: pool.accepts.contains(&Accepts::Chain),
         accepts_internal: pool.accepts.contains(&Accepts::Internal),
@@ -176,6 +191,22 @@ fn offer(
         isolation_levels: pool.isolation.iter().map(|isolation| isolation_rank(isolation.level)).collect(),
         closed,
     })
+}
+
+/// Tells each offer of a node what the others come to.
+fn set_beside(offers: &mut [Offer]) {
+    let all: Vec<(u64, bool)> = offers
+        .iter()
+        .map(|offer| {
+            let price = offer.prices.device.nanos_per_hour().saturating_mul(u64::from(offer.total_devices));
+            (price, offer.free_devices < offer.total_devices)
+        })
+        .collect();
+    for (number, offer) in offers.iter_mut().enumerate() {
+        let others = all.iter().enumerate().filter(|(other, _)| *other != number).map(|(_, one)| one);
+        let (price, in_use) = others.fold((0_u64, false), |(sum, any), (price, in_use)| (sum.saturating_add(*price), any || *in_use));
+        offer.beside = Beside { price: Price::from_nanos_per_hour(price), in_use };
+    }
 }
 
 pub fn isolation_rank(level: IsolationLevel) -> u8 {

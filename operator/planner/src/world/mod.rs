@@ -7,6 +7,8 @@ pub mod dirt;
 pub mod free;
 pub mod market;
 pub mod records;
+mod requests;
+pub mod taints;
 pub mod volumes;
 
 use dirt::{Alarms, Pace, Queue};
@@ -136,6 +138,8 @@ pub struct World {
     /// Where everything stands that pods need, and which ranges were the cluster's own then.
     pub fitted: HashMap<String, BTreeSet<Range>>,
     pub quarantine: HashMap<String, Quarantine>,
+    /// Since when what a node's status says is free is not.
+    pub stale_since: HashMap<String, i64>,
     /// By provider and node.
     pub records: HashMap<String, Record>,
     pub reservations: HashMap<WorkId, Reservation>,

@@ -107,6 +107,8 @@ pub struct Pod {
     pub has_volumes: bool,
     /// What keeps it from that, as the kubelet tells it in Events: the status does not say.
     pub hindrance: Option<(String, String)>,
+    /// Why kube-scheduler does not bind it, such as Unschedulable, and in words.
+    pub unbound: Option<(String, String)>,
     /// The kubelet's clock.
     pub started: Option<i64>,
     pub finished: Option<i64>,
@@ -173,6 +175,8 @@ pub struct Node {
     pub device_capacity: BTreeMap<String, u64>,
     /// Whether it has the taint that keeps everybody else away.
     pub sold: bool,
+    /// Taints that keep tasks away, as people write them.
+    pub closing_taints: Vec<String>,
     /// Whether its runtime can give pods users of their own.
     pub user_namespaces: bool,
     /// Its addresses and the ranges of its pods.
@@ -319,6 +323,9 @@ pub struct Place {
     pub device_price_nanos: u64,
     pub cpu_price_nanos: u64,
     pub memory_price_nanos: u64,
+    /// Of the node's other devices, for who has the node alone.
+    #[serde(default)]
+    pub beside_price_nanos: u64,
     pub rate_card: String,
 }
 
@@ -331,6 +338,7 @@ impl Place {
             cpu_price: Price::from_nanos_per_hour(self.cpu_price_nanos),
             memory_bytes: self.memory_bytes,
             memory_gib_price: Price::from_nanos_per_hour(self.memory_price_nanos),
+            beside_price: Price::from_nanos_per_hour(self.beside_price_nanos),
         }
     }
 }
