@@ -1,6 +1,7 @@
 //! What we say of a ComputeTask.
 
 use crate::common::{Condition, Money, Time};
+use crate::names::task_condition::FINISHED;
 use crate::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,12 @@ impl Default for ComputeTaskStatus {
 }
 
 impl ComputeTaskStatus {
+    /// How far it is: whether it is finished, and the last attempt that it tells of. It only ever grows.
+    pub fn progress(&self) -> (bool, Option<i32>) {
+        let finished = self.conditions.iter().any(|condition| condition.type_ == FINISHED && condition.status == "True");
+        (finished, self.attempts.iter().map(|attempt| attempt.index).max())
+    }
+
     /// Writes the summaries that people see in columns, from the assignments and what one worker has.
     pub fn summarize(&mut self, gpus_per_worker: i32, workers: i32) {
         self.gpus = Some(i64::from(gpus_per_worker) * i64::from(workers));

@@ -123,8 +123,17 @@ impl World {
         }
     }
 
-    fn apply_task(&mut self, task: Task) {
+    fn apply_task(&mut self, mut task: Task) {
         let (key, work, payer) = (task.key(), task.work(), task.payer.clone());
+        // A watch may be behind the answers to our own writes: what was told of an attempt is not untold, or it would run again.
+        if let Some(before) = self.tasks.get(&key).filter(|before| before.uid == task.uid) {
+            if before.generation > task.generation {
+                return;
+            }
+            if before.status.progress() > task.status.progress() {
+                task.status = before.status.clone();
+            }
+        }
         let task = Arc::new(task);
         if let Some(before) = self.tasks.insert(key, task.clone()) {
             let old = before.work();
