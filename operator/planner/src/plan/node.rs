@@ -15,6 +15,8 @@ pub const MOST_FAULTS: usize = 3;
 const FAULTS_WITHIN_SECONDS: i64 = 600;
 const FIRST_QUARANTINE_SECONDS: i64 = 600;
 const LONGEST_QUARANTINE_SECONDS: i64 = 86_400;
+/// What is free is shown as it was at most so long ago.
+const STALE_SECONDS: i64 = 60;
 
 pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, now: i64) {
     while let Some(node) = world.todo.node_alarms.pop_due(now) {
@@ -29,19 +31,35 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, now: i64) {
         world.market.offer(&name, &offers);
         let before = plan.effects.len();
         plan.effects.extend(taint(world, terms, &name));
-        if let Some(provided) = world.provider_node_of(&name) {
-            let next = inventory::status(world, terms, provided, now);
-            if inventory::differs(&provided.status, &next) {
-                let note = note::on_node(provided, &next).map(Box::new);
-                plan.effects.push(Effect::WriteNode { name: provided.name.clone(), status: Box::new(next), note });
-            }
-        }
+        plan.effects.extend(tell(world, terms, &name, now));
         if plan.effects.len() > before {
             busy.push(name);
         }
     }
     busy.into_iter().for_each(|name| world.todo.nodes.push(name));
     plan.wake_at_next(world.todo.node_alarms.next());
+}
+
+/// Its status, if it is to be written. What is free changes with every task, and a task's start and end are not to cost two
+/// writes more: it is written when it has been another for a minute.
+fn tell(world: &mut World, terms: &Terms, name: &str, now: i64) -> Option<Effect> {
+    let provided = world.provider_node_of(name)?;
+    let next = inventory::status(world, terms, provided, now);
+    let (differs, stale) = (inventory::differs(&provided.status, &next), provided.status.offers != next.offers);
+    let note = note::on_node(provided, &next).map(Box::new);
+    let name = provided.name.clone();
+    if !differs {
+        if !stale {
+            world.stale_since.remove(&name);
+            return None;
+        }
+        let until = *world.stale_since.entry(name.clone()).or_insert(now) + STALE_SECONDS;
+        if now < until {
+            world.todo.node_alarms.set(until, name);
+            return None;
+        }
+    }
+    Some(Effect::WriteNode { name, status: Box::new(next), note })
 }
 
 /// Which pool has which node. Whether anything is to be written.

@@ -12,7 +12,7 @@ use supercargo_crds::pool::Binding;
 use supercargo_market::placement::Record;
 
 /// What is on the books of nobody: some pod of a node.
-fn stranger(name: &str, node: &str) -> Pod {
+pub(super) fn stranger(name: &str, node: &str) -> Pod {
     Pod {
         namespace: "other".into(),
         name: name.into(),
@@ -24,14 +24,14 @@ fn stranger(name: &str, node: &str) -> Pod {
 }
 
 /// Passes until nothing is left to do, and what was then written of the node.
-fn settled(theatre: &mut Theatre, node: &str) -> ProviderNodeStatus {
+pub(super) fn settled(theatre: &mut Theatre, node: &str) -> ProviderNodeStatus {
     for _ in 0..6 {
         theatre.pass();
     }
     theatre.written.get(node).cloned().expect("a status was written")
 }
 
-fn condition(status: &ProviderNodeStatus, kind: &str) -> Option<(bool, String, String)> {
+pub(super) fn condition(status: &ProviderNodeStatus, kind: &str) -> Option<(bool, String, String)> {
     let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
     Some((found.status == "True", found.reason.clone(), found.message.clone()))
 }
@@ -147,6 +147,110 @@ fn a_reputation_is_what_the_books_know_of_the_node() {
     theatre.world.apply(Event::Record { place: "acme/n1".into(), record: more });
     let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
     assert!(effects.iter().all(|effect| effect.kind() != "write_node"), "{effects:?}");
+}
+
+#[test]
+fn what_is_free_is_written_when_it_has_been_another_for_a_minute() {
+    let mut theatre = calm([]);
+    assert_eq!(settled(&mut theatre, "n1").free.as_deref(), Some("4/4 nvidia.com/gpu"));
+    let begun = theatre.now;
+    let mut user = stranger("user", "n1");
+    user.requests.devices.insert("nvidia.com/gpu".into(), 1);
+    let there = Event::Pod(Box::new(user));
+    let gone = || Event::PodGone { uid: "uid-of-user".into(), at: begun };
+    let written = |theatre: &mut Theatre, after: i64, news: Option<Event>| {
+        theatre.now = begun + after;
+        news.into_iter().for_each(|event| theatre.world.apply(event));
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        let all: Vec<Option<String>> = effects
+            .iter()
+            .filter_map(|effect| if let Effect::WriteNode { status, .. } = effect { Some(status.free.clone()) } else { None })
+            .collect();
+        effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+        all.into_iter().flatten().collect::<Vec<_>>()
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(written(&mut theatre, 0, Some(there.clone())), none);
+    assert_eq!(written(&mut theatre, 30, Some(gone())), none);
+    assert_eq!(written(&mut theatre, 99, None), none, "a task that came and went within the minute cost nothing");
+    assert_eq!(written(&mut theatre, 100, Some(there)), none);
+    assert_eq!(written(&mut theatre, 159, None), none);
+    assert_eq!(written(&mut theatre, 160, None), ["3/4 nvidia.com/gpu"]);
+    assert_eq!(written(&mut theatre, 161, Some(gone())), none, "once a minute at most");
+    assert_eq!(written(&mut theatre, 220, None), none);
+    assert_eq!(written(&mut theatre, 221, None), ["4/4 nvidia.com/gpu"]);
+    assert_eq!(written(&mut theatre, 600, None), none);
+}
+
+/// Two nodes that sell GPUs and slices of others, also to one task alone.
+fn mixed(tasks: impl IntoIterator<Item = Task>) -> Theatre {
+    let mut theatre = calm([]);
+    let mut mixed = pool();
+    let spec = serde_json::json!({ "token": "USDC", "resources": [
+        { "resourceName": "nvidia.com/gpu", "perHour": "3.60" }, { "resourceName": "nvidia.com/mig-1g.10gb", "perHour": "0.50" },
+    ] });
+    mixed.spec.pricing = serde_json::from_value(spec).expect("prices");
+    mixed.spec.tenancies = serde_json::from_value(serde_json::json!(["Shared", "Exclusive"])).expect("tenancies");
+    theatre.world.apply(Event::Pool(Box::new(Pool { generation: 2, ..mixed })));
+    settled(&mut theatre, "n1");
+    for name in ["n1", "n2"] {
+        let mut node = theatre.node(name);
+        for devices in [&mut node.devices, &mut node.device_capacity] {
+            devices.insert("nvidia.com/mig-1g.10gb".into(), 7);
+        }
+        theatre.world.apply(Event::Node(Box::new(node)));
+    }
+    for task in tasks {
+        theatre.world.apply(Event::Task(Box::new(task.clone())));
+        theatre.tasks.insert(task.name.clone(), task);
+    }
+    theatre
+}
+
+fn alone(gpus: i32) -> Task {
+    let mut task = task("a", "10", 0);
+    task.spec.placement.tenancy = supercargo_crds::common::Tenancy::Exclusive;
+    task.spec.resources.gpu.count = gpus;
+    task
+}
+
+#[test]
+fn who_has_a_node_alone_pays_for_everything_that_is_sold_there_and_leaves_nothing_free() {
+    // What it asks for, and what its pod is given of that: who asks for none sees none.
+    for (asked, given) in [(1, Some("4")), (0, None)] {
+        let mut theatre = mixed([alone(asked)]);
+        let made = until(&mut theatre, "create_pod");
+        let limits = pods(&made)[0].spec.as_ref().and_then(|spec| spec.containers[0].resources.clone()).and_then(|all| all.limits);
+        let limits = limits.expect("limits");
+        assert_eq!(limits.get("nvidia.com/gpu").map(|count| count.0.as_str()), given);
+        let held = theatre.world.reservations.values().next().expect("it is held").clone();
+        assert_eq!(held.placement.workers[0].price_per_hour.to_string(), "17.90", "four at 3.60 and seven at 0.50");
+        // The time limit, the grace period and what a kubelet takes to end it.
+        assert_eq!(held.reserved.units(), (17_900_000_u64 * (600 + 30 + 10)).div_ceil(3_600));
+        made.into_iter().for_each(|effect| theatre.carry_out(effect));
+        theatre.now += 1;
+        plan(&mut theatre.world, &terms(), theatre.now).effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+        theatre.now += 60;
+        let node = held.placement.workers[0].node.clone();
+        assert_eq!(settled(&mut theatre, &node).free.as_deref(), Some("0/4 nvidia.com/gpu, 0/7 nvidia.com/mig-1g.10gb"));
+    }
+}
+
+#[test]
+fn nobody_has_a_node_alone_while_a_stranger_has_any_of_its_devices() {
+    let mut theatre = mixed([]);
+    for node in ["n1", "n2"] {
+        let mut user = stranger(&format!("user-{node}"), node);
+        user.requests.devices.insert("nvidia.com/mig-1g.10gb".into(), 1);
+        theatre.world.apply(Event::Pod(Box::new(user)));
+    }
+    theatre.world.apply(Event::Task(Box::new(alone(1))));
+    let waits = until(&mut theatre, "write_task");
+    let told: Vec<(&str, i32)> = status(&waits).waiting.iter().map(|one| (one.reason.as_str(), one.nodes)).collect();
+    assert_eq!(told, [("DevicesInUse", 2)]);
+    theatre.world.apply(Event::PodGone { uid: "uid-of-user-n2".into(), at: theatre.now });
+    let made = until(&mut theatre, "create_pod");
+    assert_eq!(pods(&made)[0].spec.as_ref().and_then(|spec| spec.node_name.as_deref()), Some("n2"));
 }
 
 fn claim(class: &str, volume: Option<&str>) -> Event {

@@ -42,6 +42,7 @@ impl World {
             }
             Event::ProviderNode(node) => self.apply_provider_node(*node),
             Event::ProviderNodeGone(name) => {
+                self.stale_since.remove(&name);
                 let node = self.provider_nodes.remove(&name).map_or(name, |node| node.spec.node_name);
                 self.node_changed(&node, true);
             }
@@ -275,7 +276,12 @@ impl World {
                 self.todo.node_alarms.set(until, name.clone());
             }
         }
-        self.provider_nodes.insert(node.name.clone(), node);
+        let offers = node.status.offers.clone();
+        let before = self.provider_nodes.insert(node.name.clone(), node);
+        if before.is_some_and(|before| before.status.offers != offers) {
+            // It was written: what has changed since has changed just now.
+            self.stale_since.remove(&name);
+        }
         self.node_changed(&name, true);
     }
 
