@@ -1,6 +1,6 @@
 //! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
 
-use super::{Effect, Plan, Terms, network, node, outcome, place, pod, status};
+use super::{Effect, Plan, Terms, network, node, outcome, place, pod, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
@@ -24,7 +24,7 @@ pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement
         world.absent.remove(&task.work());
     }
     again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
-    status
+    waiting::paced(world, task, status?, now)
 }
 
 /// The status, and when to look again.
@@ -196,19 +196,22 @@ fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatu
 /// The API server does not let its pods be made: why, in its words.
 fn unmade(task: &Task, placement: &Placement, why: &str, now: i64) -> ComputeTaskStatus {
     let mut status = super::task::placed(task, placement, now);
+    status.waiting = waiting::only("PodRefused", why);
     status::set(&mut status.conditions, STARTED, false, "PodRefused", why, task.generation, now);
     status::set(&mut status.conditions, RECONCILING, true, "PodRefused", "its pod can not be made", task.generation, now);
     status::phase(&mut status, "Starting", "PodRefused");
     status
 }
 
-/// It has its places and does not start: why, in the kubelet's words.
+/// It has its places and does not start: why, in the words of its kubelet, or of kube-scheduler where that binds it.
 fn trouble(task: &Task, placement: &Placement, workers: &[Option<&Pod>], now: i64) -> Option<ComputeTaskStatus> {
     let quiet = ["", "ContainerCreating", "PodInitializing"];
-    let waits = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !quiet.contains(&reason.as_str())).or_else(|| pod.hindrance.clone());
+    let kubelet = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !quiet.contains(&reason.as_str())).or_else(|| pod.hindrance.clone());
+    let waits = |pod: &Pod| kubelet(pod).or_else(|| pod.unbound.clone().filter(|_| pod.node.is_none()));
     let (worker, (reason, message)) = workers.iter().enumerate().find_map(|(worker, pod)| Some((worker, waits((*pod)?)?)))?;
     let mut status = super::task::placed(task, placement, now);
     let message = if message.is_empty() { format!("{} says {reason}", placement.workers[worker].node) } else { message };
+    status.waiting = waiting::only(&reason, &message);
     status::set(&mut status.conditions, STARTED, false, &reason, message, task.generation, now);
     let words = if workers.len() > 1 { format!("worker {worker} does not start") } else { "the container does not start".to_owned() };
     status::set(&mut status.conditions, RECONCILING, true, &reason, words, task.generation, now);

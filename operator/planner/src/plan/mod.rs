@@ -248,3 +248,5 @@ mod node_tests;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;

@@ -39,7 +39,7 @@ fn env(pod: &core::Pod) -> BTreeMap<String, String> {
 }
 
 /// Every pod runs, or has ended as it is told here.
-fn set(theatre: &mut Theatre, change: impl Fn(&mut Pod)) {
+pub(super) fn set(theatre: &mut Theatre, change: impl Fn(&mut Pod)) {
     theatre.pods.values_mut().for_each(change);
     let pods: Vec<Pod> = theatre.pods.values().cloned().collect();
     pods.into_iter().for_each(|pod| theatre.world.apply(crate::world::Event::Pod(Box::new(pod))));

@@ -5,7 +5,7 @@ use super::{Terms, network, outcome, status};
 use crate::world::World;
 use crate::world::records::Task;
 use std::collections::BTreeSet;
-use supercargo_crds::names::task_condition::{RECONCILING, STALLED};
+use supercargo_crds::names::task_condition::{RECONCILING, STALLED, STARTED};
 use supercargo_crds::task_status::{ComputeTaskStatus, Waiting};
 
 /// Reasons for waiting are written at most so often a task, but for the first.
@@ -82,23 +82,8 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
     if !first && names(&waiting) == names(&task.status.waiting) {
         return None;
     }
-    let work = task.work();
-    let before = world.told.get(&work);
-    // What was to be written and is not there yet is written again.
-    let again = before.is_some_and(|(_, told)| *told == names(&waiting));
-    if let Some((at, _)) = before.filter(|(at, _)| !first && !again && now < at + REASONS_SECONDS) {
-        world.todo.alarms.set(at + REASONS_SECONDS, work);
+    if !may_tell(world, task, names(&waiting), first, now) {
         return None;
-    }
-    if !first
-        && !again
-        && let Err(seconds) = world.pace.take(now, REASONS_A_SECOND)
-    {
-        world.todo.alarms.set(now + seconds, work);
-        return None;
-    }
-    if !again {
-        world.told.insert(work, (now, names(&waiting)));
     }
     let mut status = task.status.clone();
     status.observed_generation = task.generation;
@@ -113,6 +98,47 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
     status.waiting = waiting;
     super::task::summarize(task, &mut status);
     Some(status)
+}
+
+/// Whether reasons may be written now; else the task is looked at again when they may.
+fn may_tell(world: &mut World, task: &Task, names: BTreeSet<String>, first: bool, now: i64) -> bool {
+    let work = task.work();
+    let before = world.told.get(&work);
+    // What was to be written and is not there yet is written again.
+    if before.is_some_and(|(_, told)| *told == names) {
+        return true;
+    }
+    if let Some((at, _)) = before.filter(|(at, _)| !first && now < at + REASONS_SECONDS) {
+        world.todo.alarms.set(at + REASONS_SECONDS, work);
+        return false;
+    }
+    if !first && let Err(seconds) = world.pace.take(now, REASONS_A_SECOND) {
+        world.todo.alarms.set(now + seconds, work);
+        return false;
+    }
+    world.told.insert(work, (now, names));
+    true
+}
+
+/// What keeps a task that has its places from starting changes as often as a kubelet tries again: it is written as seldom
+/// as other reasons are. Whatever else became of the task is written at once.
+pub fn paced(world: &mut World, task: &Task, next: ComputeTaskStatus, now: i64) -> Option<ComputeTaskStatus> {
+    let hindered = |status: &ComputeTaskStatus| {
+        let told = status.conditions.iter().find(|condition| condition.type_ == STARTED && condition.status == "False")?;
+        Some(format!("{}: {}", told.reason, told.message))
+    };
+    let (before, Some(words)) = (hindered(&task.status), hindered(&next)) else { return Some(next) };
+    let elsewhere = next.assignments != task.status.assignments;
+    let first = before.is_none() || elsewhere || task.status.observed_generation != task.generation;
+    if !first && before.as_ref() == Some(&words) {
+        return None;
+    }
+    may_tell(world, task, [words].into(), first, now).then_some(next)
+}
+
+/// One thing keeps it waiting.
+pub fn only(reason: &str, example: &str) -> Vec<Waiting> {
+    vec![Waiting { reason: reason.chars().take(64).collect(), nodes: 0, example: clipped(example) }]
 }
 
 fn stalled(task: &Task, reason: &str, message: &str, now: i64) -> ComputeTaskStatus {
