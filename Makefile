@@ -120,7 +120,7 @@ nightly: programs contracts-deps ## what is too long for every change: invariant
 	[ $$failed = 0 ]
 
 nightly-histories:
-	@PROPTEST_CASES=20000 SUPERCARGO_CRASH_RUNS=10000 SUPERCARGO_HISTORIES=1000000 cargo test --workspace --locked --lib -- histories keep falls parts
+	@PROPTEST_CASES=20000 SUPERCARGO_CRASH_RUNS=10000 SUPERCARGO_HISTORIES=1000000 cargo test --workspace --locked --lib -- --show-output histories keep falls parts
 
 # In the local cluster, which is brought up if it is not: the operator killed after each of its writes, the API server away.
 nightly-faults: machine programs

@@ -5,6 +5,19 @@ use crate::world::records::{Pod, Task};
 use std::collections::BTreeSet;
 
 const HISTORIES: u64 = 10_000;
+/// From so many on they are the nightly ones, which have a figure of their own.
+const NIGHTLY: u64 = 1_000_000;
+
+/// Says how to see it again, if it breaks.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("SUPERCARGO_SEED={} replays it alone", self.0);
+        }
+    }
+}
 
 impl Theatre {
     /// What was charged of a pod is what its container ran, by its own record, and never more: unless all that there was to
@@ -55,6 +68,7 @@ impl Theatre {
 }
 
 fn history(seed: u64) {
+    let _replay = Replay(seed);
     let mut theatre = Theatre::new(seed);
     for step in 0..600 {
         theatre.faults = step < 40;
@@ -77,12 +91,20 @@ fn history(seed: u64) {
 
 #[test]
 fn random_histories_charge_everything_once_and_come_to_an_end() {
-    let histories = std::env::var("SUPERCARGO_HISTORIES").ok().and_then(|text| text.parse().ok()).unwrap_or(HISTORIES);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("SUPERCARGO_SEED") {
+        return history(seed);
+    }
+    let histories = number("SUPERCARGO_HISTORIES").unwrap_or(HISTORIES);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for first in 1..=threads {
             scope.spawn(move || (first as u64..=histories).step_by(threads).for_each(history));
         }
     });
-    println!("figure plan.sim_histories {histories} runs");
+    if histories >= NIGHTLY {
+        println!("figure plan.sim_histories_nightly {histories} histories");
+    } else {
+        println!("figure plan.sim_histories {histories} runs");
+    }
 }
