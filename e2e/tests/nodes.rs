@@ -135,3 +135,72 @@ async fn on_the_volumes_node(journey: &Journey, volume: &str, node: &str) -> Res
     ensure!(task["status"]["attempts"][0]["node"] == *node, "the volume is on {node}: {}", task["status"]["attempts"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_pod_that_the_scheduler_finds_no_node_for_is_told_in_its_words() {
+    journey("unbound", |journey| async move {
+        journey.pool().await?;
+        journey.grant("1").await?;
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": journey.namespace },
+            "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
+        });
+        journey.apply(class).await?;
+        let went = bound_at_last(&journey).await;
+        for name in ["small", "large"].map(|size| volume(&journey, size)) {
+            journey.kubectl(&["delete", "persistentvolume", &name, "--ignore-not-found", "--wait=false"]).await?;
+        }
+        journey.kubectl(&["delete", "storageclass", &journey.namespace, "--wait=false"]).await?;
+        went
+    })
+    .await;
+}
+
+fn volume(journey: &Journey, size: &str) -> String {
+    format!("{}-{size}", journey.namespace)
+}
+
+/// A volume of the journey's class, on the last node.
+async fn make_volume(journey: &Journey, size: &str, capacity: &str) -> Result<()> {
+    let name = volume(journey, size);
+    let folder = journey.stage.layout.cluster().join("volumes").join(&name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let node = journey.stage.info.nodes.last().context("a node")?;
+    let here = json!({ "key": "kubernetes.io/hostname", "operator": "In", "values": [node] });
+    journey
+        .apply(json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": name },
+            "spec": {
+                "capacity": { "storage": capacity }, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": journey.namespace, "local": { "path": folder },
+                "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [here] }] } },
+            },
+        }))
+        .await
+}
+
+/// There is a volume, but a smaller one than is claimed: who binds the pod finds that out, and nobody before.
+async fn bound_at_last(journey: &Journey) -> Result<()> {
+    make_volume(journey, "small", "1Gi").await?;
+    journey
+        .apply(json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "data", "namespace": journey.namespace },
+            "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": journey.namespace, "resources": { "requests": { "storage": "2Gi" } } },
+        }))
+        .await?;
+    let mounted = json!({ "volumes": [{ "name": "data", "mountPath": "/data", "persistentVolumeClaim": { "claimName": "data" } }] });
+    journey.task("reader", &["--for", "1"], mounted).await?;
+    let task = wait::until("the task to say what its pod waits for", Duration::from_secs(20), || async {
+        let task = journey.get("computetask", "reader").await?;
+        Ok((task["status"]["waiting"][0]["reason"] == "Unschedulable").then_some(task))
+    })
+    .await?;
+    let started = condition_of(&task, "Started").context("Started")?;
+    ensure!(started["message"].as_str().is_some_and(|words| words.contains("persistent volumes to bind")), "{started}");
+
+    make_volume(journey, "large", "2Gi").await?;
+    let task = journey.finished("reader").await?;
+    ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
+    ensure!(task["status"]["waiting"].is_null(), "{}", task["status"]["waiting"]);
+    Ok(())
+}
