@@ -118,7 +118,7 @@ pub struct ProviderNodeStatus {
     /// What the reputation is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<RecordStatus>,
-    /// What is free of each resource, in short.
+    /// What is free of each resource, in short, as it was at most a minute ago.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub free: Option<String>,
@@ -259,7 +259,7 @@ pub struct OfferStatus {
     pub memory: String,
     /// Healthy devices.
     pub count: i64,
-    /// Of these, free.
+    /// Of these, free, as it was at most a minute ago. None while a task has the node alone.
     pub free: i64,
     /// How many of them share one device, by time-slicing. Absent: each is a device or a slice of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,10 +14,10 @@ pub struct Resources {
     /// GPUs of one worker. Default: one whole GPU of any model.
     #[serde(default)]
     pub gpu: Gpu,
-    /// Cores. Default: the node's share in proportion to the GPUs; 1 for a task without a GPU.
+    /// Cores. Default: a share of the node, less what others' pods take there, in proportion to the GPUs; 1 for a task without a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Quantity>,
-    /// Bytes. Default: the node's share in proportion to the GPUs; 1Gi for a task without a GPU.
+    /// Bytes. Default: a share of the node, less what others' pods take there, in proportion to the GPUs; 1Gi for a task without a GPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
     /// Disk of the node: the container's own files, logs and scratch volumes. Default: 1Gi and the scratch volumes.
