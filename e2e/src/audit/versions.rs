@@ -1,5 +1,6 @@
 //! Counts crates that are built in two versions at once. Some pairs can't be helped (two families of libraries between
-//! releases), so the number may only fall: `e2e/harness/duplicate-crates` records those we live with.
+//! releases), so the number may only fall: `e2e/harness/duplicate-crates` records those we live with. And holds the versions
+//! of Rust and Go that people are told to install against those that are asked for.
 
 use super::Finding;
 use serde_json::Value;
@@ -38,9 +39,39 @@ pub fn scan(metadata: &Value, known: &str) -> Vec<Finding> {
     findings
 }
 
+/// `documents` are (path, text) of what tells people what to install.
+pub fn scan_documents(documents: &[(&str, &str)], cargo_toml: &str, go_mods: &[&str]) -> Vec<Finding> {
+    let rust = cargo_toml.lines().find_map(|line| line.strip_prefix("rust-version = ")).map(|version| version.trim_matches('"'));
+    let go =
+        go_mods.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("go ")).max_by_key(|version| numbers(version));
+    let asked: Vec<String> =
+        [("Rust", rust), ("Go", go)].into_iter().filter_map(|(name, version)| Some(format!("{name} {}", version?))).collect();
+    // Not as the beginning of a longer number.
+    let ends = |rest: &str| !rest.trim_start_matches('.').starts_with(|next: char| next.is_ascii_digit());
+    let has = |text: &str, words: &str| text.match_indices(words).any(|(at, _)| ends(&text[at + words.len()..]));
+    let findings = documents.iter().flat_map(|(path, text)| {
+        let missing = asked.iter().filter(move |words| !has(text, words));
+        missing.map(|words| Finding { place: (*path).to_owned(), words: format!("does not ask for {words}, and the build does") })
+    });
+    findings.collect()
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_are_told_to_install_what_the_build_asks_for() {
+        let (cargo, go) = ("[workspace.package]\nrust-version = \"1.95\"\n", ["module a\n\ngo 1.26.10\n", "module b\n\ngo 1.26.9\n"]);
+        let said = |text: &str| scan_documents(&[("README.md", text)], cargo, &go).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(said("On Debian, with Rust 1.95, Go 1.26.10, and make").is_empty());
+        assert_eq!(said("Rust 1.95, Go 1.26.9, make"), ["README.md: does not ask for Go 1.26.10, and the build does"]);
+        assert_eq!(said("Rust 1.951, Go 1.26.10\n"), ["README.md: does not ask for Rust 1.95, and the build does"]);
+    }
 
     fn metadata() -> Value {
         serde_json::json!({

@@ -22,6 +22,7 @@ fn main() -> Result<ExitCode> {
     findings.extend(licences::scan(&metadata));
     findings.extend(licences::scan_npm(&npm_lock()?));
     findings.extend(go_modules(&files)?);
+    findings.extend(documents(&files));
     findings.extend(versions::scan(&metadata, &known));
     findings.extend(repetition::scan(&sources));
 
@@ -49,6 +50,13 @@ fn go_modules(files: &[(String, String)]) -> Result<Vec<Finding>> {
     let cache = PathBuf::from(run("go", &["env", "GOMODCACHE"])?.trim());
     let texts: Vec<&str> = go_mods(files).map(|(_, text)| text).collect();
     Ok(modules::scan(&texts, &list, |module| licence_files(&cache.join(folder(module))).ok()))
+}
+
+/// What people are told to install.
+fn documents(files: &[(String, String)]) -> Vec<Finding> {
+    let named = |name: &str| files.iter().find(|(path, _)| path == name).map_or("", |(_, text)| text.as_str());
+    let go_mods: Vec<&str> = go_mods(files).map(|(_, text)| text).collect();
+    versions::scan_documents(&["README.md", "CONTRIBUTING.md"].map(|name| (name, named(name))), named("Cargo.toml"), &go_mods)
 }
 
 /// As Go names a module's folder in its cache: a capital is marked, for file systems that don't tell it from a small letter.
