@@ -2,6 +2,7 @@
 //! gets it, and where work runs best. Clocks and randomness are arguments.
 
 pub mod fees;
+pub mod guard;
 pub mod journal;
 pub mod metering;
 pub mod money;

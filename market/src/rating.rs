@@ -52,6 +52,16 @@ impl ExactCost {
         whole.checked_div(self.0).map_or(u64::MAX, |times| u64::try_from(times).unwrap_or(u64::MAX))
     }
 
+    /// How often it has to be paid until that is the amount, or more: never, when it costs nothing at all.
+    pub fn times_to(self, amount: Amount) -> Option<u64> {
+        let whole = u128::from(amount.units()).checked_mul(DENOMINATOR)?;
+        if whole == 0 { Some(0) } else { (self.0 > 0).then(|| whole.div_ceil(self.0)).and_then(|times| u64::try_from(times).ok()) }
+    }
+
+    pub fn times(self, count: u64) -> Result<Self, TooMuch> {
+        self.0.checked_mul(u128::from(count)).map(Self).ok_or(TooMuch)
+    }
+
     fn amount(units: u128) -> Result<Amount, TooMuch> {
         u64::try_from(units).map(Amount::from_units).map_err(|_| TooMuch)
     }

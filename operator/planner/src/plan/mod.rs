@@ -2,6 +2,7 @@
 //! again after every event and says the same until the world shows that it was done.
 
 mod attempt;
+mod budget;
 mod escrow;
 mod evidence;
 mod gang;

@@ -1,7 +1,7 @@
 //! Bringing tasks to the market: what each asks for, what is held back for the place that it gets, and in which words it
 //! waits.
 
-use super::{Booking, inventory};
+use super::{Booking, budget, inventory};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::market::Decision;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Reason, Refused, Request, Strategy, Topology, Waiting};
-use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
+use supercargo_market::rating::{Held, TooMuch};
 use supercargo_market::work::{FundingId, WorkId};
 
 /// Longer than a kubelet takes from the end of the grace period to the record of the end.
@@ -118,7 +118,7 @@ pub fn storage_bytes(task: &Task) -> u64 {
 }
 
 /// From the end of a run to the record of it.
-fn after_seconds(task: &Task) -> u64 {
+pub fn after_seconds(task: &Task) -> u64 {
     task.spec.grace_period_seconds.unsigned_abs() + KILL_LATENCY_SECONDS
 }
 
@@ -277,18 +277,8 @@ pub fn is_stale(decision: &Decision, now: i64) -> bool {
 
 /// How long it may run and what is held back for that, within the rest of its budget.
 fn terms(task: &Task, held: &[Held], left: Amount) -> Result<(u64, Amount), TooMuch> {
-    let all = |seconds: u64| {
-        let costs = held.iter().map(|held| rating::cost(held, seconds));
-        costs.into_iter().try_fold(ExactCost::default(), |sum, cost| sum.checked_add(cost?))
-    };
-    let after = after_seconds(task);
-    let limit = task.spec.time_limit_seconds.unsigned_abs();
-    let worst = all(limit + after)?.reserved()?;
-    if worst <= left {
-        return Ok((limit, worst));
-    }
-    let run = all(1)?.times_within(left).saturating_sub(after).min(limit);
-    if run < least_seconds(task) { Err(TooMuch) } else { Ok((run, left)) }
+    let leash = budget::guard(task, held, left, Amount::ZERO)?.leash(task.spec.time_limit_seconds.unsigned_abs()).ok_or(TooMuch)?;
+    if leash.run_seconds < least_seconds(task) { Err(TooMuch) } else { Ok((leash.run_seconds, leash.reserved)) }
 }
 
 fn place(world: &World, task: &Task, payer: &Payer<'_>, chosen: Assignment, attempt: u32, worker: u32) -> Place {
