@@ -20,6 +20,14 @@ pub const LABEL_MANAGED: &str = "app.kubernetes.io/managed-by";
 pub const MANAGED_BY: &str = "supercargo";
 /// When the pod was bound, by our clock, in Unix seconds: the evidence needs it after a restart.
 pub const ANNOTATION_BOUND: &str = "supercargo.dev/bound-at";
+/// The last mark of its task's budget that was passed, and when it ends: what the file `NOTICE_FILE` says.
+pub const ANNOTATION_BUDGET_NOTICE: &str = "supercargo.dev/budget-notice";
+/// Where a container sees what of its pod is meant for it.
+pub const VOLUME_OURS: &str = "supercargo";
+pub const FOLDER_OURS: &str = "/etc/supercargo";
+pub const NOTICE_FILE: &str = "budget-notice";
+/// Names that file, where there is one.
+pub const ENV_NOTICE: &str = "SUPERCARGO_NOTICE";
 /// Holds a pod until the books have its facts.
 pub const FINALIZER_EVIDENCE: &str = "supercargo.dev/evidence";
 /// Keeps pods of nobody's task off the nodes that only we sell.

@@ -79,7 +79,10 @@ pub struct ComputeTaskSpec {
     #[serde(default)]
     pub escrow_ref: EscrowRef,
     /// The most that this task may ever cost, in the Escrow's token: every attempt, every worker, fees and everything
-    /// included. The task is ended before it would be passed. It may rise at any time and never falls.
+    /// included. The task is ended before it would be passed: so early that its grace period is paid too. It may rise at any
+    /// time and never falls. When 50, 80 and 95 % of it are used while the task runs, the status and an Event say so; and
+    /// where the task may come that far, SUPERCARGO_NOTICE names a file in its container that says how much is used and
+    /// when it ends. Until then that file is empty.
     pub budget: Money,
     /// The container image. The node pulls it; pulling is not billed.
     #[schemars(length(min = 1, max = 1024), regex(pattern = IMAGE_PATTERN))]

@@ -260,9 +260,9 @@ pub struct Cost {
     /// The token that the amounts are in.
     #[schemars(length(max = 12))]
     pub token: String,
-    /// Held back for it now.
+    /// Held back for it now, besides what is charged.
     pub reserved: Money,
-    /// Charged so far.
+    /// Charged so far. Of an attempt that runs: what it had used when it passed the last mark of the budget.
     pub charged: Money,
     /// Of what was charged: paid on the chain, for good.
     pub settled: Money,

@@ -1,6 +1,7 @@
 //! What CEL can't say well, as pure functions: the gate calls them for good messages, and the plan calls them again for
 //! safety. Each finding names its field and what would be right.
 
+use crate::names::{FOLDER_OURS, VOLUME_OURS};
 use crate::quantity::{Quantity, QuantityError};
 use crate::task::{ComputeTaskSpec, Volume};
 use crate::{ComputeTask, ProviderPool};
@@ -58,8 +59,8 @@ const MOST_GPU_BYTES: u64 = 1 << 42;
 const DEFAULT_MEMORY: u64 = 1 << 30;
 const NAME_LENGTH: usize = 52;
 const OURS: [&str; 3] = ["SUPERCARGO_", "NVIDIA_", "PET_"];
-const OUR_VOLUMES: [&str; 2] = ["shm", "supercargo"];
-const OUR_PATHS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/supercargo", "/run/secrets", "/var/run/secrets"];
+const OUR_VOLUMES: [&str; 2] = ["shm", VOLUME_OURS];
+const OUR_PATHS: [&str; 6] = ["/dev", "/proc", "/sys", FOLDER_OURS, "/run/secrets", "/var/run/secrets"];
 /// The schema's bounds. Who gets past it, for no API server let it through, is still judged in bounded time.
 const MOST_ENV: usize = 256;
 const MOST_VOLUMES: usize = 32;

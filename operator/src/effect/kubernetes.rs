@@ -11,9 +11,9 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
-use supercargo_crds::names::{FIELD_MANAGER, FINALIZER_EVIDENCE, TAINT_SOLD};
+use supercargo_crds::names::{ANNOTATION_BUDGET_NOTICE, FIELD_MANAGER, FINALIZER_EVIDENCE, TAINT_SOLD};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 
 const API_VERSION: &str = "supercargo.dev/v1alpha1";
@@ -76,6 +76,11 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
                 Err(error) if is_code(&error, 404) || is_code(&error, 409) => Ok(Vec::new()),
                 Err(error) => Err(failed("deleting a pod")(error)),
             }
+        }
+        Effect::MarkPod { namespace, name, uid, notice } => {
+            let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+            let patch = json!({ "metadata": { "uid": uid, "annotations": { ANNOTATION_BUDGET_NOTICE: notice } } });
+            patch_pod(&api, &name, &uid, &patch, "telling a pod of its budget").await
         }
         Effect::FreePod { namespace, name, uid } => free_pod(client, &namespace, &name, &uid).await,
         Effect::WriteTask { namespace, name, status, note } => {
@@ -229,8 +234,7 @@ async fn create_pod(client: &Client, pod: Pod) -> Result<Vec<Event>, EffectError
 /// Takes our finalizer off, and only ours, only of this very pod.
 async fn free_pod(client: &Client, namespace: &str, name: &str, uid: &str) -> Result<Vec<Event>, EffectError> {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    // A merge patch with the UID is refused for another pod of the same name; the list can only shrink, for nobody adds
-    // a finalizer to a pod that ends.
+    // The list can only shrink, for nobody adds a finalizer to a pod that ends.
     let Some(found) =
         api.get_metadata_opt(name).await.map_err(failed("reading a pod"))?.filter(|found| found.metadata.uid.as_deref() == Some(uid))
     else {
@@ -238,9 +242,14 @@ async fn free_pod(client: &Client, namespace: &str, name: &str, uid: &str) -> Re
     };
     let rest: Vec<String> = found.metadata.finalizers.unwrap_or_default().into_iter().filter(|one| one != FINALIZER_EVIDENCE).collect();
     let patch = json!({ "metadata": { "uid": uid, "resourceVersion": found.metadata.resource_version, "finalizers": rest } });
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    patch_pod(&api, name, uid, &patch, "taking the finalizer off a pod").await
+}
+
+/// A merge patch that names the UID is refused for another pod of the same name.
+async fn patch_pod(api: &Api<Pod>, name: &str, uid: &str, patch: &Value, doing: &'static str) -> Result<Vec<Event>, EffectError> {
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(object) => Ok(convert::pod(&object, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect()),
         Err(error) if is_code(&error, 404) => Ok(vec![Event::PodGone { uid: uid.to_owned(), at: now() }]),
-        Err(error) => Err(failed("taking the finalizer off a pod")(error)),
+        Err(error) => Err(failed(doing)(error)),
     }
 }

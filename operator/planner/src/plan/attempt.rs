@@ -1,6 +1,6 @@
 //! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
 
-use super::{Effect, Plan, Terms, network, node, outcome, place, pod, status, waiting};
+use super::{Effect, Plan, Terms, budget, network, node, outcome, place, pod, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
@@ -63,7 +63,11 @@ fn look(
     match started {
         None => (trouble(task, placement, &workers, now), Some(until)),
         Some(started) if now < started + QUIET_SECONDS => (None, Some(until.min(started + QUIET_SECONDS))),
-        Some(started) => (Some(running(task, placement, started)), Some(until)),
+        Some(started) => {
+            let mut status = running(task, placement, started);
+            let next = budget::watch(world, task, started, &mut status, plan, now);
+            (Some(status), next.into_iter().chain([until]).min())
+        }
     }
 }
 

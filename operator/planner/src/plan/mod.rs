@@ -97,6 +97,13 @@ pub enum Effect {
         /// The pod's own when it is not given.
         grace_seconds: Option<u32>,
     },
+    /// What its containers find in the file of their budget's marks. None: nothing.
+    MarkPod {
+        namespace: String,
+        name: String,
+        uid: String,
+        notice: Option<String>,
+    },
     /// The books have the pod's facts: its finalizer goes.
     FreePod {
         namespace: String,
@@ -152,7 +159,9 @@ impl Effect {
             Self::FindPods { namespace, names, .. } => {
                 format!("pods/{namespace}/{}", names.first().map(String::as_str).unwrap_or_default())
             }
-            Self::DeletePod { namespace, name, .. } | Self::FreePod { namespace, name, .. } => format!("pod/{namespace}/{name}"),
+            Self::DeletePod { namespace, name, .. } | Self::MarkPod { namespace, name, .. } | Self::FreePod { namespace, name, .. } => {
+                format!("pod/{namespace}/{name}")
+            }
             Self::WriteTask { namespace, name, .. } | Self::DeleteTask { namespace, name, .. } => format!("task/{namespace}/{name}"),
             Self::ApplyNode { name, .. } | Self::WriteNode { name, .. } => format!("node/{name}"),
             Self::TaintNode { name, .. } => format!("taint/{name}"),
@@ -169,6 +178,7 @@ impl Effect {
             Self::CreatePod { .. } => "create_pod",
             Self::FindPods { .. } => "find_pods",
             Self::DeletePod { .. } => "delete_pod",
+            Self::MarkPod { .. } => "mark_pod",
             Self::FreePod { .. } => "free_pod",
             Self::WriteTask { .. } => "write_task",
             Self::DeleteTask { .. } => "delete_task",
@@ -243,6 +253,8 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     plan
 }
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::status;
 use crate::world::records::{ProviderNode, Task};
 use supercargo_crds::names::node_condition::READY;
-use supercargo_crds::names::task_condition::{RECONCILING, STALLED};
+use supercargo_crds::names::task_condition::{FINISHED, RECONCILING, STALLED, STARTED};
 use supercargo_crds::node::ProviderNodeStatus;
 use supercargo_crds::task_status::ComputeTaskStatus;
 
@@ -45,7 +45,7 @@ fn of_task(task: &Task, reason: &str, which: impl std::fmt::Display, message: &s
     }
 }
 
-/// A person has to act, or another attempt follows.
+/// A person has to act, a mark of its budget was passed, or another attempt follows.
 pub fn on_task(task: &Task, next: &ComputeTaskStatus) -> Option<Note> {
     let of = |status: &ComputeTaskStatus, kind: &str| {
         let found = status.conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True");
@@ -54,6 +54,14 @@ pub fn on_task(task: &Task, next: &ComputeTaskStatus) -> Option<Note> {
     let stalled = of(next, STALLED);
     if let Some((reason, message)) = stalled.filter(|stalled| of(&task.status, STALLED).as_ref() != Some(stalled)) {
         return Some(of_task(task, &reason, task.generation, &message, true));
+    }
+    let charged = |status: &ComputeTaskStatus| status.cost.as_ref().map(|cost| cost.charged.0).unwrap_or_default();
+    let goes_on = next.attempts.last() == task.status.attempts.last() && of(next, FINISHED).is_none();
+    // Nothing but a mark raises what is charged while an attempt goes on.
+    if goes_on && charged(next) > charged(&task.status) {
+        let attempt = next.attempts.last().map_or(0, |last| last.index + 1);
+        let (_, message) = of(next, STARTED)?;
+        return Some(of_task(task, "BudgetMark", format_args!("{attempt}-{}", charged(next).units()), &message, false));
     }
     let last = next.attempts.last().filter(|last| !task.status.attempts.iter().any(|known| known.index == last.index))?;
     let (_, message) = of(next, RECONCILING).filter(|(reason, _)| reason == "Retrying")?;

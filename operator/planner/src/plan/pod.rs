@@ -1,7 +1,7 @@
 //! Pods: the object of an attempt, with the floor that no task gets below; and taking the finalizer off when the books
 //! have the facts.
 
-use super::{Effect, Plan, Terms, attempt, gang, place};
+use super::{Effect, Plan, Terms, attempt, budget, gang, place};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::records::{Placement, Task};
@@ -11,8 +11,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 use supercargo_crds::names::{
-    ANNOTATION_BOUND, EGRESS_INTERNET, EGRESS_NONE, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK,
-    LABEL_TASK_UID, LABEL_TOGETHER, LABEL_WORKER, MANAGED_BY, PRIORITY_CLASS, SERVICE_WORKERS,
+    ANNOTATION_BOUND, ANNOTATION_BUDGET_NOTICE, EGRESS_INTERNET, EGRESS_NONE, ENV_NOTICE, FINALIZER_EVIDENCE, FOLDER_OURS, LABEL_ATTEMPT,
+    LABEL_EGRESS, LABEL_MANAGED, LABEL_TASK, LABEL_TASK_UID, LABEL_TOGETHER, LABEL_WORKER, MANAGED_BY, NOTICE_FILE, PRIORITY_CLASS,
+    SERVICE_WORKERS, VOLUME_OURS,
 };
 use supercargo_crds::pool::{Binding, ProviderPoolSpec};
 use supercargo_crds::task::{Egress, Volume};
@@ -49,6 +50,8 @@ pub struct Site {
     pub user_namespaces: bool,
     /// One of its volumes has to be found by kube-scheduler first.
     pub unbound_volumes: bool,
+    /// It may come to a mark of its budget, and has a file where it reads of that. Others start sooner without a volume.
+    pub marked: bool,
 }
 
 impl Site {
@@ -58,6 +61,7 @@ impl Site {
             sold_under: world.terms_of(world.provider_node_of(node)?)?,
             user_namespaces: terms.user_namespaces && world.nodes.get(node)?.user_namespaces,
             unbound_volumes: world.reach_of(task).is_ok_and(|reach| reach.unbound),
+            marked: budget::may_be_marked(world, task),
         })
     }
 }
@@ -69,8 +73,8 @@ pub fn build(task: &Task, placement: &Placement, worker: u32, site: &Site) -> co
     // A volume that others use too may not know whose files are whose then; and a runtime class has its own ways.
     let own_users = site.user_namespaces && runtime_class_name.is_none() && World::claims_of(task).next().is_none();
     let mut spec = core::PodSpec {
-        containers: vec![container(task, placement, worker)],
-        volumes: Some(volumes(task)).filter(|volumes| !volumes.is_empty()),
+        containers: vec![container(task, placement, worker, site.marked)],
+        volumes: Some(volumes(task, site.marked)).filter(|volumes| !volumes.is_empty()),
         restart_policy: Some("Never".to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -141,7 +145,7 @@ pub fn owner(task: &Task) -> OwnerReference {
     }
 }
 
-fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container {
+fn container(task: &Task, placement: &Placement, worker: u32, marked: bool) -> core::Container {
     let spec = &task.spec;
     let list = |words: &[String]| Some(words.to_vec()).filter(|words| !words.is_empty());
     core::Container {
@@ -151,7 +155,7 @@ fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container
         command: list(&spec.command),
         args: list(&spec.args),
         working_dir: spec.working_dir.clone(),
-        env: Some(env(task, placement, worker)),
+        env: Some(env(task, placement, worker, marked)),
         ports: Some(
             spec.network
                 .ports
@@ -165,7 +169,7 @@ fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container
         )
         .filter(|ports| !ports.is_empty()),
         resources: Some(resources(task, placement, worker)),
-        volume_mounts: Some(mounts(task)).filter(|mounts| !mounts.is_empty()),
+        volume_mounts: Some(mounts(task, marked)).filter(|mounts| !mounts.is_empty()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(core::SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -177,9 +181,12 @@ fn container(task: &Task, placement: &Placement, worker: u32) -> core::Container
     }
 }
 
-fn env(task: &Task, placement: &Placement, worker: u32) -> Vec<core::EnvVar> {
+fn env(task: &Task, placement: &Placement, worker: u32, marked: bool) -> Vec<core::EnvVar> {
     let value = |name: &str, value: String| core::EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     let mut all = vec![value("SUPERCARGO_TASK", task.name.clone()), value("SUPERCARGO_ATTEMPT", placement.attempt.to_string())];
+    if marked {
+        all.push(value(ENV_NOTICE, format!("{FOLDER_OURS}/{NOTICE_FILE}")));
+    }
     if task.spec.resources.gpu.count == 0 {
         // Images ask for all GPUs of a node by themselves, and some runtimes would give them.
         all.push(value("NVIDIA_VISIBLE_DEVICES", "void".to_owned()));
@@ -221,11 +228,18 @@ fn resources(task: &Task, placement: &Placement, worker: u32) -> core::ResourceR
     core::ResourceRequirements { requests: Some(all.clone()), limits: Some(all), claims: None }
 }
 
-fn volumes(task: &Task) -> Vec<core::Volume> {
+fn volumes(task: &Task, marked: bool) -> Vec<core::Volume> {
     let mut all: Vec<core::Volume> = task.spec.volumes.iter().map(volume).collect();
     if let Some(size) = &task.spec.resources.shared_memory {
         let memory = core::EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity(size.to_string())) };
         all.push(core::Volume { name: "shm".to_owned(), empty_dir: Some(memory), ..core::Volume::default() });
+    }
+    if marked {
+        let notice =
+            core::ObjectFieldSelector { field_path: format!("metadata.annotations['{ANNOTATION_BUDGET_NOTICE}']"), api_version: None };
+        let file = core::DownwardAPIVolumeFile { path: NOTICE_FILE.to_owned(), field_ref: Some(notice), ..Default::default() };
+        let ours = core::DownwardAPIVolumeSource { items: Some(vec![file]), default_mode: None };
+        all.push(core::Volume { name: VOLUME_OURS.to_owned(), downward_api: Some(ours), ..core::Volume::default() });
     }
     all
 }
@@ -248,7 +262,7 @@ fn volume(volume: &Volume) -> core::Volume {
     made
 }
 
-fn mounts(task: &Task) -> Vec<core::VolumeMount> {
+fn mounts(task: &Task, marked: bool) -> Vec<core::VolumeMount> {
     let mount = |name: &str, path: &str, read_only: bool| core::VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
@@ -263,6 +277,9 @@ fn mounts(task: &Task) -> Vec<core::VolumeMount> {
         .collect();
     if task.spec.resources.shared_memory.is_some() {
         all.push(mount("shm", "/dev/shm", false));
+    }
+    if marked {
+        all.push(mount(VOLUME_OURS, FOLDER_OURS, true));
     }
     all
 }

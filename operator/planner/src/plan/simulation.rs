@@ -244,7 +244,8 @@ impl Theatre {
         let reservation = self.books.open.get(work).map(|(funding, amount, placement)| {
             Box::new(Reservation { funding: funding.clone(), reserved: Amount::from_units(*amount), charged, placement: placement.clone() })
         });
-        let balance = WorkBalance { charged, settled: charged, ..WorkBalance::default() };
+        let reserved = Amount::from_units(self.books.open.get(work).map_or(0, |(_, amount, _)| *amount));
+        let balance = WorkBalance { reserved, charged, settled: charged, ..WorkBalance::default() };
         self.world.apply(Event::Reserved { work: work.clone(), reservation, latest, balance });
     }
 
@@ -315,6 +316,15 @@ impl Theatre {
                         pod.exit_code = pod.exit_code.or(Some(137));
                     }
                     pod.phase = PodPhase::Failed;
+                }
+            }
+            Effect::MarkPod { name, notice, .. } => {
+                if let Some(pod) = self.pods.get_mut(&name) {
+                    pod.notice = notice;
+                    let pod = self.seen(&self.pods[&name]);
+                    if answered {
+                        self.world.apply(Event::Pod(Box::new(pod)));
+                    }
                 }
             }
             Effect::FreePod { name, .. } => {

@@ -33,7 +33,7 @@ pub(super) fn pods(effects: &[Effect]) -> Vec<&core::Pod> {
     effects.iter().filter_map(|effect| if let Effect::CreatePod { pod, .. } = effect { Some(&**pod) } else { None }).collect()
 }
 
-fn env(pod: &core::Pod) -> BTreeMap<String, String> {
+pub(super) fn env(pod: &core::Pod) -> BTreeMap<String, String> {
     let all = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.env.iter().flatten());
     all.map(|variable| (variable.name.clone(), variable.value.clone().unwrap_or_default())).collect()
 }
@@ -45,7 +45,7 @@ pub(super) fn set(theatre: &mut Theatre, change: impl Fn(&mut Pod)) {
     pods.into_iter().for_each(|pod| theatre.world.apply(crate::world::Event::Pod(Box::new(pod))));
 }
 
-fn runs(pod: &mut Pod, at: i64) {
+pub(super) fn runs(pod: &mut Pod, at: i64) {
     (pod.phase, pod.started, pod.first_running, pod.last_alive) = (PodPhase::Running, Some(at), Some(at), Some(at));
 }
 

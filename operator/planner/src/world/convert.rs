@@ -13,7 +13,9 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use std::collections::BTreeMap;
-use supercargo_crds::names::{ANNOTATION_BOUND, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER, TAINT_SOLD};
+use supercargo_crds::names::{
+    ANNOTATION_BOUND, ANNOTATION_BUDGET_NOTICE, FINALIZER_EVIDENCE, LABEL_ATTEMPT, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER, TAINT_SOLD,
+};
 use supercargo_crds::validate::{self, Finding, Range};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 use supercargo_market::work::WorkId;
@@ -211,6 +213,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         unbound: unbound(&status),
         reason: status.reason.clone(),
         message: status.message.clone(),
+        notice: object.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_BUDGET_NOTICE).cloned()),
         tolerates_sold: spec.tolerations.iter().flatten().any(tolerates_sold),
         ..records::Pod::default()
     };

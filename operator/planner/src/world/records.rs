@@ -115,6 +115,8 @@ pub struct Pod {
     pub exit_code: Option<i32>,
     pub last_words: Option<String>,
     pub image_digest: Option<String>,
+    /// What its containers were told of their budget.
+    pub notice: Option<String>,
     /// The devices that it has, as far as they are reported.
     pub devices: Vec<Device>,
     /// Whether it may stay where only ours may.

@@ -49,6 +49,8 @@ impl Theatre {
         for task in self.tasks.values() {
             let charged = self.books.charged.get(&task.work()).copied().unwrap_or_default();
             assert!(charged <= task.spec.budget.0.units(), "seed {}: {} cost {charged}", self.seed, task.name);
+            let told = task.status.cost.as_ref().map(|cost| cost.charged.0).unwrap_or_default();
+            assert!(told <= task.spec.budget.0, "seed {}: {} is told to have cost {told}", self.seed, task.name);
             let of_task = |pod: &&Pod| !pod.deleting && !pod.is_over() && pod.ours.as_ref().is_some_and(|ours| ours.work == task.work());
             let attempts: BTreeSet<u32> = self.pods.values().filter(of_task).filter_map(|pod| Some(pod.ours.as_ref()?.attempt)).collect();
             assert!(attempts.len() <= 1, "seed {}: {} has attempts {attempts:?} at once", self.seed, task.name);
