@@ -73,6 +73,33 @@ async fn a_task_that_fails_tells_its_exit_code_and_what_it_said() {
     .await;
 }
 
+#[tokio::test]
+async fn a_task_is_told_in_a_file_that_half_of_its_budget_is_used_and_an_event_says_so() {
+    journey("budget", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        // It pays for 60 s, and 55 may be needed: the time limit, a second of grace and ten to kill it. What the container wrote is shown of one that fails.
+        let budget = Amount::from_units(units(60)).to_string();
+        let change = json!({ "budget": budget, "timeLimitSeconds": 44 });
+        journey.task("heeds", &["--for", "200", "--heed", "yes", "--exit", "3"], change).await?;
+        let task = journey.finished("heeds").await?;
+        let attempt = &task["status"]["attempts"][0];
+        ensure!(attempt["exitCode"] == 3, "it ended by itself, told by the file: {attempt}");
+        let message = attempt["message"].as_str().context("what it wrote")?;
+        ensure!(message.contains("usedPercent=50\n") && message.contains(&format!("budget={budget}\n")), "{message}");
+        let ran = attempt["billedSeconds"].as_i64().context("seconds")?;
+        ensure!((30..44).contains(&ran), "half of the budget is used after 30 s, and it ran {ran} s");
+        let charged = amount(&task["status"]["cost"]["charged"])?.units();
+        ensure!(charged >= units(30) && charged <= units(60), "{charged} millionths were charged");
+
+        let events: Value = serde_json::from_str(&journey.kubectl(&["get", "events", "-o", "json"]).await?)?;
+        let marks: Vec<&Value> = events["items"].as_array().into_iter().flatten().filter(|event| event["reason"] == "BudgetMark").collect();
+        ensure!(marks.len() == 1 && marks[0].to_string().contains("50 % of the budget is used"), "{marks:?}");
+        Ok(())
+    })
+    .await;
+}
+
 /// How many tasks are applied at once: as many as the promise speaks of.
 const WAITING: usize = 50;
 /// What keeps each of them, by turns: the change to its spec, and the reason and words that it is told in.

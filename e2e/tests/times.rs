@@ -98,7 +98,7 @@ fn bare(like: &Value, namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": namespace },
         "spec": {
-            "containers": kept("containers"), "securityContext": kept("securityContext"), "tolerations": kept("tolerations"),
+            "containers": kept("containers"), "volumes": kept("volumes"), "securityContext": kept("securityContext"), "tolerations": kept("tolerations"),
             "terminationGracePeriodSeconds": kept("terminationGracePeriodSeconds"), "restartPolicy": "Never",
             "nodeSelector": { "kubernetes.io/hostname": kept("nodeName") }, "automountServiceAccountToken": false, "enableServiceLinks": false,
         },

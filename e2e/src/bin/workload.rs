@@ -1,5 +1,6 @@
 //! `workload`: what tasks of the tests and the demo run. `--for SECONDS` works that long, `--exit CODE` ends with it,
-//! `--say TEXT` writes it, `--fill BYTES` writes a file of that size. With `--worker NUMBER` all but `--for` is that worker's.
+//! `--say TEXT` writes it, `--fill BYTES` writes a file of that size, `--heed yes` works no longer than until it is told of its budget, and
+//! writes that. With `--worker NUMBER` all but `--for` is that worker's.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,7 +34,13 @@ fn main() -> ExitCode {
     }
     let seconds = value("--for").and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or_default();
     let until = Instant::now() + Duration::from_secs_f64(seconds);
+    let heeded = value("--heed").and_then(|_| std::env::var_os("SUPERCARGO_NOTICE"));
     while let Some(left) = until.checked_duration_since(Instant::now()) {
+        let notice = heeded.as_ref().map(|file| std::fs::read_to_string(file).unwrap_or_else(|error| format!("reading it: {error}")));
+        if let Some(notice) = notice.filter(|notice| !notice.is_empty()) {
+            println!("{notice}");
+            break;
+        }
         std::thread::sleep(left.min(Duration::from_millis(100)));
     }
     println!("done");
