@@ -32,7 +32,8 @@ pub const ENV_NOTICE: &str = "SUPERCARGO_NOTICE";
 pub const FINALIZER_EVIDENCE: &str = "supercargo.dev/evidence";
 /// Keeps pods of nobody's task off the nodes that only we sell.
 pub const TAINT_SOLD: &str = "supercargo.dev/sold";
-pub const PRIORITY_CLASS: &str = "supercargo-task";
+/// Of all tasks' pods. A class's value can't be changed: another value is another name.
+pub const PRIORITY_CLASS: &str = "supercargo-paid";
 
 /// Conditions of a task, in their order.
 pub mod task_condition {

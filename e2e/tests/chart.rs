@@ -90,6 +90,15 @@ fn of_nodes_the_operator_writes_one_taint_or_nothing() {
 }
 
 #[test]
+fn no_class_that_anybody_may_define_preempts_a_task_and_a_task_preempts_nobody() {
+    let objects = render(&[]).expect("renders");
+    let class = of_kind(&objects, "PriorityClass")[0];
+    // Kubernetes keeps what is above this for itself.
+    assert_eq!((&class["value"], &class["preemptionPolicy"]), (&1_000_000_000.into(), &"Never".into()));
+    assert_eq!((&class["metadata"]["name"], &class["globalDefault"]), (&"supercargo-paid".into(), &false.into()));
+}
+
+#[test]
 fn the_gate_can_be_left_out_and_its_bundle_is_not_in_the_text() {
     let objects = render(&[]).expect("renders");
     let webhook = of_kind(&objects, "ValidatingWebhookConfiguration")[0];

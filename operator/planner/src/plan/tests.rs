@@ -86,6 +86,7 @@ fn the_floor_of_every_pod_is_there_whatever_the_task_says() {
     assert_eq!(spec.enable_service_links, Some(false));
     assert_eq!(spec.host_network.or(spec.host_pid).or(spec.host_ipc), None);
     assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+    assert_eq!(spec.priority_class_name.as_deref(), Some("supercargo-paid"));
     let security = spec.containers[0].security_context.as_ref().expect("a security context");
     assert_eq!((security.allow_privilege_escalation, security.privileged), (Some(false), Some(false)));
     assert_eq!(security.capabilities.as_ref().and_then(|all| all.drop.clone()), Some(vec!["ALL".to_owned()]));
