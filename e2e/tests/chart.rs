@@ -99,6 +99,30 @@ fn no_class_that_anybody_may_define_preempts_a_task_and_a_task_preempts_nobody()
 }
 
 #[test]
+fn prometheus_finds_the_operator_and_the_gate_by_one_name_of_a_port() {
+    let objects = render(&["--set", "serviceMonitor.enabled=true"]).expect("renders");
+    let monitor = &of_kind(&objects, "ServiceMonitor")[0]["spec"];
+    let selected = |labels: &Value| {
+        let wanted = monitor["selector"]["matchLabels"].as_object().expect("labels");
+        wanted.iter().all(|(name, value)| labels[name] == *value)
+    };
+    let services = of_kind(&objects, "Service").into_iter().filter(|service| selected(&service["metadata"]["labels"]));
+    let mut scraped = Vec::new();
+    for service in services {
+        let ports = service["spec"]["ports"].as_array().expect("ports");
+        let Some(port) = ports.iter().find(|port| port["name"] == monitor["endpoints"][0]["port"]) else { continue };
+        let component = &service["spec"]["selector"]["app.kubernetes.io/component"];
+        let pod = of_kind(&objects, "Deployment").into_iter().map(|deployment| &deployment["spec"]["template"]);
+        let pod = pod.into_iter().find(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == *component).expect("a pod");
+        let open = pod["spec"]["containers"][0]["ports"].as_array().expect("ports");
+        assert!(open.iter().any(|open| open["name"] == port["targetPort"]), "{service} leads nowhere");
+        scraped.push(component.as_str().expect("a component"));
+    }
+    scraped.sort_unstable();
+    assert_eq!(scraped, ["gate", "operator"]);
+}
+
+#[test]
 fn the_gate_can_be_left_out_and_its_bundle_is_not_in_the_text() {
     let objects = render(&[]).expect("renders");
     let webhook = of_kind(&objects, "ValidatingWebhookConfiguration")[0];

@@ -13,7 +13,7 @@ async fn prometheus_reaches_every_target_that_it_is_told_of() {
     journey("targets", |journey| async move {
         let info = &journey.stage.info;
         let nodes = info.nodes.len();
-        let expected = BTreeMap::from([("cadvisor", nodes), ("gpus", nodes), ("kubelet", nodes), ("operator", 1)]);
+        let expected = BTreeMap::from([("cadvisor", nodes), ("gate", 1), ("gpus", nodes), ("kubelet", nodes), ("operator", 1)]);
         let client = http::client()?;
         wait::until("all of Prometheus's targets to be up", Duration::from_secs(60), || async {
             let page = client.get(format!("{}/api/v1/targets?state=active", info.prometheus_url)).send().await?.text().await?;

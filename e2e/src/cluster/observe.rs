@@ -1,4 +1,4 @@
-//! What watches the cluster: Prometheus, which scrapes kubelets, containers, GPUs and the operator.
+//! What watches the cluster: Prometheus, which scrapes kubelets, containers, GPUs, the operator and the gate.
 
 use super::layout::{ClusterInfo, Layout, write_if_changed};
 use super::process::{Processes, Spec};
@@ -24,7 +24,8 @@ subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: prometheus}]
 
 /// Where the simulated GPUs' exporter listens on each node.
 pub const GPU_EXPORTER_PORT: u16 = 9400;
-const OPERATOR_METRICS: &str = "/api/v1/namespaces/supercargo/services/supercargo-metrics:metrics/proxy/metrics";
+/// What the chart installs: each job, and the Service whose port `metrics` it asks.
+const INSTALLED: [(&str, &str); 2] = [("operator", "supercargo-metrics"), ("gate", "supercargo-gate")];
 
 pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &Processes) -> Result<()> {
     let file = layout.cluster().join("prometheus.yaml");
@@ -52,7 +53,7 @@ pub async fn ensure_prometheus(layout: &Layout, info: &ClusterInfo, processes: &
 }
 
 /// Debian builds Prometheus without its discovery through the API server, so the targets are written out: the nodes'
-/// kubelets and GPU exporters by address, and the operator through the API server's proxy to its Service.
+/// kubelets and GPU exporters by address, and what the chart installs through the API server's proxy to its Services.
 fn configuration(layout: &Layout, info: &ClusterInfo) -> String {
     let pki = layout.pki("").display().to_string();
     let pki = pki.trim_end_matches('/');
@@ -68,14 +69,19 @@ fn configuration(layout: &Layout, info: &ClusterInfo) -> String {
     let kubelet = |job: &str, path: &str| {
         format!("- {{job_name: {job}, scheme: https, metrics_path: {path}, tls_config: {tls}, static_configs: [{}]}}\n", nodes(10250))
     };
+    let api = format!("{}:{}", info.subnet.gateway(), info.ports.api);
+    let installed = INSTALLED.map(|(job, service)| {
+        let path = format!("/api/v1/namespaces/supercargo/services/{service}:metrics/proxy/metrics");
+        format!(
+            "- {{job_name: {job}, scheme: https, metrics_path: {path}, tls_config: {tls}, static_configs: [{{targets: [\"{api}\"]}}]}}\n"
+        )
+    });
     format!(
         "global: {{scrape_interval: 5s, scrape_timeout: 4s}}\nscrape_configs:\n{}{}\
-         - {{job_name: gpus, honor_labels: true, static_configs: [{}]}}\n\
-         - {{job_name: operator, scheme: https, metrics_path: {OPERATOR_METRICS}, tls_config: {tls}, static_configs: [{{targets: [\"{}:{}\"]}}]}}\n",
+         - {{job_name: gpus, honor_labels: true, static_configs: [{}]}}\n{}",
         kubelet("kubelet", "/metrics"),
         kubelet("cadvisor", "/metrics/cadvisor"),
         nodes(GPU_EXPORTER_PORT),
-        info.subnet.gateway(),
-        info.ports.api,
+        installed.concat(),
     )
 }
