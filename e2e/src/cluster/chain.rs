@@ -60,9 +60,7 @@ pub async fn ensure(layout: &Layout, info: &ClusterInfo, processes: &Processes) 
         wait::until("the chain to answer", Duration::from_secs(20), || async {
             let ended = || wait::Hopeless(format!("the chain ended:\n{}", processes.last_words("chain")));
             anyhow::ensure!(processes.alive("chain").is_some(), ended());
-            let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []});
-            let answer = crate::http::client()?.post(&info.chain_url).json(&body).send().await;
-            Ok(answer.is_ok_and(|a| a.status().is_success()).then_some(()))
+            Ok(crate::http::rpc(&info.chain_url, "eth_chainId", serde_json::json!([])).await.ok().map(drop))
         })
         .await?;
     }
