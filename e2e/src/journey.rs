@@ -5,7 +5,7 @@ use crate::chain_setup::{self, Market};
 use crate::cluster::{self, ClusterInfo, Layout};
 use crate::people;
 pub use crate::people::condition_of;
-use crate::{api_log, http, image, install, kubectl, wait};
+use crate::{api_log, bill, explain, http, image, install, kubectl, wait};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -57,10 +57,7 @@ where
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let journey = Journey { stage, namespace: format!("{name}-{:x}", since % 0x1000_0000) };
     kubectl::run(&journey.stage.layout, &["create", "namespace", &journey.namespace]).await.expect("a namespace is made");
-    let went = way(journey.clone()).await;
-    if went.is_err() {
-        journey.explain().await;
-    }
+    let went = explain::explained(&journey.stage.layout, &[&journey.namespace], way(journey.clone())).await;
     let deleted = kubectl::run(&journey.stage.layout, &["delete", "namespace", &journey.namespace, "--wait=false"]).await;
     went.unwrap_or_else(|error| unreachable_with(&format!("{error:#}")));
     deleted.expect("the namespace is deleted");
@@ -73,31 +70,6 @@ fn unreachable_with(words: &str) -> ! {
 }
 
 impl Journey {
-    async fn explain(&self) {
-        let all = [
-            vec!["-n", self.namespace.as_str(), "get", "computetasks,escrows,pods", "-o", "wide"],
-            vec![
-                "-n",
-                self.namespace.as_str(),
-                "get",
-                "computetasks,escrows",
-                "-o",
-                "jsonpath={range .items[*]}{.kind} {.metadata.name} {.status}{\"\\n\"}{end}",
-            ],
-            vec!["-n", self.namespace.as_str(), "get", "events", "--sort-by=.lastTimestamp"],
-            vec!["get", "providernodes,providerpools,nodes", "-o", "wide"],
-            vec!["-n", install::NAMESPACE, "get", "pods"],
-            vec!["-n", install::NAMESPACE, "logs", "deploy/supercargo-operator", "--tail=40"],
-        ];
-        for args in all {
-            println!("--- kubectl {}", args.join(" "));
-            match kubectl::run(&self.stage.layout, &args).await {
-                Ok(text) => println!("{text}"),
-                Err(error) => println!("{error:#}"),
-            }
-        }
-    }
-
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         let args: Vec<&str> = ["-n", &self.namespace].into_iter().chain(args.iter().copied()).collect();
         kubectl::run(&self.stage.layout, &args).await
@@ -165,6 +137,29 @@ impl Journey {
         self.until(task, "Finished", "True", Duration::from_secs(90)).await
     }
 
+    /// Waits until a node has told of itself at this second or later.
+    pub async fn spoken(&self, node: &str, at: i64) -> Result<()> {
+        wait::until(format!("{node} to have spoken at {at}"), Duration::from_secs(60), || async {
+            let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].lastHeartbeatTime}";
+            let heartbeat = self.kubectl(&["get", "node", node, "-o", path]).await?;
+            Ok((bill::second(&Value::String(heartbeat))? >= at).then_some(()))
+        })
+        .await
+    }
+
+    /// The pods of a task that are still there.
+    pub async fn pods(&self, task: &str) -> Result<Vec<Value>> {
+        let label = format!("supercargo.dev/task={task}");
+        let listed: Value = serde_json::from_str(&self.kubectl(&["get", "pods", "-l", &label, "-o", "json"]).await?)?;
+        Ok(listed["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Changes an object's spec.
+    pub async fn change(&self, kind: &str, name: &str, spec: Value) -> Result<()> {
+        let patch = json!({ "spec": spec }).to_string();
+        self.kubectl(&["patch", kind, name, "--type=merge", "-p", &patch]).await.map(drop)
+    }
+
     /// How many writes the operator did that name this, from the API server's own audit log.
     pub fn operator_writes(&self, name: &str) -> Result<Vec<String>> {
         let all = api_log::ApiLog::from_the_beginning(&self.stage.info)?.more()?;
@@ -173,13 +168,19 @@ impl Journey {
     }
 }
 
-fn merge(into: &mut Value, change: Value) {
+/// Lays one value over another.
+pub fn merge(into: &mut Value, change: Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             change.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(Value::Null), value))
         }
         (into, change) => *into = change,
     }
+}
+
+/// Whether a task came to a good end.
+pub fn succeeded(task: &Value) -> bool {
+    condition_of(task, "Succeeded").is_some_and(|condition| condition["status"] == "True")
 }
 
 /// Holds an amount in a status to what it should be.

@@ -7,6 +7,7 @@ pub mod bill;
 pub mod chain_setup;
 pub mod cluster;
 pub mod demo;
+pub mod explain;
 pub mod gpus;
 pub mod harness;
 pub mod http;

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 use supercargo_e2e::api_log::ApiLog;
-use supercargo_e2e::bill::{amount, seconds, units};
+use supercargo_e2e::bill::{Record, amount, records, second, units};
 use supercargo_e2e::cluster::{self, Processes};
-use supercargo_e2e::journey::{Journey, Stage, condition_of, journey};
+use supercargo_e2e::journey::{Journey, Stage, condition_of, journey, succeeded};
 use supercargo_e2e::sights::{self, Watch};
 use supercargo_e2e::{install, kubectl, wait};
 
@@ -93,37 +93,6 @@ async fn kill_after_booking(journey: &Journey) -> Result<()> {
     kill_operator(&journey.stage).await
 }
 
-/// What a container's record says, and of which attempt.
-#[derive(Debug)]
-struct Record {
-    attempt: String,
-    seconds: u64,
-}
-
-/// The pods' own records by their tasks, those of pods that are gone too.
-fn records(pods: &mut Watch) -> Result<BTreeMap<String, Vec<Record>>> {
-    let mut last = BTreeMap::new();
-    for sight in pods.rest() {
-        let ended = sight.object["status"]["containerStatuses"][0]["state"]["terminated"].clone();
-        if ended.is_object() {
-            last.insert(sight.object["metadata"]["uid"].to_string(), (sight.object, ended));
-        }
-    }
-    let mut records: BTreeMap<String, Vec<Record>> = BTreeMap::new();
-    for (pod, ended) in last.into_values() {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let labels = &pod["metadata"]["labels"];
-        let record = Record { attempt: text(&labels["supercargo.dev/attempt"]), seconds: seconds(&ended)? };
-        records.entry(text(&labels["supercargo.dev/task"])).or_default().push(record);
-    }
-    records.values_mut().for_each(|pods| pods.sort_by(|one, two| one.attempt.cmp(&two.attempt)));
-    Ok(records)
-}
-
-fn succeeded(task: &Value) -> bool {
-    condition_of(task, "Succeeded").is_some_and(|condition| condition["status"] == "True")
-}
-
 /// The task succeeded in one attempt, and is charged for what its one pod's container ran.
 fn is_paid_once(task: &Value, records: &BTreeMap<String, Vec<Record>>) -> Result<()> {
     let name = task["metadata"]["name"].as_str().context("a name")?;
@@ -163,12 +132,6 @@ async fn books_are_whole(stage: &Stage) -> Result<()> {
     let told = wait::until("the books to be read", PATIENCE, || async { kubectl::run(&stage.layout, &verify).await.map(Some) }).await?;
     ensure!(told.contains("is whole"), "{told}");
     Ok(())
-}
-
-async fn pods_of(journey: &Journey, task: &str) -> Result<Vec<Value>> {
-    let label = format!("supercargo.dev/task={task}");
-    let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "pods", "-l", &label, "-o", "json"]).await?)?;
-    Ok(listed["items"].as_array().cloned().unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -312,7 +275,7 @@ async fn a_pod_that_is_deleted_by_hand_is_billed_and_told_as_such_and_the_task_r
         let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
         journey.task("again", &["--for", "8"], json!({})).await?;
         journey.until("again", "Started", "True", PATIENCE).await?;
-        let pod = pods_of(&journey, "again").await?[0]["metadata"]["name"].as_str().context("a name")?.to_owned();
+        let pod = journey.pods("again").await?[0]["metadata"]["name"].as_str().context("a name")?.to_owned();
         journey.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?;
         let task = journey.finished("again").await?;
         let attempts = task["status"]["attempts"].as_array().context("attempts")?;
@@ -335,17 +298,11 @@ async fn a_pod_that_is_torn_away_with_its_evidence_is_billed_for_what_was_seen_o
         journey.grant("10").await?;
         journey.task("torn", &["--for", "15"], json!({})).await?;
         journey.until("torn", "Started", "True", PATIENCE).await?;
-        let pod = pods_of(&journey, "torn").await?.pop().context("a pod")?;
+        let pod = journey.pods("torn").await?.pop().context("a pod")?;
         let (name, node) = (pod["metadata"]["name"].as_str().context("a name")?, pod["spec"]["nodeName"].as_str().context("a node")?);
-        let time = |value: &Value| -> Result<i64> { Ok(value.as_str().context("a time")?.parse::<jiff::Timestamp>()?.as_second()) };
-        let started = time(&pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"])?;
+        let started = second(&pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"])?;
         // What its node said last, with the pod still running, is evidence.
-        wait::until("the node to have spoken after six seconds of it", PATIENCE, || async {
-            let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].lastHeartbeatTime}";
-            let heartbeat = kubectl::run(&journey.stage.layout, &["get", "node", node, "-o", path]).await?;
-            Ok((time(&Value::String(heartbeat))? >= started + 6).then_some(()))
-        })
-        .await?;
+        journey.spoken(node, started + 6).await?;
         let strip = r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#;
         journey.kubectl(&["patch", "pod", name, "--type=json", "-p", strip]).await?;
         journey.kubectl(&["delete", "pod", name, "--grace-period=0", "--force"]).await?;

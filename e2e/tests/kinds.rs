@@ -1,8 +1,9 @@
 //! The kinds on a real API server: the examples apply as they stand, and what is wrong is refused in words.
 
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
-use supercargo_e2e::journey::Stage;
+use supercargo_e2e::journey::{Journey, journey};
 use supercargo_e2e::{kubectl, wait};
 
 /// Every line: what is tried under which name, and the whole of what the API server says.
@@ -55,169 +56,161 @@ fn complaint(said: &str) -> String {
     findings.collect::<Vec<_>>().join(" | ")
 }
 
-/// A namespace of this test's own, which goes whatever comes of it.
-struct Room {
-    stage: Stage,
-    namespace: String,
+/// kubectl with something to read.
+async fn given(journey: &Journey, args: &[&str], object: &str) -> Result<String> {
+    kubectl::with_input(&journey.stage.layout, args, object).await
 }
 
-impl Room {
-    async fn new(name: &str) -> Self {
-        let stage = Stage::ready().await.expect("the cluster comes up");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let namespace = format!("{name}-{:x}", now % 0x1000_0000);
-        kubectl::run(&stage.layout, &["create", "namespace", &namespace]).await.expect("a namespace is made");
-        // Who is refused by the gate must be refused from the first row on.
-        let wrong = r#"{"budget": "1", "image": "i", "resources": {"cpu": "-1"}}"#;
-        let probe = manifest("ComputeTask", &namespace, "probe", wrong).to_string();
-        wait::until("the gate to answer", Duration::from_secs(60), || async {
-            Ok(kubectl::with_input(&stage.layout, &["create", "--dry-run=server", "-f", "-"], &probe).await.err())
-        })
-        .await
-        .expect("the gate answers");
-        Self { stage, namespace }
-    }
-
-    async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
-        kubectl::run(&self.stage.layout, args).await
-    }
-
-    async fn given(&self, args: &[&str], object: &str) -> anyhow::Result<String> {
-        kubectl::with_input(&self.stage.layout, args, object).await
-    }
-
-    async fn left(self) {
-        self.run(&["delete", "namespace", &self.namespace, "--wait=false"]).await.expect("the namespace is deleted");
-    }
+/// Who is refused by the gate must be refused from the first row on.
+async fn gate_answers(journey: &Journey) -> Result<()> {
+    let wrong = r#"{"budget": "1", "image": "i", "resources": {"cpu": "-1"}}"#;
+    let probe = manifest("ComputeTask", &journey.namespace, "probe", wrong).to_string();
+    wait::until("the gate to answer", Duration::from_secs(60), || async {
+        Ok(given(journey, &["create", "--dry-run=server", "-f", "-"], &probe).await.err().map(drop))
+    })
+    .await
 }
 
 #[tokio::test]
 async fn what_is_wrong_is_refused_in_words_that_say_what_would_be_right() {
-    let room = Room::new("kinds").await;
-    let (mut wrong, mut cases) = (Vec::new(), 0);
-    for line in lines(CASES) {
-        let [kind, name, spec, expected] = line[..] else { panic!("four columns: {line:?}") };
-        let object = manifest(kind, &room.namespace, name, spec).to_string();
-        cases += 1;
-        match room.given(&["create", "--dry-run=server", "-f", "-"], &object).await {
-            Ok(_) => wrong.push(format!("{kind} {name} {spec}: was accepted")),
-            Err(error) => match complaint(&format!("{error:#}")) {
-                found if found == expected => {}
-                found => wrong.push(format!("{kind} {name} {spec}:\n  expected {expected}\n  found    {found}")),
-            },
+    journey("kinds", |journey| async move {
+        gate_answers(&journey).await?;
+        let (mut wrong, mut cases) = (Vec::new(), 0);
+        for line in lines(CASES) {
+            let [kind, name, spec, expected] = line[..] else { panic!("four columns: {line:?}") };
+            let object = manifest(kind, &journey.namespace, name, spec).to_string();
+            cases += 1;
+            match given(&journey, &["create", "--dry-run=server", "-f", "-"], &object).await {
+                Ok(_) => wrong.push(format!("{kind} {name} {spec}: was accepted")),
+                Err(error) => match complaint(&format!("{error:#}")) {
+                    found if found == expected => {}
+                    found => wrong.push(format!("{kind} {name} {spec}:\n  expected {expected}\n  found    {found}")),
+                },
+            }
         }
-    }
-    room.left().await;
-    println!("figure kinds.bad_manifests {cases} cases");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        println!("figure kinds.bad_manifests {cases} cases");
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn what_stands_changes_only_as_it_may() {
-    let room = Room::new("changes").await;
-    let mut wrong = Vec::new();
-    for (index, line) in lines(CHANGES).enumerate() {
-        let [kind, spec, change, expected] = line[..] else { panic!("four columns: {line:?}") };
-        let name = format!("{}-{index}", room.namespace);
-        let object = manifest(kind, &room.namespace, &name, spec).to_string();
-        kubectl::apply(&room.stage.layout, &object).await.unwrap_or_else(|error| panic!("{kind} {spec}: {error:#}"));
-        let patch = format!("{{\"spec\": {change}}}");
-        let namespace: &[&str] = if is_namespaced(kind) { &["--namespace", &room.namespace] } else { &[] };
-        let patched = [namespace, &["patch", kind, &name, "--type=merge", "--dry-run=server", "--patch", &patch]].concat();
-        let found = match room.run(&patched).await {
-            Ok(_) => "accepted".to_owned(),
-            Err(error) => complaint(&format!("{error:#}")),
-        };
-        if found != expected {
-            wrong.push(format!("{kind} {spec} {change}:\n  expected {expected}\n  found    {found}"));
+    journey("changes", |journey| async move {
+        gate_answers(&journey).await?;
+        let mut wrong = Vec::new();
+        for (index, line) in lines(CHANGES).enumerate() {
+            let [kind, spec, change, expected] = line[..] else { panic!("four columns: {line:?}") };
+            let name = format!("{}-{index}", journey.namespace);
+            journey.apply(manifest(kind, &journey.namespace, &name, spec)).await.with_context(|| format!("{kind} {spec}"))?;
+            let patch = format!("{{\"spec\": {change}}}");
+            let found = match journey.kubectl(&["patch", kind, &name, "--type=merge", "--dry-run=server", "--patch", &patch]).await {
+                Ok(_) => "accepted".to_owned(),
+                Err(error) => complaint(&format!("{error:#}")),
+            };
+            if found != expected {
+                wrong.push(format!("{kind} {spec} {change}:\n  expected {expected}\n  found    {found}"));
+            }
+            journey.kubectl(&["delete", kind, &name, "--wait=false"]).await?;
         }
-        let deleted = [namespace, &["delete", kind, &name, "--wait=false"]].concat();
-        room.run(&deleted).await.expect("is deleted");
-    }
-    room.left().await;
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_unknown_field_is_named_even_by_clients_that_are_only_warned() {
-    let room = Room::new("unknown").await;
-    let object = manifest("ComputeTask", &room.namespace, "case", r#"{"budget": "1", "image": "i", "imagee": "x"}"#).to_string();
-    // What client-go asks for when nobody says anything else.
-    let warned = ["create", "--dry-run=server", "--validate=warn", "--warnings-as-errors", "-f", "-"];
-    let warned = room.given(&warned, &object).await.expect_err("a warning is an error here");
-    let applied = kubectl::apply(&room.stage.layout, &object).await.expect_err("server-side apply refuses it");
-    room.left().await;
-    assert!(format!("{warned:#}").contains("Warning: unknown field \"spec.imagee\""), "{warned:#}");
-    assert!(format!("{applied:#}").contains(".spec.imagee: field not declared in schema"), "{applied:#}");
+    journey("unknown", |journey| async move {
+        gate_answers(&journey).await?;
+        let object = manifest("ComputeTask", &journey.namespace, "case", r#"{"budget": "1", "image": "i", "imagee": "x"}"#);
+        // What client-go asks for when nobody says anything else.
+        let warned = ["create", "--dry-run=server", "--validate=warn", "--warnings-as-errors", "-f", "-"];
+        let warned = given(&journey, &warned, &object.to_string()).await.err().context("a warning is an error here")?;
+        let applied = journey.apply(object).await.err().context("server-side apply refuses it")?;
+        ensure!(format!("{warned:#}").contains("Warning: unknown field \"spec.imagee\""), "{warned:#}");
+        ensure!(format!("{applied:#}").contains(".spec.imagee: field not declared in schema"), "{applied:#}");
+        Ok(())
+    })
+    .await;
 }
 
 /// The examples of one scope, those of a namespace in this test's own.
-fn examples(room: &Room, namespaced: bool) -> Vec<(String, Value)> {
-    let folder = room.stage.layout.root.join("crds/examples");
+fn examples(journey: &Journey, namespaced: bool) -> Result<Vec<(String, Value)>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("the examples") {
-        let path = entry.expect("an entry").path();
-        let text = std::fs::read_to_string(&path).expect("readable");
+    for entry in std::fs::read_dir(journey.stage.layout.root.join("crds/examples"))? {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)?;
         for document in serde_yaml_ng::Deserializer::from_str(&text) {
-            let mut object = <Value as serde::Deserialize>::deserialize(document).expect("YAML");
-            let kind = object["kind"].as_str().expect("a kind").to_owned();
+            let mut object = <Value as serde::Deserialize>::deserialize(document)?;
+            let kind = object["kind"].as_str().context("a kind")?.to_owned();
             if kind == "Namespace" || is_namespaced(&kind) != namespaced {
                 continue;
             }
             if namespaced {
-                object["metadata"]["namespace"] = room.namespace.clone().into();
+                object["metadata"]["namespace"] = journey.namespace.clone().into();
             }
             found.push((path.display().to_string(), object));
         }
     }
-    found
+    Ok(found)
 }
 
 #[tokio::test]
 async fn crds_and_examples_apply_without_a_warning_and_the_second_time_nothing_changes() {
-    let room = Room::new("examples").await;
-    let crds = room.stage.layout.root.join("charts/supercargo/crds").display().to_string();
-    room.run(&["apply", "--server-side", "--warnings-as-errors", "-f", &crds]).await.expect("CRDs apply without a warning");
-    let drift = room.run(&["diff", "--server-side", "-f", &crds]).await.expect("nothing differs");
-    assert_eq!(drift, "");
+    journey("examples", |journey| async move {
+        gate_answers(&journey).await?;
+        let crds = journey.stage.layout.root.join("charts/supercargo/crds").display().to_string();
+        journey.kubectl(&["apply", "--server-side", "--warnings-as-errors", "-f", &crds]).await.context("CRDs apply without a warning")?;
+        let drift = journey.kubectl(&["diff", "--server-side", "-f", &crds]).await.context("nothing differs")?;
+        ensure!(drift.is_empty(), "{drift}");
 
-    // Pools and nodes for a try only: the operator would take them for real.
-    let cluster_scoped = examples(&room, false);
-    for (file, object) in &cluster_scoped {
-        let tried = ["apply", "--server-side", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
-        room.given(&tried, &object.to_string()).await.unwrap_or_else(|error| panic!("{file}: {error:#}"));
-    }
-    let namespaced = examples(&room, true);
-    for (file, object) in &namespaced {
-        let object = object.to_string();
-        room.given(&["apply", "--warnings-as-errors", "-f", "-"], &object).await.unwrap_or_else(|error| panic!("{file}: {error:#}"));
-        room.given(&["apply", "-f", "-"], &object).await.unwrap_or_else(|error| panic!("{file}: {error:#}"));
-        let generation = ["get", "-o", "jsonpath={.items[0].metadata.generation}", "-f", "-"];
-        let generation = room.given(&generation, &object).await.unwrap_or_else(|error| panic!("{file}: {error:#}"));
-        assert_eq!(generation, "1", "{file}: the second time changed what the first had made");
-        let drift = room.given(&["diff", "-f", "-"], &object).await.unwrap_or_else(|error| panic!("{file} differs: {error:#}"));
-        assert_eq!(drift, "", "{file}");
-    }
-    room.left().await;
-    assert_eq!((cluster_scoped.len(), namespaced.len()), (2, 7));
+        // Pools and nodes for a try only: the operator would take them for real.
+        let cluster_scoped = examples(&journey, false)?;
+        for (file, object) in &cluster_scoped {
+            let tried = ["apply", "--server-side", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
+            given(&journey, &tried, &object.to_string()).await.with_context(|| file.clone())?;
+        }
+        let namespaced = examples(&journey, true)?;
+        for (file, object) in &namespaced {
+            applied_twice(&journey, &object.to_string()).await.with_context(|| file.clone())?;
+        }
+        ensure!((cluster_scoped.len(), namespaced.len()) == (2, 7), "{} and {}", cluster_scoped.len(), namespaced.len());
+        Ok(())
+    })
+    .await;
+}
+
+async fn applied_twice(journey: &Journey, object: &str) -> Result<()> {
+    given(journey, &["apply", "--warnings-as-errors", "-f", "-"], object).await?;
+    given(journey, &["apply", "-f", "-"], object).await?;
+    let generation = given(journey, &["get", "-o", "jsonpath={.items[0].metadata.generation}", "-f", "-"], object).await?;
+    ensure!(generation == "1", "the second time changed what the first had made");
+    let drift = given(journey, &["diff", "-f", "-"], object).await.context("it differs")?;
+    ensure!(drift.is_empty(), "{drift}");
+    Ok(())
 }
 
 #[tokio::test]
 async fn a_new_objects_status_says_that_nobody_has_seen_it() {
-    let room = Room::new("unseen").await;
-    let mut found = Vec::new();
-    for (_, mut object) in examples(&room, true).into_iter().chain(examples(&room, false)) {
-        // Another test may have made what the example makes. A ProviderNode has its node's name.
-        object["metadata"]["name"] = room.namespace.clone().into();
-        if object["kind"] == "ProviderNode" {
-            object["spec"]["nodeName"] = room.namespace.clone().into();
+    journey("unseen", |journey| async move {
+        gate_answers(&journey).await?;
+        let mut found = Vec::new();
+        for (_, mut object) in examples(&journey, true)?.into_iter().chain(examples(&journey, false)?) {
+            // Another test may have made what the example makes. A ProviderNode has its node's name.
+            object["metadata"]["name"] = journey.namespace.clone().into();
+            if object["kind"] == "ProviderNode" {
+                object["spec"]["nodeName"] = journey.namespace.clone().into();
+            }
+            let made = given(&journey, &["create", "--dry-run=server", "-o", "json", "-f", "-"], &object.to_string()).await?;
+            let made: Value = serde_json::from_str(&made)?;
+            found.push(made["status"]["observedGeneration"].clone());
         }
-        let made = room.given(&["create", "--dry-run=server", "-o", "json", "-f", "-"], &object.to_string()).await.expect("is taken");
-        let made: Value = serde_json::from_str(&made).expect("JSON");
-        found.push(made["status"]["observedGeneration"].clone());
-    }
-    room.left().await;
-    assert_eq!(found, vec![json!(-1); 9]);
+        ensure!(found == vec![json!(-1); 9], "{found:?}");
+        Ok(())
+    })
+    .await;
 }
 
 /// The paths of fields without a text, and how many fields there are.
@@ -236,23 +229,26 @@ fn silent(path: &str, schema: &Value, found: &mut Vec<String>) -> usize {
 
 #[tokio::test]
 async fn explaining_a_kind_goes_to_the_end_of_every_path_and_each_has_a_text() {
-    let stage = Stage::ready().await.expect("the cluster comes up");
-    let published = kubectl::run(&stage.layout, &["get", "--raw", "/openapi/v3/apis/supercargo.dev/v1alpha1"]).await.expect("is served");
-    let published: Value = serde_json::from_str(&published).expect("JSON");
-    let schemas = published["components"]["schemas"].as_object().expect("schemas");
-    for kind in KINDS {
-        let ours = |schema: &&Value| {
-            let known = &schema["x-kubernetes-group-version-kind"][0];
-            known["group"] == "supercargo.dev" && known["kind"].as_str().is_some_and(|name| name.to_lowercase() == kind)
-        };
-        let schema = schemas.values().find(ours).unwrap_or_else(|| panic!("{kind} is published"));
-        let mut found = Vec::new();
-        let count: usize = ["spec", "status"].iter().map(|part| silent(part, &schema["properties"][part], &mut found)).sum();
-        assert_eq!(found, [""; 0], "{kind}");
-        let listed = kubectl::run(&stage.layout, &["explain", kind, "--recursive"]).await.expect("is explained");
-        let fields = listed.lines().filter(|line| line.contains('\t')).count();
-        assert!(fields >= count, "{kind}: {fields} of {count} fields are listed:\n{listed}");
-    }
-    let deep = kubectl::run(&stage.layout, &["explain", "ct.spec.placement.providers.deny"]).await.expect("is explained");
-    assert!(deep.contains("None of these."), "{deep}");
+    journey("explains", |journey| async move {
+        let published = journey.kubectl(&["get", "--raw", "/openapi/v3/apis/supercargo.dev/v1alpha1"]).await?;
+        let published: Value = serde_json::from_str(&published)?;
+        let schemas = published["components"]["schemas"].as_object().context("schemas")?;
+        for kind in KINDS {
+            let ours = |schema: &&Value| {
+                let known = &schema["x-kubernetes-group-version-kind"][0];
+                known["group"] == "supercargo.dev" && known["kind"].as_str().is_some_and(|name| name.to_lowercase() == kind)
+            };
+            let schema = schemas.values().find(ours).with_context(|| format!("{kind} is published"))?;
+            let mut found = Vec::new();
+            let count: usize = ["spec", "status"].iter().map(|part| silent(part, &schema["properties"][part], &mut found)).sum();
+            ensure!(found.is_empty(), "{kind}: {found:?}");
+            let listed = journey.kubectl(&["explain", kind, "--recursive"]).await?;
+            let fields = listed.lines().filter(|line| line.contains('\t')).count();
+            ensure!(fields >= count, "{kind}: {fields} of {count} fields are listed:\n{listed}");
+        }
+        let deep = journey.kubectl(&["explain", "ct.spec.placement.providers.deny"]).await?;
+        ensure!(deep.contains("None of these."), "{deep}");
+        Ok(())
+    })
+    .await;
 }
