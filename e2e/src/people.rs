@@ -2,25 +2,17 @@
 
 use crate::chain_setup::{self, Market, Person};
 use crate::cluster::{ClusterInfo, Layout};
-use crate::{kubectl, wait};
+use crate::{image, kubectl, wait};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
 use supercargo_contracts::{Address, B256, BlockId, Chain, account_id, keccak256};
 use tokio::process::Command;
 
-/// The people's command, from the same build as the image.
-fn program() -> Result<PathBuf> {
-    let this = std::env::current_exe().context("finding this program")?;
-    let folder = this.parent().context("this program lies in a folder")?;
-    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    Ok(folder.join("kubectl-supercargo"))
-}
-
 /// Runs a command that sends a transaction, and gives back what it printed.
 pub async fn send(layout: &Layout, info: &ClusterInfo, market: &Market, person: Person, args: &[&str]) -> Result<String> {
-    let output = Command::new(program()?)
+    // The people's command, from the same build as the image.
+    let output = Command::new(image::beside()?.join("kubectl-supercargo"))
         .args(args)
         .args(["--rpc", &info.chain_url, "--send", "--key-file", &person.key_file(layout).display().to_string()])
         .envs(crate::http::direct())

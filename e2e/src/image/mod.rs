@@ -2,7 +2,7 @@
 //! give the same digest.
 
 mod archive;
-mod stray;
+pub mod stray;
 
 use crate::cluster::Layout;
 use anyhow::{Context, Result};
@@ -117,7 +117,7 @@ fn authorities(folder: &Path) -> Result<Vec<u8>> {
 }
 
 /// The folder of the programs that were built together with this one.
-fn beside() -> Result<PathBuf> {
+pub fn beside() -> Result<PathBuf> {
     let program = std::env::current_exe().context("finding this program")?;
     let folder = program.parent().context("this program lies in a folder")?;
     // Tests run from a folder below.
