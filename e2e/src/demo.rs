@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use supercargo_contracts::{B256, BlockId, Chain};
 use supercargo_market::money::Amount;
 
-const NAMESPACE: &str = "demo";
+/// Where the demo leaves its task for whoever wants to look at it.
+pub const NAMESPACE: &str = "demo";
 
 /// Stages, each with its time.
 struct Stages {
