@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use supercargo_e2e::cluster::{self, ClusterInfo, Layout, Processes, remains};
+use supercargo_e2e::explain::explained;
 use supercargo_e2e::{http, image, kubectl, wait};
 use tempfile::TempDir;
 
@@ -38,14 +39,13 @@ async fn second() -> Result<Layout> {
 }
 
 #[tokio::test]
-async fn a_cluster_heals_whatever_is_killed_and_leaves_nothing_behind() {
+async fn a_cluster_heals_whatever_is_killed_and_goes_down_with_its_pods_and_nothing_else() {
     http::install_tls();
-    let layout = second().await.expect("a second checkout");
+    let (first, layout) = (Layout::here().expect("a checkout"), second().await.expect("a second checkout"));
+    let neighbour = explained(&first, &["default"], Neighbour::settled(&first)).await.expect("a cluster beside it");
     let before = remains::count(&layout).expect("counts");
-    let journey = heals(&layout).await;
+    let journey = explained(&layout, &["default"], heals(&layout)).await;
     let down = cluster::down(&layout).await;
-    journey.expect("the cluster heals");
-    down.expect("goes down");
 
     // A process's namespaces go a moment after it.
     let left = wait::until("everything to be gone", Duration::from_secs(20), || async {
@@ -53,10 +53,56 @@ async fn a_cluster_heals_whatever_is_killed_and_leaves_nothing_behind() {
     })
     .await;
     let left = left.unwrap_or_else(|_| remains::left_behind(&before, &remains::count(&layout).expect("counts")));
+    let alone = explained(&first, &["default"], neighbour.is_left_alone()).await;
+    journey.expect("the cluster heals");
+    down.expect("goes down");
     println!("figure bedrock.left_behind {} things", left.iter().map(|(_, count)| count).sum::<usize>());
     assert!(left.is_empty(), "left behind: {left:?}");
+    alone.expect("what is another checkout's is left alone");
     cluster::down(&layout).await.expect("going down twice is no error");
     std::fs::remove_dir_all(&layout.root).expect("the second checkout goes");
+}
+
+/// This checkout's own cluster, with a pod on each node, while another comes and goes beside it.
+struct Neighbour {
+    layout: Layout,
+    info: ClusterInfo,
+    pods: Vec<String>,
+    processes: Vec<(String, Option<u32>)>,
+    containers: BTreeMap<String, String>,
+}
+
+impl Neighbour {
+    async fn settled(layout: &Layout) -> Result<Self> {
+        let info = cluster::up(layout).await?;
+        cluster::images::ensure(layout, &info, &image::write_all(layout)?)?;
+        let pods = start_pods(layout, &info, "beside").await?;
+        let (processes, containers) = (cluster::status(layout)?, containers(layout, &pods).await?);
+        ensure!(processes.iter().all(|(_, pid)| pid.is_some()), "every process of it runs: {processes:?}");
+        Ok(Self { layout: layout.clone(), info, pods, processes, containers })
+    }
+
+    /// Its processes and containers are those of before, and it does what it is there for.
+    async fn is_left_alone(&self) -> Result<()> {
+        let now = (cluster::status(&self.layout)?, containers(&self.layout, &self.pods).await?);
+        pods_run(&self.layout, &self.info, "neighbour").await?;
+        delete_pods(&self.layout, &self.pods).await?;
+        ensure!(now.0 == self.processes, "the processes were {:?}, and are {:?}", self.processes, now.0);
+        ensure!(now.1 == self.containers, "the containers were {:?}, and are {:?}", self.containers, now.1);
+        Ok(())
+    }
+}
+
+/// What of the pods runs, as their kubelets see it: each container, and how often it was started again.
+async fn containers(layout: &Layout, pods: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for pod in pods {
+        let read: Value = serde_json::from_str(&kubectl::run(layout, &["get", "pod", pod, "-o", "json"]).await?)?;
+        let status = &read["status"]["containerStatuses"][0];
+        ensure!(status["state"]["running"].is_object(), "{pod} does not run: {}", read["status"]);
+        found.insert(pod.clone(), format!("{} started {} times again", status["containerID"], status["restartCount"]));
+    }
+    Ok(found)
 }
 
 async fn heals(layout: &Layout) -> Result<()> {
@@ -88,14 +134,26 @@ async fn heals(layout: &Layout) -> Result<()> {
     forgets_its_records(layout, &info, &processes).await?;
     let kept: Value = serde_json::from_str(&kubectl::run(layout, &["get", "configmap", "kept", "-o", "json"]).await?)?;
     ensure!(kept["data"]["a"] == "b", "etcd kept what was written: {kept}");
-    let receipt = rpc(&info, "eth_getTransactionReceipt", json!([known])).await?;
+    let receipt = http::rpc(&info.chain_url, "eth_getTransactionReceipt", json!([known])).await?;
     ensure!(receipt["status"] == "0x1", "the chain kept the transaction: {receipt}");
-    Ok(())
+    // It goes down with these.
+    start_pods(layout, &info, "left").await.map(drop)
 }
 
 /// A new pod on each node comes to run: the whole way from the API server to the container.
 async fn pods_run(layout: &Layout, info: &ClusterInfo, name: &str) -> Result<()> {
-    let pods: Vec<String> = info.nodes.iter().map(|node| format!("after-{name}-on-{node}")).collect();
+    let pods = start_pods(layout, info, &format!("after-{name}")).await?;
+    delete_pods(layout, &pods).await
+}
+
+async fn delete_pods(layout: &Layout, pods: &[String]) -> Result<()> {
+    let delete: Vec<&str> = ["delete", "pod", "--timeout=60s"].into_iter().chain(pods.iter().map(String::as_str)).collect();
+    kubectl::run(layout, &delete).await.map(drop)
+}
+
+/// Their names, when they run.
+async fn start_pods(layout: &Layout, info: &ClusterInfo, name: &str) -> Result<Vec<String>> {
+    let pods: Vec<String> = info.nodes.iter().map(|node| format!("{name}-on-{node}")).collect();
     let objects = pods.iter().zip(&info.nodes).map(|(pod, node)| {
         let container = json!({ "name": "pause", "image": cluster::PAUSE_IMAGE, "imagePullPolicy": "Never" });
         json!({
@@ -115,8 +173,7 @@ async fn pods_run(layout: &Layout, info: &ClusterInfo, name: &str) -> Result<()>
         Ok(Some(()))
     })
     .await?;
-    let delete: Vec<&str> = ["delete", "pod", "--timeout=60s"].into_iter().chain(pods.iter().map(String::as_str)).collect();
-    kubectl::run(layout, &delete).await.map(drop)
+    Ok(pods)
 }
 
 /// Without its record a process is unknown: it is ended and started again, and never runs twice.
@@ -142,9 +199,9 @@ async fn forgets_its_records(layout: &Layout, info: &ClusterInfo, processes: &Pr
 
 /// A transaction that the chain has written to its disk: it writes every few seconds.
 async fn remember_on_chain(layout: &Layout, info: &ClusterInfo) -> Result<Value> {
-    let accounts = rpc(info, "eth_accounts", json!([])).await?;
+    let accounts = http::rpc(&info.chain_url, "eth_accounts", json!([])).await?;
     let transfer = json!([{"from": accounts[0], "to": accounts[1], "value": "0x1"}]);
-    let transaction = rpc(info, "eth_sendTransaction", transfer).await?;
+    let transaction = http::rpc(&info.chain_url, "eth_sendTransaction", transfer).await?;
     let hash = transaction.as_str().context("a hash is a text")?.to_owned();
     wait::until("the transaction to be written", Duration::from_secs(30), || async {
         let state = std::fs::read_to_string(layout.cluster().join("chain.json"))?;
@@ -152,13 +209,6 @@ async fn remember_on_chain(layout: &Layout, info: &ClusterInfo) -> Result<Value>
     })
     .await?;
     Ok(transaction)
-}
-
-async fn rpc(info: &ClusterInfo, method: &str, params: Value) -> Result<Value> {
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let mut answer: Value = http::client()?.post(&info.chain_url).json(&body).send().await?.json().await?;
-    ensure!(answer["error"].is_null(), "{method}: {answer}");
-    Ok(answer["result"].take())
 }
 
 /// `local up` in that checkout, after `prepare` ran as a shell command in a mount namespace of its own.
