@@ -4,14 +4,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use supercargo_e2e::cluster::shell;
 use supercargo_e2e::journey::{Journey, condition_of, holds, journey};
 use supercargo_e2e::{kubectl, wait};
-
-async fn pods(journey: &Journey, task: &str) -> Result<Vec<Value>> {
-    let label = format!("supercargo.dev/task={task}");
-    let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "pods", "-l", &label, "-o", "json"]).await?)?;
-    Ok(listed["items"].as_array().cloned().unwrap_or_default())
-}
 
 async fn names(journey: &Journey, kind: &str) -> Result<BTreeSet<String>> {
     let listed = journey.kubectl(&["get", kind, "-o", "jsonpath={.items[*].metadata.name}"]).await?;
@@ -29,7 +24,7 @@ async fn a_gang_starts_together_on_two_nodes_and_each_provider_is_paid_for_the_s
         let nodes: BTreeSet<&str> =
             running["status"]["assignments"].as_array().into_iter().flatten().filter_map(|one| one["node"].as_str()).collect();
         ensure!(nodes.len() == 2, "a worker of four GPUs fills a node: {}", running["status"]["assignments"]);
-        for pod in pods(&journey, "ring").await? {
+        for pod in journey.pods("ring").await? {
             let env = pod["spec"]["containers"][0]["env"].to_string();
             ensure!(env.contains("-0-0.supercargo-workers.") && env.contains("PET_NNODES"), "each knows the leader: {env}");
         }
@@ -44,7 +39,7 @@ async fn a_gang_starts_together_on_two_nodes_and_each_provider_is_paid_for_the_s
         // Whole seconds of two clocks: each worker's may be one less.
         ensure!(seconds >= 4 && (gpu_seconds - 8 * seconds).abs() <= 8, "{usage}");
         wait::until("the pods to be free of their finalizers", Duration::from_secs(20), || async {
-            let held = pods(&journey, "ring").await?.iter().any(|pod| pod["metadata"]["finalizers"].is_array());
+            let held = journey.pods("ring").await?.iter().any(|pod| pod["metadata"]["finalizers"].is_array());
             Ok((!held).then_some(()))
         })
         .await?;
@@ -69,7 +64,7 @@ async fn a_gang_that_does_not_fit_whole_waits_whole_and_says_how_much_of_it_fits
         })
         .await?;
         ensure!(words.contains("2 of 3"), "{words}");
-        ensure!(pods(&journey, "three").await?.is_empty(), "none of it starts");
+        ensure!(journey.pods("three").await?.is_empty(), "none of it starts");
         // What it waits for is no reason for a small one to wait that would be over before.
         journey.task("small", &["--for", "1"], json!({ "timeLimitSeconds": 60 })).await?;
         journey.finished("small").await.map(drop)
@@ -91,6 +86,60 @@ async fn one_worker_that_fails_ends_the_gang_and_is_the_one_that_is_told() {
         holds(&condition_of(&task, "Succeeded").context("Succeeded")?["message"], "worker 1 ended with exit code 9")
     })
     .await;
+}
+
+/// Makes or removes an image's other name on one node alone.
+fn name_image(journey: &Journey, node: &str, args: &[&str]) -> Result<()> {
+    let layout = &journey.stage.layout;
+    let (ctr, socket) = (layout.bin("ctr").display().to_string(), layout.containerd_socket(node).display().to_string());
+    let images = ["--address", &socket, "--namespace", "k8s.io", "images"];
+    shell::run(&ctr, images.iter().copied().chain(args.iter().copied())).map(drop)
+}
+
+#[tokio::test]
+async fn a_gang_of_which_one_can_not_start_is_told_so_ends_whole_in_time_and_costs_nothing() {
+    journey("stuck", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let there = journey.stage.info.nodes[0].clone();
+        let image = format!("localhost:1/only-there:{}", journey.namespace);
+        name_image(&journey, &there, &["tag", "--force", "supercargo.dev/workload:local", &image])?;
+        let went = stuck(&journey, &there, &image).await;
+        name_image(&journey, &there, &["rm", &image])?;
+        went
+    })
+    .await;
+}
+
+async fn stuck(journey: &Journey, there: &str, image: &str) -> Result<()> {
+    // A worker of four GPUs fills a node: so there is one on each, and one of the nodes lacks the image.
+    let both = json!({
+        "gang": { "workers": 2, "startTimeoutSeconds": 10 }, "resources": { "gpu": { "count": 4 } }, "budget": "2", "image": image,
+    });
+    journey.task("pair", &["--for", "200"], both).await?;
+    let task = journey.until("pair", "Started", "False", Duration::from_secs(20)).await?;
+    let assignments = task["status"]["assignments"].as_array().context("assignments")?;
+    let [worker] = assignments.iter().filter(|one| one["node"] != there).map(|one| &one["worker"]).collect::<Vec<_>>()[..] else {
+        anyhow::bail!("one of two is elsewhere: {assignments:?}")
+    };
+    let told = condition_of(&task, "Started").context("Started")?;
+    ensure!(["ErrImagePull", "ImagePullBackOff"].iter().any(|reason| told["reason"] == *reason), "{told}");
+    ensure!(told["message"].as_str().is_some_and(|words| words.contains(image)), "{told}");
+    let told = condition_of(&task, "Reconciling").context("Reconciling")?;
+    holds(&told["message"], &format!("worker {worker} does not start"))?;
+
+    let task = journey.finished("pair").await?;
+    let attempts = task["status"]["attempts"].as_array().context("attempts")?;
+    ensure!(attempts.len() == 1 && attempts[0]["outcome"] == "StartTimeout", "{attempts:?}");
+    holds(&condition_of(&task, "Succeeded").context("Succeeded")?["message"], &format!("worker {worker} did not start within 10 s"))?;
+    wait::until("none of its pods to be left, and nothing held back", Duration::from_secs(30), || async {
+        let left = journey.pods("pair").await?;
+        ensure!(left.is_empty(), "{} pods are left", left.len());
+        let escrow = journey.get("escrow", "default").await?["status"].take();
+        ensure!(escrow["reserved"] == "0.00" && escrow["charged"] == "0.00", "{escrow}");
+        Ok(Some(()))
+    })
+    .await
 }
 
 #[tokio::test]

@@ -4,9 +4,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use supercargo_contracts::{BlockId, Chain};
-use supercargo_e2e::bill::{amount, seconds, units};
+use supercargo_e2e::bill::{amount, records, second, seconds, units};
 use supercargo_e2e::gpus::devices::Devices;
-use supercargo_e2e::journey::{Journey, condition_of, holds, journey};
+use supercargo_e2e::journey::{Journey, condition_of, holds, journey, succeeded};
+use supercargo_e2e::sights::{self, Watch};
 use supercargo_e2e::{kubectl, wait};
 use supercargo_market::money::Amount;
 
@@ -103,11 +104,19 @@ async fn a_task_is_told_in_a_file_that_half_of_its_budget_is_used_and_an_event_s
 /// How many tasks are applied at once: as many as the promise speaks of.
 const WAITING: usize = 50;
 /// What keeps each of them, by turns: the change to its spec, and the reason and words that it is told in.
-fn hindrances() -> [(Value, &'static str, &'static str); 3] {
+fn hindrances() -> [(Value, &'static str, &'static str); 10] {
+    let claim = json!({ "name": "data", "mountPath": "/data", "persistentVolumeClaim": { "claimName": "never" } });
     [
         (json!({ "escrowRef": { "name": "never" } }), "EscrowNotFound", "there is no Escrow"),
         (json!({ "resources": { "gpu": { "models": ["B200"] } } }), "ModelNotWanted", "has NVIDIA-H100-80GB-HBM3"),
         (json!({ "budget": "0.001" }), "BudgetTooSmall", "of the budget pays for"),
+        (json!({ "volumes": [claim] }), "VolumeNotFound", "there is no PersistentVolumeClaim never"),
+        (json!({ "resources": { "gpu": { "memory": "100Gi" } } }), "DeviceMemoryTooSmall", "has 81559 MiB a device"),
+        (json!({ "placement": { "maxPricePerHour": "2" } }), "PriceTooHigh", "asks 2.101125 an hour"),
+        (json!({ "placement": { "regions": ["mars"] } }), "RegionNotWanted", "is in eu-north-1"),
+        (json!({ "placement": { "providers": { "deny": ["acme"] } } }), "ProviderNotAllowed", "belongs to acme"),
+        (json!({ "placement": { "tenancy": "Exclusive" } }), "TenancyNotOffered", "does not offer Exclusive tenancy"),
+        (json!({ "placement": { "nodeSelector": { "rack": "7" } } }), "SelectorDoesNotMatch", "has no label rack=7"),
     ]
 }
 
@@ -197,6 +206,80 @@ async fn a_cancelled_task_is_charged_for_what_it_ran_and_gives_the_rest_back() {
         ensure!(charged + available == 300_000, "{} charged and {} free are not the 0.30 granted", money(charged), money(available));
         // A GPU hour is 2.10: what ran for less than a minute can't have cost 0.05.
         ensure!(charged - second < 50_000, "the cancelled task was charged {}", money(charged - second));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_task_costs_nothing_until_it_goes_on_in_another_attempt() {
+    journey("rests", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let client = sights::client(&journey.stage.info).await?;
+        let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
+        journey.task("rests", &["--for", "8"], json!({})).await?;
+        let task = journey.until("rests", "Started", "True", Duration::from_secs(60)).await?;
+        let node = task["status"]["assignments"][0]["node"].as_str().context("a node")?.to_owned();
+        journey.change("computetask", "rests", json!({ "suspend": true })).await?;
+        let charged = rests(&journey).await?;
+        // The next attempt can only begin so much later.
+        journey.spoken(&node, jiff::Timestamp::now().as_second() + 3).await?;
+        ensure!(rests(&journey).await? == charged, "it costs something while it rests");
+        journey.change("computetask", "rests", json!({ "suspend": false })).await?;
+        let task = journey.finished("rests").await?;
+
+        let attempts = task["status"]["attempts"].as_array().context("attempts")?;
+        let outcomes: Vec<&Value> = attempts.iter().map(|attempt| &attempt["outcome"]).collect();
+        ensure!(succeeded(&task) && outcomes == ["Suspended", "Succeeded"], "{}", task["status"]);
+        let records = records(&mut pods)?;
+        let records = records.get("rests").map_or(&[][..], Vec::as_slice);
+        let [before, after] = records else { anyhow::bail!("two pods left records: {records:?}") };
+        ensure!(after.started - before.finished >= 3, "it was to rest for seconds: {records:?}");
+        for (attempt, record) in attempts.iter().zip(records) {
+            let billed = attempt["billedSeconds"].as_u64().context("seconds")?;
+            ensure!(billed.abs_diff(record.seconds) <= 1, "{billed} s are billed of {record:?}");
+        }
+        let sum = attempts.iter().filter_map(|attempt| attempt["billedSeconds"].as_u64()).sum();
+        let charged = amount(&task["status"]["cost"]["charged"])?.units();
+        ensure!(charged.abs_diff(units(sum)) <= 1, "{charged} millionths are charged for {sum} s");
+        ensure!(task["status"]["usage"]["seconds"] == sum, "{}", task["status"]["usage"]);
+        Ok(())
+    })
+    .await;
+}
+
+/// Waits until nothing of the suspended task runs and nothing is held back for it; gives back what it has cost.
+async fn rests(journey: &Journey) -> Result<Value> {
+    wait::until("the task to rest", Duration::from_secs(30), || async {
+        let task = journey.get("computetask", "rests").await?;
+        ensure!(task["status"]["attempts"][0]["outcome"] == "Suspended" && task["status"]["phase"] == "Suspended", "{}", task["status"]);
+        let mut escrow = journey.get("escrow", "default").await?["status"].take();
+        ensure!(escrow["reserved"] == "0.00" && escrow["charged"] != "0.00", "{escrow}");
+        ensure!(journey.pods("rests").await?.is_empty(), "a pod is left");
+        Ok(Some(escrow["charged"].take()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_task_that_finds_no_place_in_its_time_fails_in_words_and_costs_nothing() {
+    journey("queues", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let never = json!({ "queueTimeoutSeconds": 4, "resources": { "gpu": { "models": ["B200"] } } });
+        journey.task("late", &[], never).await?;
+        let task = journey.finished("late").await?;
+        let told = condition_of(&task, "Succeeded").context("Succeeded")?;
+        ensure!(told["status"] == "False" && told["reason"] == "QueueTimeout", "{told}");
+        holds(&told["message"], "it found no place within 4 s")?;
+        let finished = condition_of(&task, "Finished").context("Finished")?;
+        let took = second(&finished["lastTransitionTime"])? - second(&task["metadata"]["creationTimestamp"])?;
+        // Whole seconds, and a reason may take five to be told.
+        ensure!((4..=9).contains(&took), "it was given up after {took} s");
+        ensure!(task["status"]["attempts"][0].is_null() && journey.pods("late").await?.is_empty(), "{}", task["status"]);
+        let escrow = journey.get("escrow", "default").await?["status"].take();
+        ensure!(escrow["reserved"] == "0.00" && escrow["charged"] == "0.00", "{escrow}");
         Ok(())
     })
     .await;
