@@ -130,7 +130,8 @@ pub struct ComputeTaskSpec {
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 86_400))]
     pub start_timeout_seconds: i64,
-    /// How long the task may wait for a place in all before it fails. Default: without a limit.
+    /// How long the task may wait for a place before it fails, counted from `status.waitingSince`: each attempt's wait
+    /// begins anew, and neither the time that it ran nor the time that it was suspended counts. Default: without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub queue_timeout_seconds: Option<i64>,

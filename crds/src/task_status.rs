@@ -49,6 +49,14 @@ pub struct ComputeTaskStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub waiting: Vec<Waiting>,
+    /// Since when it waits for a place: `queueTimeoutSeconds` counts from then. Absent while it runs, is suspended or has
+    /// finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub waiting_since: Option<Time>,
+    /// How many attempts failed so far: more than `retries` are the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_attempts: Option<i32>,
     /// The last 10 attempts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
@@ -79,6 +87,8 @@ impl Default for ComputeTaskStatus {
             resolved: None,
             assignments: Vec::new(),
             waiting: Vec::new(),
+            waiting_since: None,
+            failed_attempts: None,
             attempts: Vec::new(),
             usage: None,
             cost: None,
