@@ -1,6 +1,7 @@
 //! Taking evidence: an attempt that is over is charged from its pod's record, and what it held back is released, in one
 //! transaction. The pod's task need not exist any more.
 
+use super::outcome::is_provider_fault;
 use super::{Booking, Terms, attempt};
 use crate::world::World;
 use crate::world::free::record_place;
@@ -69,34 +70,6 @@ fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measur
         payee: place.payee,
         fees: terms.fees.clone(),
     }
-}
-
-/// Ends that are the node's doing, or the cluster's, and never the task's.
-pub fn is_provider_fault(pod: &Pod) -> bool {
-    let reason = if pod.drained { "Drained" } else { pod.reason.as_deref().unwrap_or_default() };
-    let faults = [
-        "Evicted",
-        "NodeLost",
-        "Drained",
-        "NodeAffinity",
-        "NodeShutdown",
-        "Terminated",
-        "UnexpectedAdmissionError",
-        "ContainerStatusUnknown",
-        "Shutdown",
-        "Preempting",
-    ];
-    // A container that never was can't be found either: that is no fault of the node's.
-    if reason == "ContainerStatusUnknown" && !has_run(pod) {
-        return false;
-    }
-    let kubelet = faults.contains(&reason) || reason.starts_with("OutOf") || reason.starts_with("Topology");
-    // The kubelet calls it an eviction too when the task itself outgrows its disk.
-    let outgrown = reason == "Evicted"
-        && pod.message.as_deref().is_some_and(|message| {
-            message.contains("exceeds the total limit") || message.contains("exceeded its local ephemeral storage limit")
-        });
-    kubelet && !outgrown
 }
 
 /// Whether its container ever ran: a start of 1970 is none.

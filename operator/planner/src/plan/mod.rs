@@ -256,6 +256,8 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
+mod ends_tests;
+#[cfg(test)]
 mod node_tests;
 #[cfg(test)]
 mod simulation;

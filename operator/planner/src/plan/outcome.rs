@@ -13,6 +13,8 @@ const KEPT_ATTEMPTS: usize = 10;
 /// After the second fault of providers in a row the next attempt waits, each time twice as long.
 const FIRST_REST_SECONDS: i64 = 5;
 const LONGEST_REST_SECONDS: i64 = 300;
+/// Kubernetes gives whole seconds, and one may be lost at each end of a run.
+const CLOCK_SECONDS: i64 = 2;
 
 /// How an attempt, or one worker of it, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,26 +42,81 @@ impl Outcome {
     }
 }
 
-/// The one table of whose doing a worker's end was.
+/// The one table of whose doing a worker's end was; `seconds` is what the attempt had of its time.
 pub fn of_worker(task: &Task, placement: &Placement, pod: &Pod, seconds: u64) -> Outcome {
     let started = evidence::has_run(pod);
     match () {
-        () if evidence::is_provider_fault(pod) => Outcome::ProviderFault,
         () if succeeded(pod) => Outcome::Succeeded,
+        () if is_provider_fault(pod) => Outcome::ProviderFault,
         () if pod.reason.as_deref() == Some("DeadlineExceeded") && started => Outcome::TimeLimit,
         () if pod.reason.as_deref() == Some("DeadlineExceeded") => Outcome::StartTimeout,
-        () if pod.deleting && task.spec.suspend => Outcome::Suspended,
-        () if pod.deleting && started && seconds >= placement.run_seconds => Outcome::TimeLimit,
-        () if pod.deleting && !started && pod.terminal.unwrap_or_default() >= placement.bound + place::start_timeout_seconds(task) => {
-            Outcome::StartTimeout
-        }
-        () if pod.deleting || pod.gone => Outcome::Deleted,
-        () => Outcome::Failed,
+        () if !was_stopped(pod) => Outcome::Failed,
+        () if task.spec.suspend => Outcome::Suspended,
+        () if started && seconds.saturating_add_signed(CLOCK_SECONDS) >= placement.run_seconds => Outcome::TimeLimit,
+        () if !started && is_late(task, placement, pod) => Outcome::StartTimeout,
+        () => Outcome::Deleted,
     }
 }
 
+/// Whether somebody ended it. What a container exits with after that says nothing of its work; one that ended before, by
+/// its own record, ended by itself.
+pub fn was_stopped(pod: &Pod) -> bool {
+    if !pod.deleting {
+        return pod.gone && !pod.phase.is_terminal() && pod.finished.is_none();
+    }
+    let ended_before = |(finished, sent): (i64, i64)| {
+        // What our own eyes saw running then may have ended just before; what ended long before has a clock that is wrong.
+        finished < sent && (!pod.ran_on || finished >= sent - CLOCK_SECONDS)
+    };
+    !pod.finished.filter(|finished| *finished > 0).zip(pod.delete_sent).is_some_and(ended_before)
+}
+
+/// It did what it was to do, and nobody had to end it.
 pub fn succeeded(pod: &Pod) -> bool {
-    pod.exit_code == Some(0) && pod.phase != PodPhase::Failed
+    pod.exit_code == Some(0) && pod.phase != PodPhase::Failed && !was_stopped(pod)
+}
+
+/// The one table of ends that are the node's doing, or the cluster's, and never the task's.
+pub fn is_provider_fault(pod: &Pod) -> bool {
+    match pod.reason.as_deref().unwrap_or_default() {
+        _ if succeeded(pod) => false,
+        _ if pod.drained => true,
+        // Its kubelet would not have it.
+        "InvalidNodeInfo" | "NodeAffinity" | "SMTAlignmentError" | "TaintToleration" | "TopologyAffinityError" => true,
+        "UnexpectedAdmissionError" | "UnexpectedPredicateFailureType" | "UnknownReason" => true,
+        reason if reason.starts_with("OutOf") => true,
+        // Its kubelet ended it for the node's sake, or is not heard of.
+        "NodeLost" | "NodeShutdown" | "Preempting" | "Shutdown" | "Terminated" => true,
+        "Evicted" => !has_outgrown(pod),
+        // A container that never was can't be found either: that is no fault of the node's.
+        "ContainerStatusUnknown" if evidence::has_run(pod) => true,
+        "DeadlineExceeded" | "OOMKilled" => false,
+        // A controller ended it for the node's sake; or it failed with a broken device.
+        _ => {
+            if was_stopped(pod) {
+                pod.disruption.is_some()
+            } else {
+                pod.devices.iter().any(|device| device.healthy == Some(false))
+            }
+        }
+    }
+}
+
+/// The kubelet calls it an eviction too when the task itself outgrows its disk.
+fn has_outgrown(pod: &Pod) -> bool {
+    let words = [
+        "exceeds the total limit of containers",
+        "exceeded its local ephemeral storage limit",
+        "Usage of EmptyDir volume",
+        // The node was short of something, and this had more of it than it asked for.
+        "has larger consumption of",
+    ];
+    pod.message.as_deref().is_some_and(|message| words.iter().any(|word| message.contains(word)))
+}
+
+/// Its time to start was over when it ended.
+fn is_late(task: &Task, placement: &Placement, pod: &Pod) -> bool {
+    pod.terminal.unwrap_or_default() + CLOCK_SECONDS >= placement.bound + place::start_timeout_seconds(task)
 }
 
 /// Whether the end of this worker is the end of all: one that fails ends the attempt, and so does the leader where the
@@ -69,26 +126,32 @@ pub fn ends_all(task: Option<&Task>, worker: usize, pod: &Pod) -> bool {
     pod.is_over() && (!succeeded(pod) || (leads && worker == 0))
 }
 
-/// How the attempt ended, and the worker that decided it: the first that failed by itself, else the first that failed.
+/// How the attempt ended, and the worker that decided it: the first that failed by itself, else the first that was ended.
 fn of_attempt<'a>(task: &Task, placement: &Placement, workers: &[Option<&'a Pod>], seconds: &[u64]) -> Option<(Outcome, usize, &'a Pod)> {
     let ended = || workers.iter().enumerate().filter_map(|(worker, pod)| pod.map(|pod| (worker, pod)));
     let leader = task.spec.gang.as_ref().is_some_and(|gang| gang.success == GangSuccess::Leader);
     if leader && let Some((worker, pod)) = ended().next().filter(|(worker, pod)| *worker == 0 && succeeded(pod)) {
         return Some((Outcome::Succeeded, worker, pod));
     }
-    let failed = ended().filter(|(_, pod)| !succeeded(pod) || evidence::is_provider_fault(pod));
-    let first = failed.min_by_key(|(worker, pod)| (pod.deleting && !evidence::is_provider_fault(pod), pod.terminal, *worker));
-    if first.is_none()
-        && let Some(missing) = workers.iter().position(Option::is_none)
+    // What all of them had is the longest that one of them had.
+    let seconds = seconds.iter().copied().max().unwrap_or_default();
+    let of = |(worker, pod): (usize, &'a Pod)| (of_worker(task, placement, pod, seconds), worker, pod);
+    let failed = || ended().filter(|(_, pod)| !succeeded(pod));
+    let by_itself = failed().filter(|(_, pod)| !was_stopped(pod) || is_provider_fault(pod));
+    if let Some(first) = by_itself.min_by_key(|(worker, pod)| (pod.terminal, *worker)) {
+        return Some(of(first));
+    }
+    // Of those that were ended, who never started is the reason rather than who ran and waited for it.
+    let stopped = failed().min_by_key(|(worker, pod)| (evidence::has_run(pod), pod.terminal, *worker));
+    let late = stopped.is_none_or(|(_, pod)| is_late(task, placement, pod));
+    if let Some(missing) = workers.iter().position(Option::is_none)
+        && (task.spec.suspend || late)
     {
-        // Those that there are did what they were to do: the others never came.
+        // Those that there are ran or were about to: the others never came.
         let outcome = if task.spec.suspend { Outcome::Suspended } else { Outcome::StartTimeout };
         return ended().next().map(|(_, pod)| (outcome, missing, pod));
     }
-    let (worker, pod) = first.or_else(|| ended().next())?;
-    // What all of them had is the longest that one of them had.
-    let seconds = seconds.iter().copied().max().unwrap_or_default();
-    Some((of_worker(task, placement, pod, seconds), worker, pod))
+    stopped.or_else(|| ended().next()).map(of)
 }
 
 /// The latest attempt is charged and its pods are still there: what became of the task. `None` when that is told already,
@@ -173,10 +236,22 @@ fn words(task: &Task, outcome: Outcome, worker: usize, workers: usize, pod: &Pod
         (_, Some(_)) if matches!(pod.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) => {
             format!("{who} could not be started: {}", pod.last_words.as_deref().unwrap_or("the runtime does not say why"))
         }
+        (Outcome::Deleted, _) => format!("{} pod was deleted", if workers > 1 { format!("{who}'s") } else { "its".to_owned() }),
         (_, Some(code)) => {
-            format!("{who} ended with exit code {code}{}", pod.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default())
+            format!("{who} ended with exit code {code}{}", cause(pod).map(|cause| format!(" ({cause})")).unwrap_or_default())
         }
-        _ => pod.reason.clone().unwrap_or_else(|| format!("the pod of {who} was deleted")),
+        _ => cause(pod).unwrap_or("it is not known why").to_owned(),
+    }
+}
+
+/// Why it ended, in a word.
+fn cause(pod: &Pod) -> Option<&str> {
+    let fault = is_provider_fault(pod);
+    let broken = || if was_stopped(pod) { pod.disruption.as_deref() } else { Some("DeviceUnhealthy") };
+    match pod.reason.as_deref() {
+        _ if fault && pod.drained => Some("Drained"),
+        None if fault => broken(),
+        reason => reason,
     }
 }
 
@@ -191,21 +266,28 @@ fn conclude(task: &Task, status: &mut ComputeTaskStatus, outcome: Outcome, words
             finish(task, status, false, outcome.name(), words, now)
         }
         Outcome::Suspended => {
-            status::clear(&mut status.conditions, STARTED);
+            give_up(task, status);
+            status.waiting_since = None;
             status::set(&mut status.conditions, RECONCILING, true, "Suspended", words, task.generation, now);
             status::phase(status, "Suspended", "Suspended");
         }
         _ => {
-            for kind in [RESERVED, PLACED, STARTED] {
-                status::clear(&mut status.conditions, kind);
-            }
-            status.assignments.clear();
-            super::task::summarize(task, status);
+            give_up(task, status);
+            status.waiting_since = status::time(now);
             let message = format!("another attempt follows: {words}");
             status::set(&mut status.conditions, RECONCILING, true, "Retrying", message, task.generation, now);
             status::phase(status, "Waiting", "Retrying");
         }
     }
+}
+
+/// It has no place any more, and nothing is held back for it.
+pub fn give_up(task: &Task, status: &mut ComputeTaskStatus) {
+    for kind in [RESERVED, PLACED, STARTED] {
+        status::clear(&mut status.conditions, kind);
+    }
+    status.assignments.clear();
+    super::task::summarize(task, status);
 }
 
 /// How long the next attempt waits: one fault may be chance, several in a row are not.

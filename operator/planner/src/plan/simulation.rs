@@ -53,10 +53,14 @@ pub(super) struct Theatre {
     /// Nodes whose kubelets say nothing, and since when.
     pub(super) silent: BTreeMap<String, i64>,
     /// Nodes whose kubelets ever said nothing: what ran there may have been given up.
-    were_silent: BTreeSet<String>,
+    pub(super) were_silent: BTreeSet<String>,
     /// What was written of nodes, and which of them were tainted.
     pub(super) written: BTreeMap<String, ProviderNodeStatus>,
     pub(super) tainted: BTreeSet<String>,
+    /// What people wrote over the specs of nodes.
+    pub(super) turned: BTreeMap<String, serde_json::Value>,
+    /// Pods that were told to end before they had ended.
+    stopped: BTreeSet<String>,
     pub(super) faults: bool,
     /// How far the operator's clock is from the nodes', and whether it ever was.
     skew: i64,
@@ -140,6 +144,13 @@ pub(super) fn terms() -> Terms {
     Terms { tokens: vec!["USDC".into()], taints_nodes: true, user_namespaces: true, ..Terms::default() }
 }
 
+/// A container that is told to end ends: in order, as a good one does, or not.
+fn obey(pod: &mut Pod, now: i64, orderly: bool) {
+    let ran = pod.started.is_some();
+    pod.phase = if ran && orderly { PodPhase::Succeeded } else { PodPhase::Failed };
+    (pod.exit_code, pod.finished) = if ran { (Some(if orderly { 0 } else { 137 }), Some(now)) } else { (None, None) };
+}
+
 impl Theatre {
     pub(super) fn new(seed: u64) -> Self {
         let mut theatre = Self {
@@ -153,6 +164,8 @@ impl Theatre {
             were_silent: BTreeSet::new(),
             written: BTreeMap::new(),
             tainted: BTreeSet::new(),
+            turned: BTreeMap::new(),
+            stopped: BTreeSet::new(),
             faults: true,
             skew: 0,
             was_skewed: false,
@@ -207,8 +220,11 @@ impl Theatre {
         pod
     }
 
-    fn provided(&self, name: &str) -> ProviderNode {
-        let spec = serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": name })).expect("a spec");
+    pub(super) fn provided(&self, name: &str) -> ProviderNode {
+        let mut spec = serde_json::json!({ "pool": "pool", "nodeName": name });
+        let turned = self.turned.get(name).and_then(|turned| turned.as_object()).cloned().unwrap_or_default();
+        spec.as_object_mut().expect("an object").extend(turned);
+        let spec = serde_json::from_value(spec).expect("a spec");
         ProviderNode {
             name: name.into(),
             uid: format!("uid-of-{name}"),
@@ -306,16 +322,16 @@ impl Theatre {
                 }
             }
             Effect::DeletePod { name, .. } => {
+                let orderly = self.chance(2);
                 if let Some(pod) = self.pods.get_mut(&name) {
-                    pod.deleting = true;
-                    if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
+                    (pod.deleting, pod.delete_sent) = (true, pod.delete_sent.or(Some(self.now)));
+                    if pod.phase.is_terminal() {
                         return;
                     }
-                    if pod.started.is_some() {
-                        pod.finished = pod.finished.or(Some(self.now));
-                        pod.exit_code = pod.exit_code.or(Some(137));
+                    self.stopped.insert(name);
+                    if pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node)) {
+                        obey(pod, self.now, orderly);
                     }
-                    pod.phase = PodPhase::Failed;
                 }
             }
             Effect::MarkPod { name, notice, .. } => {
@@ -338,6 +354,7 @@ impl Theatre {
                 }
             }
             Effect::WriteTask { name, status, .. } => {
+                self.is_its_own_success(&name, &status);
                 if let Some(task) = self.tasks.get_mut(&name) {
                     task.status = *status;
                     if answered {
@@ -446,15 +463,15 @@ impl Theatre {
             }
         }
         for name in names {
-            let (start, end, code, evicted) = (self.dice.roll(3) == 0, self.dice.roll(12) == 0, self.dice.roll(4), self.chance(60));
+            let (start, end, code) = (self.dice.roll(3) == 0, self.dice.roll(12) == 0, self.dice.roll(4));
+            let (evicted, orderly) = (self.chance(60), self.chance(2));
             let Some(pod) = self.pods.get_mut(&name) else { continue };
             if pod.node.as_ref().is_some_and(|node| self.silent.contains_key(node)) {
                 continue;
             }
             if pod.deleting && !pod.phase.is_terminal() {
                 // Its kubelet is back and does what was asked of it.
-                (pod.phase, pod.exit_code) = (PodPhase::Failed, Some(137));
-                pod.finished = pod.started.map(|_| self.now);
+                obey(pod, self.now, orderly);
             }
             match pod.phase {
                 PodPhase::Pending if start => {

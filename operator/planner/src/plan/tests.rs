@@ -49,7 +49,7 @@ pub(super) fn runs(pod: &mut Pod, at: i64) {
     (pod.phase, pod.started, pod.first_running, pod.last_alive) = (PodPhase::Running, Some(at), Some(at), Some(at));
 }
 
-fn ends(pod: &mut Pod, at: i64, code: i32) {
+pub(super) fn ends(pod: &mut Pod, at: i64, code: i32) {
     pod.phase = if code == 0 { PodPhase::Succeeded } else { PodPhase::Failed };
     (pod.finished, pod.terminal, pod.exit_code) = (Some(at), Some(at), Some(code));
 }

@@ -173,6 +173,11 @@ impl World {
             pod.terminal = before.terminal.or(pod.terminal);
             pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             (pod.lost, pod.drained) = (before.lost, before.drained);
+            pod.ran_on |= before.ran_on;
+            // A kubelet may take the devices back, and mend them, before anybody asks how they were.
+            if pod.is_over() && !before.devices.is_empty() {
+                pod.devices = before.devices.clone();
+            }
             pod.hindrance = before.hindrance.clone().filter(|_| pod.awaits_volumes());
             if pod.lost {
                 pod.reason = before.reason.clone();

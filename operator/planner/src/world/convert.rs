@@ -7,7 +7,7 @@ use crate::world::taints::closing;
 use crate::world::volumes::Requirement;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Event as Told, LimitRange, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodStatus, ResourceStatus, Toleration,
+    PodCondition, PodStatus, ResourceStatus, Toleration,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -208,11 +208,13 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         requests: requests(object),
         ours: ours(&object.metadata),
         deleting: object.metadata.deletion_timestamp.is_some(),
+        delete_sent: delete_sent(&object.metadata),
         has_finalizer: object.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER_EVIDENCE)),
-        has_volumes: holds(&status, "PodReadyToStartContainers"),
+        has_volumes: condition(&status, "PodReadyToStartContainers").is_some(),
         unbound: unbound(&status),
         reason: status.reason.clone(),
         message: status.message.clone(),
+        disruption: condition(&status, "DisruptionTarget").map(|found| found.reason.clone().unwrap_or_default()),
         notice: object.metadata.annotations.as_ref().and_then(|all| all.get(ANNOTATION_BUDGET_NOTICE).cloned()),
         tolerates_sold: spec.tolerations.iter().flatten().any(tolerates_sold),
         ..records::Pod::default()
@@ -226,11 +228,18 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
     if record.is_over() {
         record.terminal = Some(now);
     }
+    record.ran_on = record.deleting && phase == PodPhase::Running && record.finished.is_none();
     Some(record)
 }
 
-fn holds(status: &PodStatus, condition: &str) -> bool {
-    status.conditions.iter().flatten().any(|found| found.type_ == condition && found.status == "True")
+/// The time of a deletion is when the grace period ends.
+fn delete_sent(meta: &ObjectMeta) -> Option<i64> {
+    Some(seconds(meta.deletion_timestamp.as_ref())? - meta.deletion_grace_period_seconds.unwrap_or_default())
+}
+
+/// A condition that holds.
+fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
+    status.conditions.iter().flatten().find(|found| found.type_ == kind && found.status == "True")
 }
 
 /// What kube-scheduler says of a pod that it finds no node for.
@@ -294,4 +303,34 @@ fn ours(meta: &ObjectMeta) -> Option<Ours> {
         worker: number(LABEL_WORKER)?,
         bound: meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_BOUND)).and_then(|value| value.parse().ok()).unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_to_end_says_since_when_and_for_whom() {
+        let read = |state: serde_json::Value| {
+            let object = serde_json::json!({
+                "metadata": { "name": "p", "namespace": "n", "uid": "u", "deletionTimestamp": "2027-01-15T08:00:30Z", "deletionGracePeriodSeconds": 30 },
+                "spec": { "containers": [] },
+                "status": {
+                    "phase": "Running",
+                    "conditions": [
+                        { "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager" },
+                        { "type": "PodReadyToStartContainers", "status": "False" },
+                    ],
+                    "containerStatuses": [{ "name": "task", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state }],
+                },
+            });
+            pod(&serde_json::from_value(object).expect("a pod"), 1_800_000_005).expect("a record")
+        };
+        let runs = read(serde_json::json!({ "running": { "startedAt": "2027-01-15T07:00:00Z" } }));
+        assert_eq!((runs.deleting, runs.delete_sent, runs.ran_on), (true, Some(1_800_000_000), true));
+        assert_eq!((runs.disruption.as_deref(), runs.has_volumes), (Some("DeletionByTaintManager"), false));
+        let ended = serde_json::json!({ "exitCode": 0, "startedAt": "2027-01-15T07:00:00Z", "finishedAt": "2027-01-15T08:00:02Z" });
+        let over = read(serde_json::json!({ "terminated": ended }));
+        assert_eq!((over.ran_on, over.finished, over.is_over()), (false, Some(1_800_000_002), true));
+    }
 }

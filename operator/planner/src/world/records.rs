@@ -97,10 +97,16 @@ pub struct Pod {
     /// Some when it is a task's.
     pub ours: Option<Ours>,
     pub deleting: bool,
+    /// When it was told to end, by the API server's clock.
+    pub delete_sent: Option<i64>,
+    /// It was seen to run on after that.
+    pub ran_on: bool,
     pub has_finalizer: bool,
     /// Why the kubelet or a controller ended it, such as Evicted or DeadlineExceeded.
     pub reason: Option<String>,
     pub message: Option<String>,
+    /// Why it is in somebody's way, such as DeletionByTaintManager: its condition DisruptionTarget.
+    pub disruption: Option<String>,
     /// Why its container waits, such as ErrImagePull, and in words.
     pub waiting: Option<(String, String)>,
     /// Its volumes are mounted and its network is there.

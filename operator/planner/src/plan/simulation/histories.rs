@@ -1,8 +1,10 @@
 //! What must always hold, and ten thousand random histories in which it is held to after every step.
 
+use super::super::place;
 use super::{DEVICES, Theatre};
 use crate::world::records::{Pod, Task};
 use std::collections::BTreeSet;
+use supercargo_crds::task_status::ComputeTaskStatus;
 
 const HISTORIES: u64 = 10_000;
 /// From so many on they are the nightly ones, which have a figure of their own.
@@ -30,6 +32,13 @@ impl Theatre {
         let alone = pod.ours.as_ref().is_some_and(|ours| self.is_alone(&ours.task));
         let whole = pod.reason.is_none() && heard && alone && !self.was_skewed;
         assert!(!whole || charged == ran, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+    }
+
+    /// Whoever was told to end has not succeeded, whatever its exit code.
+    pub(super) fn is_its_own_success(&self, task: &str, status: &ComputeTaskStatus) {
+        let Some(last) = status.attempts.last().filter(|last| last.outcome == "Succeeded" && self.is_alone(task)) else { return };
+        let pod = place::pod_name(&self.tasks[task], last.index.unsigned_abs(), 0);
+        assert!(!self.stopped.contains(&pod), "seed {}: {pod} was told to end, and has succeeded", self.seed);
     }
 
     fn is_alone(&self, task: &str) -> bool {
