@@ -305,3 +305,24 @@ fn a_task_that_waits_for_its_lost_node_is_neither_ended_nor_made_again_until_the
     }
 }
 
+#[test]
+fn a_task_that_may_fail_more_often_than_is_kept_comes_to_an_end_all_the_same() {
+    let mut theatre = calm([task("a", "10", 11)]);
+    for attempt in 0..12 {
+        assert_eq!(holds(&theatre.tasks["a"].status, "Finished"), None, "attempt {attempt}");
+        until(&mut theatre, "create_pod");
+        theatre.pass();
+        let now = theatre.now;
+        set(&mut theatre, |pod| {
+            runs(pod, now);
+            ends(pod, now + 5, 1);
+        });
+        theatre.now += 5;
+        until(&mut theatre, "free_pod");
+        theatre.pass();
+    }
+    let status = settled(&mut theatre);
+    assert_eq!(holds(&status, "Finished"), Some((true, "Failed".to_owned())));
+    let kept = (status.attempts.len(), status.attempts.last().map(|last| last.index));
+    assert_eq!((kept, status.failed_attempts), ((10, Some(11)), Some(12)));
+}

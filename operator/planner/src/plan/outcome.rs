@@ -257,14 +257,13 @@ fn cause(pod: &Pod) -> Option<&str> {
 
 /// Over, or another attempt.
 fn conclude(task: &Task, status: &mut ComputeTaskStatus, outcome: Outcome, words: String, now: i64) {
-    let counted =
-        status.attempts.iter().filter(|attempt| ["Failed", "TimeLimit", "StartTimeout"].contains(&attempt.outcome.as_str())).count();
-    let retries = usize::try_from(task.spec.retries).unwrap_or_default();
+    let fails = matches!(outcome, Outcome::Failed | Outcome::TimeLimit | Outcome::StartTimeout);
+    // Fewer attempts are kept than may fail.
+    let failed = status.failed_attempts.unwrap_or_default() + i32::from(fails);
+    status.failed_attempts = Some(failed).filter(|failed| *failed > 0);
     match outcome {
         Outcome::Succeeded => finish(task, status, true, "Succeeded", words, now),
-        Outcome::Failed | Outcome::TimeLimit | Outcome::StartTimeout if counted > retries => {
-            finish(task, status, false, outcome.name(), words, now)
-        }
+        _ if fails && failed > task.spec.retries => finish(task, status, false, outcome.name(), words, now),
         Outcome::Suspended => {
             give_up(task, status);
             status.waiting_since = None;
