@@ -190,6 +190,7 @@ fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatu
         if placement.workers.len() > 1 { format!("all {} workers run", placement.workers.len()) } else { "the container runs".to_owned() };
     status::set(&mut status.conditions, STARTED, true, "Running", words, task.generation, started);
     status::clear(&mut status.conditions, RECONCILING);
+    status.waiting_since = None;
     if let Some(resolved) = &mut status.resolved {
         resolved.deadline = status::time(started + placement.run_seconds.cast_signed());
     }

@@ -265,3 +265,5 @@ mod simulation;
 mod tests;
 #[cfg(test)]
 mod waiting_tests;
+#[cfg(test)]
+mod waits_tests;

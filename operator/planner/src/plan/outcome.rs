@@ -299,6 +299,7 @@ fn rest_seconds(status: &ComputeTaskStatus) -> Option<i64> {
 pub fn finish(task: &Task, status: &mut ComputeTaskStatus, succeeded: bool, reason: &str, words: String, now: i64) {
     status.observed_generation = task.generation;
     status.waiting.clear();
+    status.waiting_since = None;
     status::clear(&mut status.conditions, RECONCILING);
     status::set(&mut status.conditions, SUCCEEDED, succeeded, reason, words.clone(), task.generation, now);
     status::set(&mut status.conditions, FINISHED, true, reason, words, task.generation, now);

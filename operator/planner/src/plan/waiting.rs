@@ -29,7 +29,7 @@ pub fn step(world: &mut World, terms: &Terms, task: &Task, now: i64) -> Option<C
         return Some(suspended(task, now));
     }
     if let Some(limit) = task.spec.queue_timeout_seconds {
-        let until = task.created + limit;
+        let until = since(task, now) + limit;
         if now >= until {
             world.market.forget(&work);
             let mut status = task.status.clone();
@@ -50,6 +50,16 @@ pub fn step(world: &mut World, terms: &Terms, task: &Task, now: i64) -> Option<C
     };
     // It has been put on the market in this very pass: there are no reasons yet.
     if waits.is_empty() { None } else { told(world, task, waits, now) }
+}
+
+/// Since when it waits for a place. What was suspended until now, or ran before, begins anew.
+pub fn since(task: &Task, now: i64) -> i64 {
+    if let Some(since) = &task.status.waiting_since {
+        return since.0.as_second();
+    }
+    let of = |kind: &str| task.status.conditions.iter().find(|condition| condition.type_ == kind);
+    let suspended = of(RECONCILING).is_some_and(|condition| condition.reason == "Suspended");
+    if suspended || !task.status.attempts.is_empty() { now } else { task.created }
 }
 
 /// What the task asks of the market, or what keeps it from asking.
@@ -95,6 +105,7 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
     let reason = waiting.first().map_or("Waiting", |one| one.reason.as_str()).to_owned();
     status::set(&mut status.conditions, RECONCILING, true, &reason, message, task.generation, now);
     status::phase(&mut status, "Waiting", &reason);
+    status.waiting_since = status::time(since(task, now));
     status.waiting = waiting;
     super::task::summarize(task, &mut status);
     Some(status)
@@ -155,6 +166,7 @@ fn suspended(task: &Task, now: i64) -> ComputeTaskStatus {
     let mut status = task.status.clone();
     status.observed_generation = task.generation;
     status.waiting.clear();
+    status.waiting_since = None;
     status::clear(&mut status.conditions, STALLED);
     status::set(&mut status.conditions, RECONCILING, true, "Suspended", "it runs when spec.suspend is set to false", task.generation, now);
     status::phase(&mut status, "Suspended", "Suspended");
