@@ -55,6 +55,8 @@ pub mod node_condition {
     pub const REGISTERED: &str = "Registered";
     /// Only ours: nobody else's pods get there.
     pub const SOLD: &str = "Sold";
+    /// What runs there has until a deadline that counts from when this came to be.
+    pub const DRAINING: &str = "Draining";
     pub const STALLED: &str = "Stalled";
 }
 

@@ -42,7 +42,8 @@ pub struct ProviderNodeSpec {
     /// Open takes tasks. Draining takes none and lets what runs finish until the deadline. Closed takes none.
     #[serde(default)]
     pub availability: Availability,
-    /// How long what runs may go on while draining. Default: as long as it takes.
+    /// How long what runs may go on while draining, from when the condition Draining became True: also while the node is
+    /// cordoned or not ready. A change moves the deadline. Default: as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31_536_000))]
     pub drain_deadline_seconds: Option<i64>,
@@ -104,7 +105,7 @@ pub struct ProviderNodeStatus {
     pub observed_generation: i64,
     /// Ready: it takes tasks. Healthy: Kubernetes hears from it, and its devices work. Registered: its resources are known and
     /// have a price. Sold, in pools with binding Direct: it is tainted, so that nobody else's pods get there; False names the
-    /// pods that would be thrown out. Stalled when a person must act.
+    /// pods that would be thrown out. Draining: what runs there has until a deadline. Stalled when a person must act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -161,11 +161,16 @@ fn lose(world: &mut World, task: &Task, placement: &Placement, now: i64) {
 /// What runs on a node that is drained ends at the node's deadline, and goes on elsewhere.
 fn drain(world: &mut World, task: &Task, placement: &Placement, now: i64) {
     let (mut drained, mut again) = (Vec::new(), None);
-    for pod in world.workers_of(&task.work(), placement).into_iter().flatten().filter(|pod| !pod.is_over() && !pod.drained) {
+    for pod in world.workers_of(&task.work(), placement).into_iter().flatten().filter(|pod| !pod.drained) {
         let Some(until) = pod.node.as_ref().and_then(|node| node::drained_at(world.provider_node_of(node)?)) else { continue };
+        // Who was told to end before the deadline, or ended by itself, was not ended by it: also when that is seen only later.
+        let before = pod.delete_sent.is_some_and(|sent| sent < until) || (pod.is_over() && !(pod.deleting && outcome::was_stopped(pod)));
+        if before {
+            continue;
+        }
         if now >= until {
             drained.push(pod.uid.clone());
-        } else {
+        } else if !pod.is_over() {
             again = Some(until).into_iter().chain(again).min();
         }
     }

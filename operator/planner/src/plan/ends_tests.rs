@@ -270,6 +270,77 @@ fn a_gang_of_which_one_never_starts_has_failed_by_its_start_timeout() {
     }
 }
 
+/// A person turns what may be turned of both nodes.
+fn turn(theatre: &mut Theatre, change: serde_json::Value) {
+    for name in ["n1", "n2"] {
+        theatre.turned.insert(name.into(), change.clone());
+        let provided = theatre.provided(name);
+        theatre.world.apply(Event::ProviderNode(Box::new(provided)));
+    }
+}
+
+#[test]
+fn a_drains_deadline_counts_from_when_it_began_whatever_else_is_true_of_the_node() {
+    let mut theatre = running(task("a", "1", 0));
+    let drain = |theatre: &mut Theatre, seconds: i64| {
+        turn(theatre, serde_json::json!({ "availability": "Draining", "drainDeadlineSeconds": seconds }));
+        settled(theatre);
+    };
+    let told = |status: &ProviderNodeStatus| {
+        let found = status.conditions.iter().find(|condition| condition.type_ == "Draining").expect("Draining");
+        (found.status.clone(), found.last_transition_time.0.as_second())
+    };
+    // Closed for long: that is no draining.
+    turn(&mut theatre, serde_json::json!({ "availability": "Closed" }));
+    settled(&mut theatre);
+    theatre.now += 50;
+    let begun = theatre.now;
+    drain(&mut theatre, 200);
+    theatre.now = begun + 100;
+    for name in ["n1", "n2"] {
+        let node = Node { cordoned: true, ..theatre.node(name) };
+        theatre.world.apply(Event::Node(Box::new(node)));
+    }
+    settled(&mut theatre);
+    assert_eq!(told(&theatre.written["n1"]), ("True".to_owned(), begun));
+    let is_ended = |theatre: &Theatre| theatre.pods["a-uidofa-0-0"].deleting;
+    theatre.now = begun + 199;
+    settled(&mut theatre);
+    assert!(!is_ended(&theatre));
+    // The deadline moves with the spec, there and back.
+    drain(&mut theatre, 300);
+    theatre.now = begun + 299;
+    settled(&mut theatre);
+    assert!(!is_ended(&theatre));
+    drain(&mut theatre, 299);
+    assert!(is_ended(&theatre), "its time is over, cordoned or not");
+    obeys(&mut theatre, 0);
+    let written = until(&mut theatre, "write_task");
+    assert_eq!(status(&written).attempts[0].outcome, "ProviderFault");
+    assert_eq!(theatre.world.records.values().map(|record| record.faults).sum::<u32>(), 0, "who drains a node said so before");
+
+    turn(&mut theatre, serde_json::json!({}));
+    let written = until(&mut theatre, "write_node");
+    let Effect::WriteNode { status, .. } = &written[0] else { panic!("it is a node's status") };
+    assert_eq!(told(status), ("False".to_owned(), begun + 299));
+}
+
+#[test]
+fn what_was_suspended_before_a_drains_deadline_was_not_ended_by_it() {
+    let mut theatre = running(task("a", "1", 0));
+    turn(&mut theatre, serde_json::json!({ "availability": "Draining", "drainDeadlineSeconds": 100 }));
+    settled(&mut theatre);
+    theatre.now += 90;
+    write(&mut theatre, |task| task.spec.suspend = true);
+    until(&mut theatre, "delete_pod").into_iter().for_each(|effect| theatre.carry_out(effect));
+    let now = theatre.now;
+    set(&mut theatre, |pod| (pod.phase, pod.delete_sent, pod.finished, pod.exit_code) = (PodPhase::Running, Some(now), None, None));
+    theatre.now += 15;
+    theatre.pass();
+    obeys(&mut theatre, 0);
+    assert_eq!(settled(&mut theatre).attempts[0].outcome, "Suspended");
+}
+
 #[test]
 fn a_task_that_waits_for_its_lost_node_is_neither_ended_nor_made_again_until_the_node_is_back() {
     for (policy, outcomes) in [(OnNodeLoss::Retry, vec!["ProviderFault"]), (OnNodeLoss::Wait, vec!["Succeeded"])] {

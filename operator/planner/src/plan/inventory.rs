@@ -7,7 +7,7 @@ use crate::world::free::{model_of, replicas_of, selects};
 use crate::world::records::{Device, Node, ProviderNode};
 use std::collections::BTreeMap;
 use supercargo_crds::common::{Condition, DataClass};
-use supercargo_crds::names::node_condition::{HEALTHY, READY, REGISTERED, SOLD};
+use supercargo_crds::names::node_condition::{DRAINING, HEALTHY, READY, REGISTERED, SOLD};
 use supercargo_crds::node::{
     Availability, DataClassBasis, DataClassStatus, DeviceHealth, DeviceStatus, OfferStatus, ProviderNodeStatus, Quarantine, RecordStatus,
 };
@@ -49,6 +49,7 @@ pub fn status(world: &World, terms: &Terms, provided: &ProviderNode, now: i64) -
         Some(told) => tell(&mut next.conditions, SOLD, told),
         None => status::clear(&mut next.conditions, SOLD),
     }
+    tell(&mut next.conditions, DRAINING, draining(provided));
     next.offers = node.zip(sold_under.as_ref()).map(|(node, sold_under)| offers(world, node, sold_under)).unwrap_or_default();
     next.summarize();
     next.devices = devices(world, &provided.spec.node_name);
@@ -83,6 +84,17 @@ fn ready(world: &World, provided: &ProviderNode, node: Option<&Node>, now: i64) 
 /// Which of its taints keep tasks away.
 pub fn tainted(node: &Node) -> String {
     format!("it has a taint that tasks do not tolerate: {}", node.closing_taints.join(", "))
+}
+
+/// Whether what runs there has to come to its end.
+fn draining(provided: &ProviderNode) -> Told {
+    match (provided.spec.availability, provided.spec.drain_deadline_seconds) {
+        (Availability::Draining, Some(seconds)) => {
+            (true, "Draining", format!("what runs there may go on for {seconds} s from when this began"))
+        }
+        (Availability::Draining, None) => (true, "Draining", "what runs there may go on for as long as it takes".to_owned()),
+        _ => (false, "NotDraining", "what runs there may go on".to_owned()),
+    }
 }
 
 /// Why its pool sells nothing here, if it does not.

@@ -6,7 +6,7 @@ use crate::world::World;
 use crate::world::free::selects;
 use crate::world::records::{Pod, Pool, ProviderNode};
 use std::collections::BTreeMap;
-use supercargo_crds::names::node_condition::READY;
+use supercargo_crds::names::node_condition::{DRAINING, READY};
 use supercargo_crds::node::Availability;
 use supercargo_crds::pool::{Binding, ProviderPoolStatus};
 
@@ -96,13 +96,13 @@ fn pools(world: &World, plan: &mut Plan, now: i64) -> bool {
     plan.effects.len() > before
 }
 
-/// When what still runs on a node that is drained ends.
+/// When what still runs on a node that is drained ends. It counts from when the draining was told, whatever else is true of
+/// the node meanwhile.
 pub fn drained_at(provided: &ProviderNode) -> Option<i64> {
-    if provided.spec.availability != Availability::Draining {
-        return None;
-    }
-    let told = provided.status.conditions.iter().find(|condition| condition.type_ == READY && condition.reason == "Draining")?;
-    Some(told.last_transition_time.0.as_second() + provided.spec.drain_deadline_seconds?)
+    let conditions = &provided.status.conditions;
+    let draining = provided.spec.availability == Availability::Draining && status::is_true(conditions, DRAINING);
+    let since = status::since(conditions, DRAINING).filter(|_| draining)?;
+    Some(since.saturating_add(provided.spec.drain_deadline_seconds?))
 }
 
 /// An attempt failed for reasons of the node's own. When that happens too often the node is set apart, each time for twice

@@ -59,3 +59,53 @@ fn only_the_time_that_a_task_waits_counts_against_its_queue_timeout() {
     assert!(timed_out(&mut theatre));
 }
 
+#[test]
+fn a_cordoned_node_is_offered_to_nobody() {
+    let mut theatre = calm([]);
+    settle_nodes(&mut theatre);
+    for name in ["n1", "n2"] {
+        let node = Node { cordoned: true, ..theatre.node(name) };
+        theatre.world.apply(Event::Node(Box::new(node)));
+        let closed: Vec<_> = theatre.world.offers_of(name, theatre.now).into_iter().map(|offer| offer.closed).collect();
+        assert_eq!(closed, [Some(Closed::Cordoned)]);
+    }
+    let task = task("a", "1", 0);
+    theatre.tasks.insert("a".into(), task.clone());
+    theatre.world.apply(Event::Task(Box::new(task)));
+    let waits = until(&mut theatre, "write_task");
+    let waiting = &status(&waits).waiting;
+    assert_eq!((waiting[0].reason.as_str(), waiting[0].nodes), ("NodeCordoned", 2));
+    waits.into_iter().for_each(|effect| theatre.carry_out(effect));
+    let node = theatre.node("n2");
+    theatre.world.apply(Event::Node(Box::new(node)));
+    let made = until(&mut theatre, "create_pod");
+    assert_eq!(pods(&made)[0].spec.as_ref().and_then(|spec| spec.node_name.as_deref()), Some("n2"));
+}
+
+fn settle_nodes(theatre: &mut Theatre) {
+    for _ in 0..6 {
+        theatre.pass();
+    }
+}
+
+#[test]
+fn how_often_a_node_was_set_apart_is_known_also_after_it_was_open_again_and_the_operator_began_anew() {
+    let mut theatre = calm([]);
+    let set_apart = |theatre: &mut Theatre| {
+        for _ in 0..3 {
+            super::node::blame(&mut theatre.world, "n1", theatre.now);
+        }
+        settle_nodes(theatre);
+        theatre.written["n1"].quarantine.as_ref().map(|quarantine| quarantine.until.0.as_second() - theatre.now)
+    };
+    for seconds in [600, 1_200, 2_400] {
+        assert_eq!(set_apart(&mut theatre), Some(seconds));
+        theatre.now += seconds;
+        settle_nodes(&mut theatre);
+        assert_eq!(theatre.written["n1"].quarantine, None);
+        theatre.restart();
+        settle_nodes(&mut theatre);
+    }
+    assert_eq!(theatre.written["n1"].record.map(|record| record.quarantines), Some(3));
+}
+

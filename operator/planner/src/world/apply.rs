@@ -269,15 +269,19 @@ impl World {
         works.into_iter().for_each(|work| self.todo.works.push(work));
     }
 
-    /// A node that was set apart stays so, whoever leads now.
+    /// A node that was set apart stays so, whoever leads now, and how often it was is not forgotten.
     fn apply_provider_node(&mut self, node: ProviderNode) {
         let name = node.spec.node_name.clone();
+        let times = node.status.record.map_or(0, |record| u32::try_from(record.quarantines).unwrap_or_default());
+        if times > 0 {
+            let known = self.quarantine.entry(name.clone()).or_default();
+            known.times = known.times.max(times);
+        }
         if let Some(told) = &node.status.quarantine {
             let (until, known) = (told.until.0.as_second(), self.quarantine.entry(name.clone()).or_default());
+            known.times = known.times.max(1);
             if until > known.until {
                 known.until = until;
-                let times = node.status.record.map_or(1, |record| u32::try_from(record.quarantines).unwrap_or(1));
-                known.times = known.times.max(times);
                 self.todo.node_alarms.set(until, name.clone());
             }
         }
