@@ -57,8 +57,12 @@ fn look(
         if let Some(why) = world.unpaid_device(task) {
             return (Some(unmade(task, placement, &why, now)), Some(until));
         }
-        start(world, terms, task, placement, &workers, plan);
-        return (world.unmade.get(&work).map(|why| unmade(task, placement, why, now)), Some(until));
+        let refused = world.refused(&work, placement.attempt).map(|refused| unmade(task, placement, &refused.why, now));
+        // An attempt that has no pod yet gives its places back instead, and the next one asks again.
+        if refused.is_none() || workers.iter().any(Option::is_some) {
+            start(world, terms, task, placement, &workers, plan);
+        }
+        return (refused, Some(until));
     }
     match started {
         None => (trouble(task, placement, &workers, now), Some(until)),
@@ -207,6 +211,8 @@ fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatu
 fn unmade(task: &Task, placement: &Placement, why: &str, now: i64) -> ComputeTaskStatus {
     let mut status = super::task::placed(task, placement, now);
     status.waiting = waiting::only("PodRefused", why);
+    // It waits for a place again: the time until then counts too.
+    status.waiting_since = status::time(waiting::since(task, now));
     status::set(&mut status.conditions, STARTED, false, "PodRefused", why, task.generation, now);
     status::set(&mut status.conditions, RECONCILING, true, "PodRefused", "its pod can not be made", task.generation, now);
     status::phase(&mut status, "Starting", "PodRefused");

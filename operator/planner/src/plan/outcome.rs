@@ -10,7 +10,8 @@ use supercargo_crds::task::GangSuccess;
 use supercargo_crds::task_status::{Attempt, ComputeTaskStatus, Cost, Usage};
 
 const KEPT_ATTEMPTS: usize = 10;
-/// After the second fault of providers in a row the next attempt waits, each time twice as long.
+/// After the second fault of providers in a row, or a refusal by the API server, the next attempt waits, each time twice as
+/// long.
 const FIRST_REST_SECONDS: i64 = 5;
 const LONGEST_REST_SECONDS: i64 = 300;
 /// Kubernetes gives whole seconds, and one may be lost at each end of a run.
@@ -292,8 +293,12 @@ pub fn give_up(task: &Task, status: &mut ComputeTaskStatus) {
 /// How long the next attempt waits: one fault may be chance, several in a row are not.
 fn rest_seconds(status: &ComputeTaskStatus) -> Option<i64> {
     let faults = status.attempts.iter().rev().take_while(|attempt| attempt.outcome == Outcome::ProviderFault.name()).count();
-    let doublings = u32::try_from(faults.checked_sub(2)?).unwrap_or(u32::MAX).min(16);
-    Some((FIRST_REST_SECONDS << doublings).min(LONGEST_REST_SECONDS))
+    Some(pause_seconds(u32::try_from(faults.checked_sub(2)?).unwrap_or(u32::MAX)))
+}
+
+/// Each pause is twice as long as the one before.
+pub fn pause_seconds(doublings: u32) -> i64 {
+    (FIRST_REST_SECONDS << doublings.min(16)).min(LONGEST_REST_SECONDS)
 }
 
 pub fn finish(task: &Task, status: &mut ComputeTaskStatus, succeeded: bool, reason: &str, words: String, now: i64) {

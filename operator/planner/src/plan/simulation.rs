@@ -307,6 +307,9 @@ impl Theatre {
         let answered = !self.chance(6);
         match effect {
             Effect::Book(bookings) => bookings.into_iter().for_each(|booking| self.book(booking.posting())),
+            Effect::CreatePod { work, .. } if self.chance(20) => {
+                self.world.apply(Event::Unmade { work, why: "exceeded quota".into() });
+            }
             Effect::CreatePod { pod, .. } => {
                 let name = pod.metadata.name.clone().expect("a name");
                 if !self.pods.contains_key(&name) {

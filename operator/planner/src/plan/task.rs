@@ -10,8 +10,10 @@ use supercargo_crds::task_status::{Assignment, ComputeTaskStatus, Resolved};
 use supercargo_ledger::Posting;
 use supercargo_market::work::WorkId;
 
-/// What is held back for pods that were never made is given back when it is sure that none is on its way.
+/// What is held back for pods that were never made is given back when it is sure that none is on its way: a refusal is an
+/// answer, and silence is none.
 const ON_ITS_WAY_SECONDS: i64 = 60;
+const REFUSED_SECONDS: i64 = 1;
 /// A pass that finds more than this to do leaves the rest to the next one.
 const MOST_EFFECTS: usize = 256;
 /// So often a pass asks the market: a place that somebody could not pay for goes to the next.
@@ -111,11 +113,18 @@ fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut P
     if !missing || world.absent.get(work) == Some(&placement.attempt) && !none {
         return;
     }
-    let over = task.is_none_or(|task| task.spec.suspend || now >= placement.bound + place::start_timeout_seconds(task));
-    let sure = world.asked.get(work).copied().unwrap_or(world.led_since).max(placement.bound) + ON_ITS_WAY_SECONDS;
+    let refused = world.refused(work, placement.attempt).filter(|_| none).map(|refused| refused.times);
+    let over =
+        refused.is_some() || task.is_none_or(|task| task.spec.suspend || now >= placement.bound + place::start_timeout_seconds(task));
+    let answered = if refused.is_some() { REFUSED_SECONDS } else { ON_ITS_WAY_SECONDS };
+    let sure = world.asked.get(work).copied().unwrap_or(world.led_since).max(placement.bound) + answered;
     match (over, now >= sure) {
         (true, true) if none && world.absent.get(work) == Some(&placement.attempt) => {
-            bookings.push(Booking::Post(Posting::Release { work: work.clone() }))
+            bookings.push(Booking::Post(Posting::Release { work: work.clone() }));
+            if let Some(times) = refused {
+                let until = world.resting.entry(work.clone()).or_default();
+                *until = if *until > now { *until } else { now + outcome::pause_seconds(times - 1) };
+            }
         }
         (true, true) => plan.effects.push(Effect::FindPods {
             work: work.clone(),

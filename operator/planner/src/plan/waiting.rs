@@ -72,7 +72,10 @@ fn before_the_market(world: &mut World, task: &Task, now: i64) -> Result<superca
         return Err(Wait::new("UnpaidDevice", why));
     }
     if let Some(until) = world.resting.get(&work).copied().filter(|until| now < *until) {
-        world.todo.alarms.set(until, work);
+        world.todo.alarms.set(until, work.clone());
+        if let Some(unmade) = world.unmade.get(&work) {
+            return Err(Wait::new("PodRefused", unmade.why.clone()));
+        }
         return Err(Wait::new("Resting", "several attempts in a row ended by faults of providers: the next one waits a little"));
     }
     if let Some((why, at)) = world.refusals.get(&work).filter(|(_, at)| now < at + REFUSED_SECONDS) {
@@ -98,6 +101,7 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
     let mut status = task.status.clone();
     status.observed_generation = task.generation;
     status::clear(&mut status.conditions, STALLED);
+    outcome::give_up(task, &mut status);
     let message = waiting.iter().map(|one| {
         if one.nodes > 0 { format!("{} nodes: {} (for example {})", one.nodes, one.reason, one.example) } else { one.example.clone() }
     });
@@ -107,7 +111,6 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
     status::phase(&mut status, "Waiting", &reason);
     status.waiting_since = status::time(since(task, now));
     status.waiting = waiting;
-    super::task::summarize(task, &mut status);
     Some(status)
 }
 

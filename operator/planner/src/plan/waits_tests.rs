@@ -109,3 +109,49 @@ fn how_often_a_node_was_set_apart_is_known_also_after_it_was_open_again_and_the_
     assert_eq!(theatre.written["n1"].record.map(|record| record.quarantines), Some(3));
 }
 
+/// The API server says no to the pod that is to be made; what becomes of the task then.
+fn refuse(theatre: &mut Theatre) -> ComputeTaskStatus {
+    let made = until(theatre, "create_pod");
+    let Effect::CreatePod { work, .. } = made[0].clone() else { panic!("it is a pod") };
+    theatre.world.apply(Event::Unmade { work, why: "exceeded quota: gpus".into() });
+    let told = until(theatre, "write_task");
+    assert_eq!(holds(status(&told), "Started"), Some((false, "PodRefused".to_owned())));
+    told.into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.now += 1;
+    let book = until(theatre, "book");
+    assert!(matches!(&book[..], [Effect::Book(all)] if matches!(all[..], [Booking::Post(Posting::Release { .. })])), "{book:?}");
+    book.into_iter().for_each(|effect| theatre.carry_out(effect));
+    settled(theatre)
+}
+
+#[test]
+fn a_task_whose_pod_is_refused_gives_its_place_back_and_asks_again_later_each_time() {
+    let mut theatre = calm([patient(1_000)]);
+    let begun = theatre.now;
+    for (attempt, pause) in [(0, 5), (1, 10), (2, 20), (3, 40)] {
+        let status = refuse(&mut theatre);
+        assert!(theatre.world.reservations.is_empty() && theatre.pods.is_empty(), "attempt {attempt}");
+        assert_eq!((status.phase.as_deref(), status.waiting[0].reason.as_str()), (Some("Waiting"), "PodRefused"));
+        assert_eq!(status.waiting[0].example, "exceeded quota: gpus");
+        assert_eq!(["Reserved", "Placed"].map(|kind| holds(&status, kind)), [None, None], "its place is free for others");
+        assert_eq!(status.waiting_since.map(|since| since.0.as_second()), Some(begun), "all of it is one wait");
+        theatre.now += pause - 1;
+        let soon = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        assert!(soon.iter().all(|effect| effect.kind() != "book"), "{pause}: {soon:?}");
+        theatre.now += 1;
+    }
+    // The quota is raised.
+    let made = until(&mut theatre, "create_pod");
+    assert_eq!(pods(&made)[0].metadata.name.as_deref(), Some("a-uidofa-4-0"));
+    made.into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.pass();
+    assert!(theatre.world.unmade.is_empty() && theatre.pods.len() == 1);
+}
+
+#[test]
+fn a_task_whose_pod_is_refused_for_too_long_comes_to_its_queue_timeout() {
+    let mut theatre = calm([patient(20)]);
+    refuse(&mut theatre);
+    theatre.now += 20;
+    assert_eq!(holds(&settled(&mut theatre), "Finished"), Some((true, "QueueTimeout".to_owned())));
+}

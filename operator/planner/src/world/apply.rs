@@ -1,6 +1,6 @@
 //! News: how each thing that happened changes what is known, and who has to be looked at because of it.
 
-use super::records::{self, Account, Escrow, Namespace, Node, Placement, Pod, ProviderNode, Reservation, Task};
+use super::records::{self, Account, Escrow, Namespace, Node, Placement, Pod, ProviderNode, Reservation, Task, Unmade};
 use super::{CLUSTER_NAMESPACE, Event, Key, World};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
@@ -90,7 +90,11 @@ impl World {
                 self.todo.works.push(work);
             }
             Event::Unmade { work, why } => {
-                self.unmade.insert(work.clone(), why);
+                if let Some(attempt) = self.reservations.get(&work).map(|reservation| reservation.placement.attempt) {
+                    let before = self.unmade.get(&work);
+                    let times = before.map_or(1, |before| before.times + u32::from(before.attempt != attempt));
+                    self.unmade.insert(work.clone(), Unmade { attempt, why, times });
+                }
                 self.todo.works.push(work);
             }
             Event::Absent { work, attempt, at } => {

@@ -16,7 +16,7 @@ use foldhash::{HashMap, HashSet};
 use market::Market;
 use records::{
     Account, Claim, Escrow, Limits, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, StorageClass, Task,
-    Volume,
+    Unmade, Volume,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -150,8 +150,8 @@ pub struct World {
     pub told: HashMap<WorkId, (i64, BTreeSet<String>)>,
     pub pace: Pace,
     pub refusals: HashMap<WorkId, (String, i64)>,
-    /// Whose pods the API server refuses, and why.
-    pub unmade: HashMap<WorkId, String>,
+    /// Whose pods the API server refuses.
+    pub unmade: HashMap<WorkId, Unmade>,
     /// When each work's pods were last asked for, and the attempts that are known to have none.
     pub asked: HashMap<WorkId, i64>,
     pub absent: HashMap<WorkId, u32>,
@@ -257,6 +257,11 @@ impl World {
             }
         }
         workers
+    }
+
+    /// What the API server says against the pods of an attempt.
+    pub fn refused(&self, work: &WorkId, attempt: u32) -> Option<&Unmade> {
+        self.unmade.get(work).filter(|unmade| unmade.attempt == attempt)
     }
 
     /// A device that every container of a task's namespace is given, and this task does not pay for: which, by what.

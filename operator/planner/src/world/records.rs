@@ -201,6 +201,16 @@ pub struct Quarantine {
     pub until: i64,
 }
 
+/// That the API server does not let a pod of an attempt be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmade {
+    pub attempt: u32,
+    /// In its words.
+    pub why: String,
+    /// Attempts in a row that came to nothing for it.
+    pub times: u32,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     pub name: String,
