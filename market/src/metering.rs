@@ -45,6 +45,8 @@ pub struct Measured {
 
 /// A whole second may be lost at each end of what our clock saw.
 const SLACK_SECONDS: i64 = 2;
+/// What takes longer to be seen is not late because we began anew, or a watch did.
+const LATE_SECONDS: i64 = 60;
 /// Before this nothing of ours ran: 1970 and its like are not times.
 const EARLIEST: Second = 1_600_000_000;
 
@@ -56,18 +58,9 @@ pub fn measure(record: &PodRecord) -> Measured {
     }
 }
 
-/// Workers that belong together are billed from the start of the last of them: nothing, if one of them never started. Their
-/// starts are compared by the kubelets' clocks only as far as ours bears them out.
+/// Workers that belong together are billed from the start of the last of them: nothing, if one of them never started. Each
+/// start is read on our clock: the kubelets' own are compared only as far as ours does not tell them apart.
 pub fn measure_together(records: &[Option<PodRecord>]) -> Vec<Option<Measured>> {
-    let start = |record: &PodRecord| {
-        let seen = record.first_running.or(record.terminal);
-        let told = record.started.filter(|&started| started >= EARLIEST && (record.first_running.is_some() || record.finished.is_some()));
-        match (told, seen) {
-            (Some(told), Some(seen)) => Some(told.clamp(record.bound.min(seen), seen)),
-            (None, _) => record.first_running,
-            (told, None) => told,
-        }
-    };
     let starts: Vec<Option<Second>> = records.iter().map(|record| record.as_ref().and_then(start)).collect();
     let last = starts.iter().copied().try_fold(Second::MIN, |last, start| Some(last.max(start?)));
     let alone = records.len() == 1;
@@ -80,6 +73,26 @@ pub fn measure_together(records: &[Option<PodRecord>]) -> Vec<Option<Measured>> 
         Some(measured)
     };
     records.iter().zip(&starts).map(one).collect()
+}
+
+/// When a container started, if it did.
+fn start(record: &PodRecord) -> Option<Second> {
+    let ran = record.first_running.is_some() || record.finished.is_some();
+    let told = record.started.filter(|&started| started >= EARLIEST && ran);
+    told.map(|started| started + ahead(record, started)).or(record.first_running)
+}
+
+/// How far our clock is ahead of a kubelet's: not at all, unless what we saw says otherwise. Nothing is seen before it is and
+/// nothing starts before it is bound: what breaks that is the clock's doing, and the earlier of both sights tells how far off it
+/// is. A start and an end that were seen equally late, by more than we are ever late ourselves, are its doing too.
+fn ahead(record: &PodRecord, started: Second) -> i64 {
+    let seen_start = record.first_running.map(|seen| seen - started);
+    let seen_end = record.terminal.zip(record.finished).map(|(seen, finished)| seen - finished);
+    let Some(most) = seen_start.into_iter().chain(seen_end).min() else { return 0 };
+    let impossible = most < 0 || record.bound - started > SLACK_SECONDS;
+    let equally = seen_start.zip(seen_end).is_some_and(|(start, end)| start.abs_diff(end) <= 1);
+    let apart = record.first_running.zip(record.terminal).is_some_and(|(first, last)| last - first > SLACK_SECONDS);
+    if impossible || (equally && apart && most > LATE_SECONDS) { most } else { 0 }
 }
 
 /// Cut to what our clock saw between binding and the end: a longer record is a wrong one.
@@ -142,8 +155,11 @@ mod tests {
         let worker = |start: Second| PodRecord { started: Some(T + start), first_running: Some(T + start + 1), ..record() };
         let never = PodRecord { started: None, finished: None, first_running: None, ..record() };
         let ahead = |by: Second, start: Second| PodRecord { started: Some(T + start + by), finished: Some(T + 62 + by), ..worker(start) };
+        let seen_late = |start: Second| PodRecord { first_running: None, terminal: Some(T + 900), ..worker(start) };
         type Case = (&'static str, Vec<Option<PodRecord>>, Vec<Option<u64>>);
-        let cases: [Case; 6] = [
+        let behind = PodRecord { bound: T - 200, ..ahead(-90, 42) };
+        let short = PodRecord { finished: Some(T + 23), first_running: Some(T + 900), terminal: Some(T + 900), ..worker(22) };
+        let cases: [Case; 12] = [
             ("one alone", vec![Some(worker(2))], vec![Some(60)]),
             ("one of two is late", vec![Some(worker(2)), Some(worker(22))], vec![Some(40), Some(40)]),
             ("one never starts", vec![Some(worker(2)), Some(never)], vec![Some(0), Some(0)]),
@@ -154,6 +170,12 @@ mod tests {
                 vec![Some(0), Some(40)],
             ),
             ("a clock that is five minutes ahead", vec![Some(ahead(300, 2)), Some(worker(2))], vec![Some(60), Some(59)]),
+            ("a late one whose clock is behind", vec![Some(worker(2)), Some(ahead(-300, 42))], vec![Some(19), Some(20)]),
+            ("bound long before, and its clock is behind", vec![Some(worker(2)), Some(behind)], vec![Some(19), Some(20)]),
+            ("a short one, seen when all was over", vec![Some(worker(2)), Some(short)], vec![Some(40), Some(1)]),
+            ("an early one whose clock is behind", vec![Some(ahead(-300, 2)), Some(worker(42))], vec![Some(21), Some(20)]),
+            ("all were seen when all was over", vec![Some(seen_late(2)), Some(seen_late(22))], vec![Some(40), Some(40)]),
+            ("one was seen late", vec![Some(seen_late(2)), Some(worker(22))], vec![Some(40), Some(40)]),
         ];
         for (name, records, seconds) in cases {
             let measured: Vec<Option<u64>> = measure_together(&records).into_iter().map(|one| one.map(|one| one.seconds)).collect();
