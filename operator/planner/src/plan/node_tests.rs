@@ -362,7 +362,24 @@ fn a_node_that_comes_back_does_not_vouch_for_what_it_was_silent_about() {
     assert_eq!(heard(&mut theatre, true, since, begun + 60), Some(begun + 60));
     assert_eq!(heard(&mut theatre, false, begun + 100, begun + 100), Some(begun + 60));
     // A watch that is begun anew lists the pod as it was.
-    theatre.world.apply(Event::Pod(Box::new(Pod { last_alive: Some(begun + 500), ..running })));
+    theatre.world.apply(Event::Pod(Box::new(Pod { last_alive: Some(begun + 500), ..running.clone() })));
     assert_eq!(heard(&mut theatre, true, begun + 900, begun + 900), Some(begun + 60));
+    assert_eq!(heard(&mut theatre, true, begun + 900, begun + 905), Some(begun + 60), "what became of the pod is not told yet");
+    theatre.world.apply(Event::Pod(Box::new(Pod { last_alive: Some(begun + 906), ..running })));
     assert_eq!(heard(&mut theatre, true, begun + 900, begun + 910), Some(begun + 910));
+}
+
+#[test]
+fn a_pod_that_is_told_to_be_unready_is_no_sign_of_life() {
+    let seen = |ready: &str| {
+        let pod = serde_json::json!({
+            "metadata": { "name": "p", "namespace": "n", "uid": "u" },
+            "spec": { "nodeName": "n1", "containers": [] },
+            "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": ready }] },
+        });
+        let pod = crate::world::convert::pod(&serde_json::from_value(pod).expect("a pod"), 7).expect("a record");
+        (pod.first_running, pod.last_alive)
+    };
+    assert_eq!(seen("True"), (Some(7), Some(7)));
+    assert_eq!(seen("False"), (Some(7), None));
 }

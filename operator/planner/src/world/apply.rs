@@ -247,14 +247,15 @@ impl World {
     }
 
     /// A node that is ready, and was so before, says that what runs there is alive. One that comes back has yet to tell what
-    /// became of its pods meanwhile.
+    /// became of its pods meanwhile: of each by itself.
     fn apply_node(&mut self, node: Node) {
         let before = self.nodes.get(&node.name);
         let stayed = node.ready && before.is_some_and(|before| before.ready && before.ready_since == node.ready_since);
         let moved = before.is_none_or(|before| before.labels != node.labels);
         let alive: Vec<String> = if stayed { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
         for uid in alive {
-            if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.phase == records::PodPhase::Running && !pod.lost) {
+            let told = |pod: &&mut Pod| pod.phase == records::PodPhase::Running && !pod.lost && pod.last_alive >= Some(node.ready_since);
+            if let Some(pod) = self.pods.get_mut(&uid).filter(told) {
                 pod.last_alive = pod.last_alive.max(Some(node.seen));
             }
         }

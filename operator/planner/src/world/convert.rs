@@ -223,7 +223,9 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         read_container(&mut record, container);
     }
     if phase == PodPhase::Running {
-        (record.first_running, record.last_alive) = (Some(now), Some(now));
+        // Of a node that nobody hears of, what runs there is told to be unready: that it is listed says nothing of it.
+        let unheard = status.conditions.iter().flatten().any(|found| found.type_ == "Ready" && found.status == "False");
+        (record.first_running, record.last_alive) = (Some(now), (!unheard).then_some(now));
     }
     if record.is_over() {
         record.terminal = Some(now);
