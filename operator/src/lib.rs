@@ -9,3 +9,12 @@ pub mod settlement;
 pub mod watch;
 
 pub use supercargo_planner::{plan, world};
+
+/// The benchmark's matrix names this crate from outside.
+#[cfg(test)]
+extern crate self as supercargo_operator;
+#[cfg(test)]
+#[path = "../benches/metering/matrix/mod.rs"]
+mod metering_matrix;
+#[cfg(test)]
+mod metering_tests;

@@ -4,7 +4,7 @@
 mod books;
 mod kubernetes;
 
-pub use books::{load, load_work};
+pub use books::{book, load, load_work};
 
 use crate::plan::Effect;
 use crate::runtime::telemetry::Metrics;
