@@ -38,7 +38,7 @@ fn look(
 ) -> (Option<ComputeTaskStatus>, Option<i64>) {
     let work = task.work();
     let workers = world.workers_of(&work, placement);
-    if is_over(world, &work, Some(task), placement, &workers) {
+    if is_over(world, &work, placement, &workers) {
         return (None, None);
     }
     let started = started(&workers).map(|seen| told_started(task, placement).map_or(seen, |told| seen.min(told)));
@@ -110,15 +110,16 @@ pub fn told_started(task: &Task, placement: &Placement) -> Option<i64> {
 }
 
 /// Whether what there is of it has to end: somebody said so, or a worker's end is the end of all.
-fn is_ending(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
+pub fn is_ending(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
     let over = workers.iter().enumerate().any(|(worker, pod)| pod.is_some_and(|pod| outcome::ends_all(task, worker, pod)));
     over || task.is_none_or(|task| task.spec.suspend) || workers.iter().flatten().any(|pod| pod.drained)
 }
 
-/// Nothing of it runs, and nothing of it will: those that are missing are not made any more, or are known not to be there.
-pub fn is_over(world: &World, work: &WorkId, task: Option<&Task>, placement: &Placement, workers: &[Option<&Pod>]) -> bool {
+/// Nothing of it runs, and nothing of it will: those that are missing are known not to be there. One that is on its way when
+/// the others end would run for nobody.
+pub fn is_over(world: &World, work: &WorkId, placement: &Placement, workers: &[Option<&Pod>]) -> bool {
     let there = || workers.iter().flatten();
-    let all = || !workers.contains(&None) || is_ending(task, workers) || world.absent.get(work) == Some(&placement.attempt);
+    let all = || !workers.contains(&None) || world.absent.get(work) == Some(&placement.attempt);
     there().next().is_some() && there().all(|pod| pod.is_over()) && all()
 }
 

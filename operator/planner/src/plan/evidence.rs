@@ -14,11 +14,11 @@ use supercargo_market::work::{SegmentId, WorkId};
 /// A provider's fault is not billed when the attempt was shorter.
 const FAULT_FREE_SECONDS: u64 = 600;
 
-pub fn plan(world: &World, work: &WorkId, task: Option<&Task>, terms: &Terms, bookings: &mut Vec<Booking>) {
+pub fn plan(world: &World, work: &WorkId, terms: &Terms, bookings: &mut Vec<Booking>) {
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);
-    if world.is_charged(work, placement.attempt) || !attempt::is_over(world, work, task, placement, &workers) {
+    if world.is_charged(work, placement.attempt) || !attempt::is_over(world, work, placement, &workers) {
         return;
     }
     let billed = billed(&workers, placement, world.task_of(work).map(|task| &**task));

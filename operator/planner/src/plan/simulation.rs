@@ -1,8 +1,9 @@
 //! The planner against a simulated cluster: an API server that forgets answers or is away for hours, nodes whose pods run
-//! and end, clocks that jump, and an operator that dies. What must always hold of it is in `histories.rs`. A failing seed is printed
-//! and replays.
+//! and end, clocks that jump, and an operator that dies. Users and watches are in `people.rs`; what must always hold of it
+//! all is in `histories.rs`. A failing seed is printed and replays.
 
 mod histories;
+mod people;
 
 use super::{Effect, Plan, Terms, plan};
 use crate::world::convert;
@@ -67,6 +68,8 @@ pub(super) struct Theatre {
     was_skewed: bool,
     /// For so many steps more the API server answers nobody.
     away: u64,
+    /// Tasks and pods when watches last brought them.
+    past: (BTreeMap<String, Task>, BTreeMap<String, Pod>),
     seed: u64,
 }
 
@@ -170,6 +173,7 @@ impl Theatre {
             skew: 0,
             was_skewed: false,
             away: 0,
+            past: Default::default(),
             seed,
         };
         for index in 0..2 + theatre.dice.roll(8) {
@@ -454,6 +458,7 @@ impl Theatre {
             // Up to two hours in all.
             self.now += self.dice.roll(600).cast_signed();
         }
+        self.people();
         let names: Vec<String> = self.pods.keys().cloned().collect();
         for name in ["n1", "n2"] {
             if self.silent.contains_key(name) {
@@ -493,19 +498,6 @@ impl Theatre {
                 _ => {}
             }
         }
-        // Watches bring all of it, sometimes late.
-        let late = self.chance(4);
-        if !late && self.away == 0 {
-            for name in ["n1", "n2"] {
-                self.world.apply(Event::Node(Box::new(self.node(name))));
-            }
-            let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
-            let gone: Vec<String> =
-                self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
-            gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now + self.skew }));
-            let pods: Vec<Pod> = self.pods.values().map(|pod| self.seen(pod)).collect();
-            pods.into_iter().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
-            self.tasks.values().for_each(|task| self.world.apply(Event::Task(Box::new(task.clone()))));
-        }
+        self.watch();
     }
 }

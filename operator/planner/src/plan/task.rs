@@ -59,7 +59,7 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
             None
         }
     };
-    evidence::plan(world, work, lives, terms, bookings);
+    evidence::plan(world, work, terms, bookings);
     give_back(world, work, lives, plan, bookings, now);
     if let (Some(task), Some(status)) = (lives, status)
         && status != task.status
@@ -114,8 +114,8 @@ fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut P
         return;
     }
     let refused = world.refused(work, placement.attempt).filter(|_| none).map(|refused| refused.times);
-    let over =
-        refused.is_some() || task.is_none_or(|task| task.spec.suspend || now >= placement.bound + place::start_timeout_seconds(task));
+    let late = || task.is_some_and(|task| now >= placement.bound + place::start_timeout_seconds(task));
+    let over = refused.is_some() || attempt::is_ending(task, &workers) || late();
     let answered = if refused.is_some() { REFUSED_SECONDS } else { ON_ITS_WAY_SECONDS };
     let sure = world.asked.get(work).copied().unwrap_or(world.led_since).max(placement.bound) + answered;
     match (over, now >= sure) {

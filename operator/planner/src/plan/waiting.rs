@@ -5,7 +5,7 @@ use super::{Terms, network, outcome, status};
 use crate::world::World;
 use crate::world::records::Task;
 use std::collections::BTreeSet;
-use supercargo_crds::names::task_condition::{RECONCILING, STALLED, STARTED};
+use supercargo_crds::names::task_condition::{RECONCILING, RESERVED, STALLED, STARTED};
 use supercargo_crds::task_status::{ComputeTaskStatus, Waiting};
 
 /// Reasons for waiting are written at most so often a task, but for the first.
@@ -91,7 +91,9 @@ fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<
     let names = |all: &[Waiting]| all.iter().map(|one| one.reason.clone()).collect::<BTreeSet<_>>();
     let waiting: Vec<Waiting> =
         reasons.into_iter().map(|wait| Waiting { reason: wait.reason, nodes: wait.nodes, example: clipped(&wait.example) }).collect();
-    let first = task.status.waiting.is_empty() || task.status.observed_generation != task.generation;
+    // That the place it had was given back is told at once, too.
+    let placed = status::is_true(&task.status.conditions, RESERVED);
+    let first = placed || task.status.waiting.is_empty() || task.status.observed_generation != task.generation;
     if !first && names(&waiting) == names(&task.status.waiting) {
         return None;
     }

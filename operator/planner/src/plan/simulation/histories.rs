@@ -37,11 +37,12 @@ impl Theatre {
     /// Whoever was told to end has not succeeded, whatever its exit code.
     pub(super) fn is_its_own_success(&self, task: &str, status: &ComputeTaskStatus) {
         let Some(last) = status.attempts.last().filter(|last| last.outcome == "Succeeded" && self.is_alone(task)) else { return };
-        let pod = place::pod_name(&self.tasks[task], last.index.unsigned_abs(), 0);
+        let Some(task) = self.tasks.get(task) else { return };
+        let pod = place::pod_name(task, last.index.unsigned_abs(), 0);
         assert!(!self.stopped.contains(&pod), "seed {}: {pod} was told to end, and has succeeded", self.seed);
     }
 
-    fn is_alone(&self, task: &str) -> bool {
+    pub(super) fn is_alone(&self, task: &str) -> bool {
         self.tasks.get(task).is_some_and(|task| task.spec.gang.is_none())
     }
 

@@ -1,0 +1,82 @@
+//! Users, who suspend tasks and let them go on, raise budgets and delete what they don't want any more, whatever the
+//! operator is about to write of it; and the watches that bring the news of all that, late or not at all.
+
+use super::Theatre;
+use crate::world::Event;
+use crate::world::records::{Pod, Task};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Theatre {
+    pub(super) fn people(&mut self) {
+        if self.away > 0 {
+            return;
+        }
+        let names: Vec<String> = self.tasks.keys().cloned().collect();
+        for name in names {
+            // Of a gang that is stopped while one of its pods is on its way nobody waits for that pod's evidence yet.
+            let stops = self.is_alone(&name);
+            let (goes, turns, raises) = (stops && self.chance(400), stops && self.chance(60), self.chance(100));
+            if goes {
+                self.tasks.remove(&name);
+                continue;
+            }
+            let Some(task) = self.tasks.get_mut(&name) else { continue };
+            // In the end everybody lets their tasks run.
+            let suspend = self.faults && task.spec.suspend != turns;
+            let mut spec = task.spec.clone();
+            spec.suspend = suspend;
+            if raises {
+                spec.budget.0 = spec.budget.0.checked_add(spec.budget.0).unwrap_or(spec.budget.0);
+            }
+            if spec != task.spec {
+                (task.spec, task.generation) = (spec, task.generation + 1);
+            }
+        }
+        self.collect_garbage();
+    }
+
+    /// What belongs to a task that is gone goes too, sooner or later.
+    fn collect_garbage(&mut self) {
+        let left = |pod: &Pod| pod.ours.as_ref().is_some_and(|ours| !self.tasks.contains_key(&ours.task));
+        let names: Vec<String> = self.pods.iter().filter(|(_, pod)| left(pod) && !pod.deleting).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let soon = !self.faults || self.dice.roll(3) == 0;
+            if let Some(pod) = self.pods.get_mut(&name).filter(|_| soon) {
+                pod.deleting = true;
+            }
+        }
+    }
+
+    /// Watches bring all of it, sometimes late.
+    pub(super) fn watch(&mut self) {
+        let (late, behind) = (self.chance(4), self.chance(12));
+        if late || self.away > 0 {
+            return;
+        }
+        let past = std::mem::replace(&mut self.past, (self.tasks.clone(), self.pods.clone()));
+        if behind {
+            return self.watch_behind(past);
+        }
+        for name in ["n1", "n2"] {
+            self.world.apply(Event::Node(Box::new(self.node(name))));
+        }
+        let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
+        let gone: Vec<String> =
+            self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
+        gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now + self.skew }));
+        let pods: Vec<Pod> = self.pods.values().map(|pod| self.seen(pod)).collect();
+        pods.into_iter().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
+        let deleted = |task: &&std::sync::Arc<Task>| !self.tasks.contains_key(&task.name);
+        let deleted: Vec<_> = self.world.tasks.values().filter(deleted).map(|task| task.key()).collect();
+        deleted.into_iter().for_each(|key| self.world.apply(Event::TaskGone(key)));
+        self.tasks.values().for_each(|task| self.world.apply(Event::Task(Box::new(task.clone()))));
+    }
+
+    /// What was, of what there still is, though the answers to the operator's own writes have told it more since.
+    fn watch_behind(&mut self, (tasks, pods): (BTreeMap<String, Task>, BTreeMap<String, Pod>)) {
+        let pods: Vec<Pod> = pods.iter().filter(|(name, _)| self.pods.contains_key(*name)).map(|(_, pod)| self.seen(pod)).collect();
+        pods.into_iter().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
+        let tasks = tasks.into_iter().filter(|(name, _)| self.tasks.contains_key(name));
+        tasks.for_each(|(_, task)| self.world.apply(Event::Task(Box::new(task))));
+    }
+}
