@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::time::Duration;
 use supercargo_crds::names::{ANNOTATION_BUDGET_NOTICE, FIELD_MANAGER, FINALIZER_EVIDENCE, TAINT_SOLD};
+use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 
 const API_VERSION: &str = "supercargo.dev/v1alpha1";
@@ -83,11 +84,10 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             patch_pod(&api, &name, &uid, &patch, "telling a pod of its budget").await
         }
         Effect::FreePod { namespace, name, uid } => free_pod(client, &namespace, &name, &uid).await,
-        Effect::WriteTask { namespace, name, status, note } => {
+        Effect::WriteTask { namespace, name, uid, status, note } => {
             let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "metadata": { "name": name }, "status": *status });
-            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")?;
-            tell(client, note).await;
+            let written = write_task(&api, &name, &uid, &status).await?;
+            tell(client, note.filter(|_| written.is_some())).await;
             Ok(written.and_then(|object| convert::task(&object)).map(|task| Event::Task(Box::new(task))).into_iter().collect())
         }
         Effect::DeleteTask { namespace, name, uid } => {
@@ -179,6 +179,17 @@ fn gone_is_fine<T>(written: Result<T, kube::Error>, doing: &'static str) -> Resu
         Err(error) => Err(failed(doing)(error)),
     }
 }
+/// Writes the status of the very task that it was made for. When an apply names a UID the API server does not look at it; it
+/// does at a version: so the task is looked at first, and it is written only as it was then.
+async fn write_task(api: &Api<ComputeTask>, name: &str, uid: &str, status: &ComputeTaskStatus) -> Result<Option<ComputeTask>, EffectError> {
+    let found = api.get_metadata_opt(name).await.map_err(failed("looking at a task"))?;
+    let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(uid)) else { return Ok(None) };
+    let metadata = json!({ "name": name, "resourceVersion": found.metadata.resource_version });
+    let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "metadata": metadata, "status": status });
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    gone_is_fine(api.patch_status(name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")
+}
+
 
 /// Puts our taint on a node or takes it off, and leaves what else it has: the list is one value to the API server, so it is
 /// written only over the one that was read.

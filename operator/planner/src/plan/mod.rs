@@ -111,9 +111,11 @@ pub enum Effect {
         uid: String,
     },
     WriteTask {
+    /// Of the very task with this UID: another one may have its name by now.
         namespace: String,
         name: String,
         status: Box<ComputeTaskStatus>,
+        uid: String,
         note: Option<Box<Note>>,
     },
     DeleteTask {

@@ -360,9 +360,9 @@ impl Theatre {
                     }
                 }
             }
-            Effect::WriteTask { name, status, .. } => {
+            Effect::WriteTask { name, uid, status, .. } => {
                 self.is_its_own_success(&name, &status);
-                if let Some(task) = self.tasks.get_mut(&name) {
+                if let Some(task) = self.tasks.get_mut(&name).filter(|task| *task.uid == *uid) {
                     task.status = *status;
                     if answered {
                         self.world.apply(Event::Task(Box::new(task.clone())));

@@ -65,7 +65,8 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
         && status != task.status
     {
         let note = note::on_task(task, &status).map(Box::new);
-        plan.effects.push(Effect::WriteTask { namespace: task.namespace.clone(), name: task.name.clone(), status: Box::new(status), note });
+        let (namespace, name, uid) = (task.namespace.clone(), task.name.clone(), task.uid.to_string());
+        plan.effects.push(Effect::WriteTask { namespace, name, uid, status: Box::new(status), note });
     }
     pod::plan(world, work, lives, plan);
     if task.is_none() && world.pods_of(work).next().is_none() && !world.reservations.contains_key(work) {
