@@ -72,6 +72,21 @@ fn no_role_has_a_wildcard_and_the_operator_reads_no_secret() {
 }
 
 #[test]
+fn the_operator_follows_and_makes_policies_and_takes_none_away() {
+    let objects = render(&[]).expect("renders");
+    let role = of_kind(&objects, "ClusterRole").into_iter().find(|role| role["metadata"]["name"] == "supercargo-operator");
+    let rules = role.expect("the operator's role")["rules"].as_array().cloned().unwrap_or_default();
+    let verbs = |resource: &str| {
+        let rules = rules.iter().filter(|rule| rule["resources"].to_string().contains(&format!("\"{resource}\"")));
+        let mut verbs: Vec<_> = rules.flat_map(|rule| rule["verbs"].as_array().cloned().unwrap_or_default()).collect();
+        verbs.sort_by_key(Value::to_string);
+        verbs
+    };
+    assert_eq!(verbs("networkpolicies"), ["create", "list", "patch", "watch"]);
+    assert_eq!(verbs("services"), ["create", "patch"]);
+}
+
+#[test]
 fn of_nodes_the_operator_writes_one_taint_or_nothing() {
     let writes_nodes = |objects: &[Value]| {
         let rules = of_kind(objects, "ClusterRole").into_iter().flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());

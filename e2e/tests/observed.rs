@@ -78,6 +78,31 @@ async fn the_gpu_that_a_container_sees_is_the_one_that_the_exporter_says_its_pod
 }
 
 #[tokio::test]
+async fn what_closes_a_namespace_is_as_it_was_seconds_after_somebody_took_it_away_or_opened_it() {
+    journey("closed", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        journey.task("runs", &["--for", "60"], json!({})).await?;
+        journey.until("runs", "Started", "True", Duration::from_secs(60)).await?;
+        let policy = ["networkpolicy", "supercargo-tasks"];
+        let open = json!({ "spec": { "egress": [{}], "ingress": [{}] } }).to_string();
+        let meddles = [["delete", policy[0], policy[1]].to_vec(), ["patch", policy[0], policy[1], "--type=merge", "-p", &open].to_vec()];
+        for meddle in meddles {
+            journey.kubectl(&meddle).await?;
+            wait::until(format!("what closes the namespace to be there after a {}", meddle[0]), Duration::from_secs(10), || async {
+                let spec = journey.get(policy[0], policy[1]).await?["spec"].take();
+                ensure!(spec["egress"].is_null() && spec["ingress"].is_null(), "{spec}");
+                ensure!(spec["policyTypes"] == json!(["Ingress", "Egress"]), "{spec}");
+                Ok(Some(()))
+            })
+            .await?;
+        }
+        journey.kubectl(&["delete", "computetask", "runs", "--wait=false"]).await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_task_that_outgrows_its_disk_is_evicted_and_that_is_its_own_fault() {
     journey("fills", |journey| async move {
         journey.pool().await?;

@@ -32,17 +32,25 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
     match effect {
         Effect::Book(_) => Ok(Vec::new()),
         Effect::FitNamespace { namespace, fittings, closed } => {
+            let mut made = Vec::new();
             for fitting in &fittings {
-                fit(client, fitting).await?;
+                match fit(client, fitting).await {
+                    Ok(event) => made.extend(event),
+                    Err(error) if error.needs_a_person() => return Err(EffectError::Unfit { namespace, source: Box::new(error) }),
+                    Err(error) => return Err(error),
+                }
             }
-            Ok(vec![Event::Fitted { namespace, closed }])
+            made.push(Event::Fitted { namespace, closed, at: now() });
+            Ok(made)
         }
         Effect::CreatePod { work, fitting, pod } => {
             let made = async {
+                let mut made = Vec::new();
                 if let Some(fitting) = fitting {
-                    fit(client, &fitting).await?;
+                    made.extend(fit(client, &fitting).await?);
                 }
-                create_pod(client, *pod).await
+                made.extend(create_pod(client, *pod).await?);
+                Ok::<_, EffectError>(made)
             };
             match made.await {
                 // Whoever reads the task's status can mend it: a quota, a limit, a name that is taken.
@@ -171,14 +179,6 @@ async fn tell(client: &Client, note: Option<Box<Note>>) {
     }
 }
 
-/// An object that was deleted meanwhile needs no status.
-fn gone_is_fine<T>(written: Result<T, kube::Error>, doing: &'static str) -> Result<Option<T>, EffectError> {
-    match written {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if is_code(&error, 404) => Ok(None),
-        Err(error) => Err(failed(doing)(error)),
-    }
-}
 /// Writes the status of the very task that it was made for. When an apply names a UID the API server does not look at it; it
 /// does at a version: so the task is looked at first, and it is written only as it was then.
 async fn write_task(api: &Api<ComputeTask>, name: &str, uid: &str, status: &ComputeTaskStatus) -> Result<Option<ComputeTask>, EffectError> {
@@ -190,6 +190,14 @@ async fn write_task(api: &Api<ComputeTask>, name: &str, uid: &str, status: &Comp
     gone_is_fine(api.patch_status(name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")
 }
 
+/// An object that was deleted meanwhile needs no status.
+fn gone_is_fine<T>(written: Result<T, kube::Error>, doing: &'static str) -> Result<Option<T>, EffectError> {
+    match written {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if is_code(&error, 404) => Ok(None),
+        Err(error) => Err(failed(doing)(error)),
+    }
+}
 
 /// Puts our taint on a node or takes it off, and leaves what else it has: the list is one value to the API server, so it is
 /// written only over the one that was read.
@@ -209,19 +217,20 @@ async fn taint(client: &Client, name: &str, sold: bool) -> Result<Vec<Event>, Ef
     }
 }
 
-/// Applied rather than created: one from before may be of other nodes.
-async fn fit(client: &Client, fitting: &Fitting) -> Result<(), EffectError> {
+/// Applied rather than created: one from before may be of other nodes, or somebody has changed it.
+async fn fit(client: &Client, fitting: &Fitting) -> Result<Option<Event>, EffectError> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     match fitting {
         Fitting::Policy(policy) => {
             let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), policy.metadata.namespace.as_deref().unwrap_or_default());
             let name = policy.metadata.name.as_deref().unwrap_or_default();
-            api.patch(name, &apply, &Patch::Apply(policy)).await.map(drop).map_err(failed("applying a NetworkPolicy"))
+            let made = api.patch(name, &apply, &Patch::Apply(policy)).await.map_err(failed("applying a NetworkPolicy"))?;
+            Ok(convert::policy(&made).map(Event::PolicyMade))
         }
         Fitting::Service(service) => {
             let api: Api<Service> = Api::namespaced(client.clone(), service.metadata.namespace.as_deref().unwrap_or_default());
             let name = service.metadata.name.as_deref().unwrap_or_default();
-            api.patch(name, &apply, &Patch::Apply(service)).await.map(drop).map_err(failed("applying a Service"))
+            api.patch(name, &apply, &Patch::Apply(service)).await.map(|_| None).map_err(failed("applying a Service"))
         }
     }
 }

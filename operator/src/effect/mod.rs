@@ -26,6 +26,8 @@ pub enum EffectError {
     Kubernetes { doing: &'static str, source: kube::Error },
     #[error("{source}")]
     Refused { work: WorkId, source: Box<EffectError> },
+    #[error("{source}")]
+    Unfit { namespace: String, source: Box<EffectError> },
     #[error("booking: {0}")]
     Ledger(#[from] LedgerError),
 }
@@ -36,7 +38,7 @@ impl EffectError {
         let refused = |status: &kube::core::Status| matches!(status.code, 400 | 403 | 422);
         match self {
             Self::Kubernetes { source: kube::Error::Api(status), .. } => refused(status),
-            Self::Refused { .. } => true,
+            Self::Refused { .. } | Self::Unfit { .. } => true,
             _ => false,
         }
     }
@@ -50,6 +52,13 @@ impl EffectError {
                     other => other.to_string(),
                 };
                 Some(Event::Unmade { work, why })
+            }
+            Self::Unfit { namespace, source } => {
+                let why = match *source {
+                    Self::Kubernetes { doing, source: kube::Error::Api(status) } => format!("{doing}: {}", status.message),
+                    other => other.to_string(),
+                };
+                Some(Event::Unfit { namespace, why })
             }
             _ => None,
         }

@@ -3,12 +3,15 @@
 
 mod raw;
 
-use crate::world::convert::{claim, escrow, hindrance, limits, namespace, node, pod, pool, provider_node, storage_class, task, volume};
+use crate::world::convert::{
+    claim, escrow, hindrance, limits, namespace, node, pod, policy, pool, provider_node, storage_class, task, volume,
+};
 
 use crate::world::Event;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event as Told, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::ApiResource;
 use kube::runtime::watcher::{self, Event as Watched};
@@ -16,6 +19,7 @@ use kube::{Api, Client, Resource};
 use raw::Raw;
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
+use supercargo_crds::names::{LABEL_MANAGED, MANAGED_BY};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 use tokio::sync::mpsc;
 
@@ -114,6 +118,16 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
         |_, key| Some(Event::StorageClassGone(key.1)),
     );
     spawn::<LimitRange>("LimitRange", client, news, |object| limits(object).map(Event::Limits), |_, key| Some(Event::LimitsGone(key)));
+    // One that is changed or taken away is made again. Nothing waits for their list: what is there of them nobody knows before
+    // it was made.
+    follow::<NetworkPolicy>(
+        "NetworkPolicy",
+        client,
+        watcher::Config::default().labels(&format!("{LABEL_MANAGED}={MANAGED_BY}")),
+        news,
+        |object| policy(object).map(Event::Policy),
+        |uid, key| Some(Event::PolicyGone { uid, key }),
+    );
     // Of all Events only those of volumes that can't be mounted: what else keeps a container from starting its pod's status
     // says. They are words for people, and nothing waits for their list.
     follow::<Told>(

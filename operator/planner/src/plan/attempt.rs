@@ -1,6 +1,6 @@
 //! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
 
-use super::{Effect, Plan, Terms, budget, network, node, outcome, place, pod, status, waiting};
+use super::{Effect, Plan, Terms, budget, network, node, outcome, place, pod, standing, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
@@ -17,6 +17,9 @@ const LOST_SECONDS: i64 = 300;
 pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
     lose(world, task, placement, now);
     drain(world, task, placement, now);
+    if !standing::stands(world, &task.namespace) {
+        world.grounds.todo.insert(task.namespace.clone());
+    }
     let before = plan.effects.len();
     let (status, again) = look(world, terms, task, placement, plan, now);
     if plan.effects[before..].iter().any(|effect| matches!(effect, Effect::CreatePod { .. })) {
@@ -57,6 +60,10 @@ fn look(
         if let Some(why) = world.unpaid_device(task) {
             return (Some(unmade(task, placement, &why, now)), Some(until));
         }
+        if !standing::stands(world, &task.namespace) {
+            let refused = world.grounds.refused.get(&task.namespace);
+            return (refused.map(|why| unmade(task, placement, why, now)), Some(until));
+        }
         let refused = world.refused(&work, placement.attempt).map(|refused| unmade(task, placement, &refused.why, now));
         // An attempt that has no pod yet gives its places back instead, and the next one asks again.
         if refused.is_none() || workers.iter().any(Option::is_some) {
@@ -75,21 +82,15 @@ fn look(
     }
 }
 
-/// Makes the pods that are missing: after what stands in their namespace, and the first before the others, with what is the
-/// task's own.
+/// Makes the pods that are missing: the first before the others, with what is the task's own.
 fn start(world: &World, terms: &Terms, task: &Task, placement: &Placement, workers: &[Option<&Pod>], plan: &mut Plan) {
-    let closed = network::closed(world, terms);
-    if world.fitted.get(&task.namespace) != Some(&closed) {
-        let fittings = network::standing(terms, &task.namespace, &closed);
-        plan.effects.push(Effect::FitNamespace { namespace: task.namespace.clone(), fittings, closed });
-        return;
-    }
+    let Some(closed) = &world.grounds.closed else { return };
     let first = workers.iter().all(Option::is_none);
     let missing = (0..).zip(workers).filter(|(_, pod)| pod.is_none()).take(if first { 1 } else { usize::MAX });
     for (worker, _) in missing {
         // Without the pool's terms nobody knows how isolated it has to run: it waits for them, or for its start timeout.
         let Some(site) = pod::Site::of(world, terms, task, &placement.workers[worker as usize].node) else { continue };
-        let fitting = if first { network::own(terms, task, &closed) } else { None };
+        let fitting = if first { network::own(terms, task, closed) } else { None };
         plan.effects.push(Effect::CreatePod { work: task.work(), fitting, pod: Box::new(pod::build(task, placement, worker, &site)) });
     }
 }

@@ -13,6 +13,7 @@ pub mod note;
 mod outcome;
 mod place;
 mod pod;
+mod standing;
 mod status;
 mod task;
 mod waiting;
@@ -74,7 +75,7 @@ pub enum Effect {
     FitNamespace {
         namespace: String,
         fittings: Vec<Fitting>,
-        closed: BTreeSet<Range>,
+        closed: Arc<BTreeSet<Range>>,
     },
     /// A worker's pod, and before it what is the task's own.
     CreatePod {
@@ -110,12 +111,12 @@ pub enum Effect {
         name: String,
         uid: String,
     },
-    WriteTask {
     /// Of the very task with this UID: another one may have its name by now.
+    WriteTask {
         namespace: String,
         name: String,
-        status: Box<ComputeTaskStatus>,
         uid: String,
+        status: Box<ComputeTaskStatus>,
         note: Option<Box<Note>>,
     },
     DeleteTask {
@@ -246,9 +247,11 @@ impl Plan {
 pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     let mut plan = Plan::default();
     let mut bookings = Vec::new();
+    standing::refresh(world, terms);
     node::plan(world, terms, &mut plan, now);
     escrow::plan(world, terms, &mut plan, &mut bookings, now);
     task::plan(world, terms, &mut plan, &mut bookings, now);
+    standing::plan(world, terms, &mut plan, now);
     if !bookings.is_empty() {
         plan.effects.insert(0, Effect::Book(bookings));
     }

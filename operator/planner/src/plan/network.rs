@@ -40,6 +40,9 @@ fn cut(range: Range, closed: &BTreeSet<Range>) -> Vec<String> {
     outermost.map(ToString::to_string).collect()
 }
 
+/// The policies that stand in every namespace where tasks run.
+pub const STANDING: [&str; 2] = ["supercargo-tasks", "supercargo-internet"];
+
 /// What stands in every namespace where tasks run: nothing may be reached, but what is opened beside it.
 pub fn standing(terms: &Terms, namespace: &str, closed: &BTreeSet<Range>) -> Vec<Fitting> {
     let everywhere: BTreeSet<Range> = closed.iter().copied().chain(PRIVATE.iter().filter_map(|range| Range::read(range))).collect();
@@ -48,7 +51,9 @@ pub fn standing(terms: &Terms, namespace: &str, closed: &BTreeSet<Range>) -> Vec
     let all = NetworkPolicySpec {
         pod_selector: Some(labelled(LABEL_MANAGED, MANAGED_BY)),
         policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
-        ..NetworkPolicySpec::default()
+        // Said, and not left out: what we leave out stays as somebody else may have put it there.
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
     };
     let reach = NetworkPolicySpec {
         pod_selector: Some(labelled(LABEL_EGRESS, EGRESS_INTERNET)),
@@ -65,7 +70,7 @@ pub fn standing(terms: &Terms, namespace: &str, closed: &BTreeSet<Range>) -> Vec
     };
     let service = Service { metadata: meta(namespace, SERVICE_WORKERS), spec: Some(workers), status: None };
     let policy = |name: &str, spec| Fitting::Policy(Box::new(NetworkPolicy { metadata: meta(namespace, name), spec: Some(spec) }));
-    vec![policy("supercargo-tasks", all), policy("supercargo-internet", reach), Fitting::Service(Box::new(service))]
+    vec![policy(STANDING[0], all), policy(STANDING[1], reach), Fitting::Service(Box::new(service))]
 }
 
 /// A task's own: its workers among themselves, its ports for its namespace, and its rules. `None` when it has none of these.
@@ -155,6 +160,15 @@ mod tests {
 
     fn range(text: &str) -> Range {
         Range::read(text).expect("a range")
+    }
+
+    #[test]
+    fn what_closes_a_namespace_says_itself_that_nothing_is_open() {
+        let standing = standing(&Terms::default(), "n", &BTreeSet::new());
+        let Fitting::Policy(policy) = &standing[0] else { panic!("it is a policy") };
+        let written = serde_json::to_value(&policy.spec).expect("JSON");
+        // A list that we don't name would be left as whoever put something there.
+        assert_eq!((&written["ingress"], &written["egress"]), (&serde_json::json!([]), &serde_json::json!([])));
     }
 
     #[test]

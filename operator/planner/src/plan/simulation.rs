@@ -5,10 +5,13 @@
 mod histories;
 mod people;
 
-use super::{Effect, Plan, Terms, plan};
+use super::{Effect, Fitting, Plan, Terms, plan};
 use crate::world::convert;
 use crate::world::records::{Escrow, Namespace, Node, Placement, Pod, PodPhase, Pool, ProviderNode, Reservation, Task};
+use crate::world::standing::Policy;
 use crate::world::{Event, World};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::node::ProviderNodeStatus;
 use supercargo_crds::task_status::ComputeTaskStatus;
@@ -141,6 +144,14 @@ fn escrow() -> Escrow {
         spec,
         status: Default::default(),
     }
+}
+
+/// What the API server says of a policy that it has just made.
+pub(super) fn made(fitting: &Fitting, generation: i64) -> Option<Policy> {
+    let Fitting::Policy(policy) = fitting else { return None };
+    let uid = policy.metadata.name.as_ref().map(|name| format!("uid-of-{name}"));
+    let metadata = ObjectMeta { uid, generation: Some(generation), ..policy.metadata.clone() };
+    convert::policy(&NetworkPolicy { metadata, spec: None })
 }
 
 pub(super) fn terms() -> Terms {
@@ -314,7 +325,9 @@ impl Theatre {
             Effect::CreatePod { work, .. } if self.chance(20) => {
                 self.world.apply(Event::Unmade { work, why: "exceeded quota".into() });
             }
-            Effect::CreatePod { pod, .. } => {
+            Effect::CreatePod { pod, fitting, .. } => {
+                let own = fitting.as_ref().and_then(|fitting| made(fitting, self.now)).filter(|_| answered);
+                own.into_iter().for_each(|policy| self.world.apply(Event::PolicyMade(policy)));
                 let name = pod.metadata.name.clone().expect("a name");
                 if !self.pods.contains_key(&name) {
                     let mut made = (*pod).clone();
@@ -376,7 +389,11 @@ impl Theatre {
                 }
                 there.into_iter().filter(|_| answered).for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
             }
-            Effect::FitNamespace { namespace, closed, .. } if answered => self.world.apply(Event::Fitted { namespace, closed }),
+            Effect::FitNamespace { namespace, fittings, closed } if answered => {
+                let made = fittings.iter().filter_map(|fitting| made(fitting, self.now));
+                made.for_each(|policy| self.world.apply(Event::PolicyMade(policy)));
+                self.world.apply(Event::Fitted { namespace, closed, at: self.clock() });
+            }
             Effect::FitNamespace { .. } => {}
             Effect::DeleteTask { name, .. } => drop(self.tasks.remove(&name)),
             Effect::WriteNode { name, status, .. } => {

@@ -28,6 +28,7 @@ impl World {
             Event::Node(node) => self.apply_node(*node),
             Event::NodeGone(name) => {
                 self.nodes.remove(&name);
+                self.grounds.surveyed = false;
                 self.node_changed(&name, true);
             }
             Event::Pool(pool) => {
@@ -54,7 +55,7 @@ impl World {
             Event::Namespace(namespace) => self.apply_namespace(namespace),
             Event::NamespaceGone(name) => {
                 self.namespaces.remove(&name);
-                self.fitted.remove(&name);
+                self.grounds.forget(&name);
             }
             Event::Limits(limits) => {
                 let key = (limits.namespace.clone(), limits.name.clone());
@@ -82,7 +83,17 @@ impl World {
                     self.pod_changed(&pod);
                 }
             }
-            Event::Fitted { namespace, closed } => drop(self.fitted.insert(namespace, closed)),
+            Event::Policy(policy) => self.grounds.see(policy),
+            Event::PolicyGone { uid, key } => self.policy_gone(&uid, &key),
+            Event::PolicyMade(policy) => self.grounds.made(policy),
+            Event::Fitted { namespace, closed, at } => {
+                self.grounds.fitted(&namespace, closed, at);
+                self.works_in(&namespace);
+            }
+            Event::Unfit { namespace, why } => {
+                self.works_in(&namespace);
+                self.grounds.refused.insert(namespace, why);
+            }
             Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
             Event::Refused { work, why, at } => {
                 self.market.undo(&work);
@@ -252,6 +263,7 @@ impl World {
         let before = self.nodes.get(&node.name);
         let stayed = node.ready && before.is_some_and(|before| before.ready && before.ready_since == node.ready_since);
         let moved = before.is_none_or(|before| before.labels != node.labels);
+        self.grounds.surveyed &= before.is_some_and(|before| before.addresses == node.addresses);
         let alive: Vec<String> = if stayed { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
         for uid in alive {
             let told = |pod: &&mut Pod| pod.phase == records::PodPhase::Running && !pod.lost && pod.last_alive >= Some(node.ready_since);
@@ -339,8 +351,7 @@ impl World {
 
     /// What is true of a namespace is true of all tasks in it.
     fn works_in(&mut self, namespace: &str) {
-        let here = self.tasks.range((namespace.to_owned(), String::new())..).take_while(|((place, _), _)| place == namespace);
-        let works: Vec<WorkId> = here.map(|(_, task)| task.work()).collect();
+        let works: Vec<WorkId> = self.tasks_in(namespace).map(|task| task.work()).collect();
         works.into_iter().for_each(|work| self.todo.works.push(work));
     }
 

@@ -3,12 +3,14 @@
 use crate::world::Event;
 use crate::world::records::{self, Ours, PodPhase};
 use crate::world::requests::requests;
+use crate::world::standing::Policy;
 use crate::world::taints::closing;
 use crate::world::volumes::Requirement;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, Event as Told, LimitRange, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod,
     PodCondition, PodStatus, ResourceStatus, Toleration,
 };
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -86,6 +88,13 @@ pub fn limits(object: &LimitRange) -> Option<records::Limits> {
     let items = object.spec.iter().flat_map(|spec| &spec.limits).filter(|item| item.type_ == "Container");
     let given = items.flat_map(|item| [&item.default, &item.default_request]).flatten().flat_map(devices);
     Some(records::Limits { namespace, name, devices: given.filter(|(_, count)| *count > 0).map(|(device, _)| device).collect() })
+}
+
+pub fn policy(object: &NetworkPolicy) -> Option<Policy> {
+    let (namespace, name, uid) = identity(&object.metadata)?;
+    let owner = object.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "ComputeTask");
+    let owner = owner.map(|owner| WorkId::task(owner.uid.as_str()));
+    Some(Policy { namespace, name, uid, generation: object.metadata.generation.unwrap_or_default(), owner })
 }
 
 /// What a kubelet says of a pod that it can't start.

@@ -8,6 +8,7 @@ pub mod free;
 pub mod market;
 pub mod records;
 mod requests;
+pub mod standing;
 pub mod taints;
 pub mod volumes;
 
@@ -18,6 +19,7 @@ use records::{
     Account, Claim, Escrow, Limits, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, StorageClass, Task,
     Unmade, Volume,
 };
+use standing::{Grounds, Policy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_crds::validate::Range;
@@ -63,10 +65,23 @@ pub enum Event {
         reason: String,
         message: String,
     },
-    /// What tasks need stands in a namespace.
+    Policy(Policy),
+    PolicyGone {
+        uid: String,
+        key: Key,
+    },
+    /// We made it what it is.
+    PolicyMade(Policy),
+    /// What tasks need stands in a namespace, as it was to be while these ranges were the cluster's own.
     Fitted {
         namespace: String,
-        closed: BTreeSet<Range>,
+        closed: Arc<BTreeSet<Range>>,
+        at: i64,
+    },
+    /// The API server will not have what tasks need in a namespace.
+    Unfit {
+        namespace: String,
+        why: String,
     },
     /// What the ledger holds for a work: after a commit, and for every open reservation when the lead begins.
     Reserved {
@@ -135,8 +150,8 @@ pub struct World {
     pub claims: HashMap<Key, Claim>,
     pub volumes: HashMap<String, Volume>,
     pub storage_classes: HashMap<String, StorageClass>,
-    /// Where everything stands that pods need, and which ranges were the cluster's own then.
-    pub fitted: HashMap<String, BTreeSet<Range>>,
+    /// What stands beside pods, by namespaces.
+    pub grounds: Grounds,
     pub quarantine: HashMap<String, Quarantine>,
     /// Since when what a node's status says is free is not.
     pub stale_since: HashMap<String, i64>,
@@ -274,6 +289,11 @@ impl World {
         let mut given = here.flat_map(|(_, limits)| limits.devices.iter().map(|device| (device, &limits.name)));
         let (device, limits) = given.find(|(device, _)| gpu.count == 0 || **device != gpu.resource_name)?;
         Some(format!("LimitRange {limits} gives every container of namespace {} {device}, which nobody would pay for", task.namespace))
+    }
+
+    pub fn tasks_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Task>> {
+        let from = self.tasks.range((namespace.to_owned(), String::new())..);
+        from.take_while(move |((place, _), _)| place == namespace).map(|(_, task)| task)
     }
 
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &Pod> {
