@@ -38,6 +38,19 @@ pub enum ChainError {
     Setup(String),
 }
 
+impl ChainError {
+    /// For people, without the endpoint's address: there may be a key in it.
+    pub fn briefly(&self) -> String {
+        match self {
+            Self::Asking { source: RpcError::ErrorResp(said), .. } => {
+                format!("answers with an error: {}", said.message.chars().take(120).collect::<String>())
+            }
+            Self::Asking { .. } | Self::Calling { .. } => "does not answer".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The latest block that can't be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finality {
@@ -141,14 +154,22 @@ impl Chain {
     }
 
     pub async fn finalized(&self) -> Result<Option<Finality>> {
-        let block = self.provider.get_block_by_number(BlockNumberOrTag::Finalized).await.map_err(asking("the finalized block"))?;
+        self.find_block(BlockNumberOrTag::Finalized, "the finalized block").await
+    }
+
+    /// The block that this endpoint has at a height.
+    pub async fn block(&self, number: u64) -> Result<Option<Finality>> {
+        self.find_block(number.into(), "a block").await
+    }
+
+    async fn find_block(&self, at: BlockNumberOrTag, what: &'static str) -> Result<Option<Finality>> {
+        let block = self.provider.get_block_by_number(at).await.map_err(asking(what))?;
         Ok(block.map(|b| Finality { number: b.header.number, hash: b.header.hash, timestamp: b.header.timestamp }))
     }
 
     /// Is the block of this number still this one?
     pub async fn is_canonical(&self, number: u64, hash: B256) -> Result<bool> {
-        let block = self.provider.get_block_by_number(number.into()).await.map_err(asking("a block"))?;
-        Ok(block.is_some_and(|b| b.header.hash == hash))
+        Ok(self.block(number).await?.is_some_and(|block| block.hash == hash))
     }
 
     pub async fn account(&self, contract: Address, account: B256, at: BlockId) -> Result<AccountState> {
@@ -198,6 +219,10 @@ impl Chain {
     pub async fn token_balance(&self, token: Address, of: Address) -> Result<u128> {
         let seen = TestToken::new(token, &self.provider).balanceOf(of).call().await.map_err(calling("balanceOf"))?;
         Ok(seen.saturating_to())
+    }
+
+    pub async fn token_decimals(&self, token: Address) -> Result<u8> {
+        TestToken::new(token, &self.provider).decimals().call().await.map_err(calling("decimals"))
     }
 
     pub async fn token(&self, contract: Address) -> Result<Address> {
