@@ -145,6 +145,13 @@ impl Ledger {
         rows.iter().map(post).collect()
     }
 
+    /// When the oldest post of an account that is not finished was planned.
+    pub async fn open_since(&self, funding: &FundingId) -> Result<Option<i64>> {
+        let query = "SELECT MIN(planned_at) FROM posts WHERE funding = $1 AND state IN ('PLANNED', 'SIGNED', 'MINED')";
+        let row = sqlx::query(query).bind(funding.as_str()).fetch_one(self.pool()).await;
+        Ok(row.map_err(LedgerError::database("reading since when a post is open"))?.get(0))
+    }
+
     /// Every transaction that was signed for a post, the newest last.
     pub async fn attempts(&self, post: &str) -> Result<Vec<Attempt>> {
         let query = "SELECT hash, signer, nonce, raw, max_fee FROM attempts WHERE post = $1 ORDER BY signed_at, hash";

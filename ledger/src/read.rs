@@ -116,6 +116,13 @@ impl Ledger {
         Ok(rows.iter().map(lane).collect())
     }
 
+    /// Every lane of a chain's accounts with something that is not final there.
+    pub async fn unsettled(&self) -> Result<Vec<(FundingId, Lane)>> {
+        let query = "SELECT payee, total, planned, posted, funding FROM lanes WHERE total > posted AND funding LIKE 'chain:%' ORDER BY funding, payee";
+        let rows = sqlx::query(query).fetch_all(self.pool()).await.map_err(LedgerError::database("reading what is not settled"))?;
+        Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(4)), lane(row))).collect())
+    }
+
     /// Every funding that the books know.
     pub async fn fundings(&self) -> Result<Vec<FundingId>> {
         let rows = sqlx::query("SELECT id FROM fundings ORDER BY id")
@@ -146,14 +153,24 @@ impl Ledger {
         Ok(rows.iter().map(|row| (row.get(0), record(row))).collect())
     }
 
-    /// The works that a post pays for.
-    pub async fn works_of(&self, post: &str) -> Result<Vec<WorkId>> {
-        let rows = sqlx::query("SELECT DISTINCT work FROM charges WHERE post = $1 ORDER BY work")
-            .bind(post.to_owned())
-            .fetch_all(self.pool())
-            .await;
+    /// The works that a post pays for, as [`Ledger::work`] has each of them: all at once, since there may be thousands.
+    pub async fn works_of(&self, post: &str) -> Result<Vec<(WorkId, WorkBalance)>> {
+        let query = "SELECT r.reserved, r.charged, r.absorbed, \
+                     CAST(COALESCE(SUM(CASE WHEN p.state = 'FINAL' THEN c.amount ELSE 0 END), 0) AS BIGINT), \
+                     MAX(CASE WHEN p.state = 'FINAL' THEN p.winner END), r.work \
+                     FROM reservations r JOIN charges c ON c.work = r.work LEFT JOIN posts p ON p.id = c.post \
+                     WHERE r.work IN (SELECT work FROM charges WHERE post = $1) \
+                     GROUP BY r.work, r.reserved, r.charged, r.absorbed ORDER BY r.work";
+        let rows = sqlx::query(query).bind(post.to_owned()).fetch_all(self.pool()).await;
         let rows = rows.map_err(LedgerError::database("reading what a post pays for"))?;
-        rows.iter().map(|row| work_id(row.get(0))).collect()
+        let balance = |row: &AnyRow| WorkBalance {
+            reserved: amount(row.get(0)),
+            charged: amount(row.get(1)),
+            absorbed: amount(row.get(2)),
+            settled: amount(row.get(3)),
+            transaction: row.get(4),
+        };
+        rows.iter().map(|row| Ok((work_id(row.get(5))?, balance(row)))).collect()
     }
 }
 

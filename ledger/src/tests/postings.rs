@@ -81,6 +81,9 @@ on_both! {
         assert_eq!((balance.posted, balance.owed), (units(100), units(50)));
         let work = ledger.work(&WorkId::task("a")).await.expect("reads");
         assert_eq!((work.settled, work.transaction.as_deref()), (units(100), Some("0x1")));
+        assert_eq!(ledger.works_of(&post.id).await.expect("reads"), [(WorkId::task("a"), work)], "in one go as one by one");
+        assert_eq!(ledger.unsettled().await.expect("reads").iter().map(|(_, lane)| lane.payee).collect::<Vec<_>>(), [1, 7]);
+        assert_eq!(ledger.open_since(&account()).await.expect("reads"), None, "it is final");
         let next = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("more is owed");
         assert_eq!((next.rows.as_slice(), next.amount), ([(1, 15), (7, 135)].as_slice(), units(50)));
     }
