@@ -65,5 +65,22 @@ pub mod escrow_condition {
     pub const BOUND: &str = "Bound";
     pub const FUNDED: &str = "Funded";
     pub const READY: &str = "Ready";
+    /// A person must act. What was charged is kept, and posted once it is mended.
     pub const STALLED: &str = "Stalled";
+}
+
+/// Why an escrow is stalled.
+pub mod escrow_stall {
+    /// The chain's configuration and the chain contradict each other.
+    pub const CHAIN_SET_UP: &str = "ChainSetUp";
+    /// Too few endpoints of the chain say the same.
+    pub const ENDPOINTS_DISAGREE: &str = "EndpointsDisagree";
+    /// The account names another settler.
+    pub const OTHER_SETTLER: &str = "OtherSettler";
+    /// The chain has credited more than these books ever posted.
+    pub const OTHER_LEDGER: &str = "OtherLedger";
+    /// The contract refuses what is to be posted.
+    pub const POST_REFUSED: &str = "PostRefused";
+    /// The settler's key can't pay for a transaction.
+    pub const NO_GAS: &str = "NoGas";
 }

@@ -191,6 +191,9 @@ fn the_configuration_is_one_that_the_operator_takes_and_wrong_values_are_named()
 
     let said = render(&["--set-json", CHAIN]).expect_err("no key");
     assert!(said.contains("config.chains needs settler.existingSecret"), "{said}");
+    let twice = CHAIN.replace(r#"["http://rpc.test"]"#, r#"["http://rpc.test","http://rpc.test"]"#);
+    let said = render(&["--set", "settler.existingSecret=key", "--set-json", &twice]).expect_err("an endpoint can't agree with itself");
+    assert!(said.contains("config/chains/0/rpcs"), "{said}");
     let said = render(&["--set", "oprator.log=debug"]).expect_err("unknown value");
     assert!(said.contains("oprator"), "{said}");
 }

@@ -130,6 +130,7 @@ fn terms(config: &Config) -> Terms {
         contract: chain.contract.clone(),
         token: chain.token.clone(),
         settler: chain.settler,
+        endpoints: chain.rpcs.len(),
     };
     Terms {
         fees: config.fees.clone(),

@@ -138,13 +138,31 @@ pub struct ChainConfig {
     /// The name that pools and escrows know it by.
     pub name: String,
     pub chain_id: u64,
+    /// Its endpoints. Of three, two have to say the same; one alone is believed.
     pub rpcs: Vec<String>,
+    /// A chain whose last final block is older than this is not believed to be up to date.
+    #[serde(default = "an_hour")]
+    pub oldest_final_seconds: u32,
     /// The escrow contract's address, and the token that it holds.
     pub contract: String,
     pub token: String,
+    /// The token's address: when it is given, a contract that holds another one is refused.
+    #[serde(default)]
+    pub token_address: Option<String>,
+    /// Less than this on the hot key is too little, in a billionth of the chain's coin.
+    #[serde(default = "a_hundredth_coin")]
+    pub gas_alert_gwei: u64,
     /// Our number as a settler of that contract, and the file with its hot key.
     pub settler: u32,
     pub settler_key_file: PathBuf,
+}
+
+fn an_hour() -> u32 {
+    3_600
+}
+
+fn a_hundredth_coin() -> u64 {
+    10_000_000
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -161,6 +179,22 @@ pub struct Settlement {
 impl Default for Settlement {
     fn default() -> Self {
         Self { poll_seconds: 5, post_seconds: 3_600, minimum_amount: Amount::from_units(10_000) }
+    }
+}
+
+impl ChainConfig {
+    /// An endpoint that is there twice would agree with itself. Its address is not repeated here: there may be a key in it.
+    fn validate_endpoints(&self) -> Result<(), (String, String)> {
+        let mut known = BTreeSet::new();
+        for (index, address) in self.rpcs.iter().enumerate() {
+            let field = format!("rpcs[{index}]");
+            let url = reqwest::Url::parse(address).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+            let Some(url) = url else { return Err((field, "must be an address such as https://rpc.example.com".to_owned())) };
+            if !known.insert(url) {
+                return Err((field, "the endpoint is there twice, and can't agree with itself".to_owned()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,6 +229,9 @@ impl Config {
             }
             if !self.tokens.iter().any(|token| token.symbol == chain.token) {
                 return wrong(format!("chains[{index}].token"), format!("{:?} is not one of tokens", chain.token));
+            }
+            if let Err((field, message)) = chain.validate_endpoints() {
+                return wrong(format!("chains[{index}].{field}"), message);
             }
         }
         if let Err(error) = self.fees.validate() {
@@ -251,6 +288,14 @@ mod tests {
             (
                 format!("{GOOD}{}", chain.replace("[]", "[u]").replace("USDC", "X")),
                 "the configuration's chains[0].token is wrong: \"X\" is not one of tokens",
+            ),
+            (
+                format!("{GOOD}{}", chain.replace("[]", "['http://a.test', 'ftp://b.test']")),
+                "the configuration's chains[0].rpcs[1] is wrong: must be an address such as https://rpc.example.com",
+            ),
+            (
+                format!("{GOOD}{}", chain.replace("[]", "['http://a.test', 'http://A.test:80/']")),
+                "the configuration's chains[0].rpcs[1] is wrong: the endpoint is there twice, and can't agree with itself",
             ),
             (format!("{GOOD}fees: {{basisPoints: 250}}"), "the configuration's fees is wrong: the shares add up to 0 basis points"),
             (

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod lease;
+pub mod payment;
 pub mod telemetry;
 
 pub use config::Config;

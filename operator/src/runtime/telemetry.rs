@@ -1,5 +1,6 @@
 //! Logs, metrics and health. No metric is labelled with an object's name or an error's text.
 
+use super::payment::PaymentMetrics;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,8 +29,7 @@ pub struct Metrics {
     pub tasks: IntGauge,
     pub effects: IntCounterVec,
     pub pass_seconds: Histogram,
-    pub posts: IntCounterVec,
-    pub signer_gas_gwei: IntGauge,
+    pub payment: PaymentMetrics,
 }
 
 impl Metrics {
@@ -47,8 +47,7 @@ impl Metrics {
                 HistogramOpts::new("supercargo_plan_pass_seconds", "How long a pass of the planner takes")
                     .buckets(vec![0.0001, 0.001, 0.01, 0.05, 0.1, 1.0]),
             )?,
-            posts: IntCounterVec::new(Opts::new("supercargo_posts_total", "Posts to a chain, by what became of them"), &["outcome"])?,
-            signer_gas_gwei: IntGauge::new("supercargo_signer_gas_gwei", "What the settler's key has left for gas")?,
+            payment: PaymentMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(metrics.leads.clone()))?;
@@ -56,8 +55,6 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.tasks.clone()))?;
         metrics.registry.register(Box::new(metrics.effects.clone()))?;
         metrics.registry.register(Box::new(metrics.pass_seconds.clone()))?;
-        metrics.registry.register(Box::new(metrics.posts.clone()))?;
-        metrics.registry.register(Box::new(metrics.signer_gas_gwei.clone()))?;
         Ok(metrics)
     }
 

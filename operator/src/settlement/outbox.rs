@@ -3,6 +3,7 @@
 
 use super::SettlementError;
 use super::rail::{Included, Rail};
+use std::collections::{BTreeMap, BTreeSet};
 use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -11,15 +12,23 @@ use supercargo_market::work::FundingId;
 const SECONDS_BEFORE_REPLACEMENT: i64 = 60;
 const MOST_ATTEMPTS: usize = 6;
 
+/// What came of one step of every open post.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Posts that became final, with the gas that they used.
+    pub done: Vec<(Post, u64)>,
+    /// How many can never be included with an effect, and were given up.
+    pub void: u64,
+    /// Accounts whose post is on its way now.
+    pub signed: Vec<FundingId>,
+    /// Accounts whose post the contract refuses, in words.
+    pub refused: BTreeMap<FundingId, String>,
+    /// What kept the rest from a step.
+    pub failed: Option<SettlementError>,
+}
+
 /// Plans a post of what an account owes, when it is worth one.
-pub async fn plan<R: Rail>(
-    ledger: &Ledger,
-    fence: Fence,
-    _rail: &R,
-    funding: &FundingId,
-    least: Amount,
-    now: i64,
-) -> Result<(), SettlementError> {
+pub async fn plan(ledger: &Ledger, fence: Fence, funding: &FundingId, least: Amount, now: i64) -> Result<(), SettlementError> {
     let lanes = ledger.lanes(funding).await?;
     let owed: u64 = lanes.iter().map(|lane| lane.total.units() - lane.planned.units()).sum();
     if owed > 0 && owed >= least.units() {
@@ -28,52 +37,77 @@ pub async fn plan<R: Rail>(
     Ok(())
 }
 
-/// Brings each open post of a chain one step further. Gives back those that became final.
-pub async fn advance<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, chain: &str, now: i64) -> Result<Vec<Post>, SettlementError> {
-    let mut done = Vec::new();
+/// Brings each open post of a chain one step further. Of accounts that are held nothing new is signed.
+pub async fn advance<R: Rail>(
+    ledger: &Ledger,
+    fence: Fence,
+    rail: &R,
+    chain: &str,
+    held: &BTreeSet<FundingId>,
+    now: i64,
+) -> Result<Progress, SettlementError> {
+    let mut progress = Progress::default();
     let posts: Vec<Post> =
         ledger.open_posts().await?.into_iter().filter(|post| post.funding.account().is_some_and(|(name, _)| name == chain)).collect();
     // One post of a signer is under way at a time: its nonces follow each other without a gap.
     let mut busy = posts.iter().any(|post| matches!(post.state, PostState::Signed | PostState::Mined));
     for post in posts {
-        if post.state == PostState::Planned && busy {
+        if post.state == PostState::Planned && (busy || held.contains(&post.funding)) {
             continue;
         }
         match step(ledger, fence, rail, &post, now).await {
-            Ok(true) => done.push(post),
-            Ok(false) => busy = true,
-            // Nothing of it was signed, so its nonce is free for the next; it is tried again at the next look.
-            Err(SettlementError::Refused(words)) if post.state == PostState::Planned => {
-                tracing::warn!(post = post.id, words, "the contract refuses a post");
+            Ok(Step::Final(gas_used)) => progress.done.push((post, gas_used)),
+            Ok(Step::UnderWay) => {
+                busy = true;
+                progress.signed.push(post.funding);
             }
-            Err(error) => return Err(error),
+            Ok(Step::Waits) => {}
+            Ok(Step::Void) => progress.void += 1,
+            // Nothing of it was signed, so its nonce is free for the next; it is tried again at the next look.
+            Err(SettlementError::Refused(words)) if post.state == PostState::Planned => drop(progress.refused.insert(post.funding, words)),
+            Err(error) => {
+                progress.failed = Some(error);
+                break;
+            }
         }
     }
-    Ok(done)
+    Ok(progress)
 }
 
-/// Whether the post became final.
-async fn step<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, now: i64) -> Result<bool, SettlementError> {
+/// What a step brought a post to.
+enum Step {
+    /// Its account's window is open.
+    Waits,
+    /// It was given up, and its rows are planned again.
+    Void,
+    UnderWay,
+    Final(u64),
+}
+
+async fn step<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, now: i64) -> Result<Step, SettlementError> {
     match post.state {
-        PostState::Planned => {
-            if rail.window_is_closed(post).await? {
-                let nonce = rail.latest_nonce().await?;
-                let attempt = rail.sign(post, nonce, 0).await?;
-                ledger.record_attempt(fence, &post.id, &attempt, now).await?;
-                rail.send(&attempt.raw).await?;
-            }
-            Ok(false)
-        }
+        PostState::Planned if rail.window_is_closed(post).await? => first_attempt(ledger, fence, rail, post, now).await,
         PostState::Signed | PostState::Mined => signed(ledger, fence, rail, post, now).await,
-        PostState::Final | PostState::Void => Ok(false),
+        PostState::Planned | PostState::Final | PostState::Void => Ok(Step::Waits),
     }
+}
+
+/// With the signer's next nonce. What is sent was written down before.
+async fn first_attempt<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, now: i64) -> Result<Step, SettlementError> {
+    let nonce = rail.latest_nonce().await?;
+    let attempt = rail.sign(post, nonce, 0).await?;
+    ledger.record_attempt(fence, &post.id, &attempt, now).await?;
+    rail.send(&attempt.raw).await?;
+    Ok(Step::UnderWay)
 }
 
 /// Bytes exist that may be on their way: what became of them?
-async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, now: i64) -> Result<bool, SettlementError> {
+async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, now: i64) -> Result<Step, SettlementError> {
     let attempts = ledger.attempts(&post.id).await?;
+    let ours = rail.signer();
     for attempt in &attempts {
-        if let Some(included) = rail.included(&attempt.hash).await? {
+        // What a key that is no longer the settler's has sent may fail, and the new one's is still to come.
+        if let Some(included) = rail.included(&attempt.hash).await?.filter(|included| included.succeeded || attempt.signer == ours) {
             return mined(ledger, fence, rail, post, attempt, &included).await;
         }
     }
@@ -81,27 +115,34 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, n
         // The block that it was in was undone.
         ledger.mark_mined(fence, &post.id, None).await?;
     }
-    let Some(last) = attempts.last() else {
-        return Err(SettlementError::Stalled(format!("post {} is signed and has no transaction", post.id)));
+    let Some(last) = attempts.iter().rfind(|attempt| attempt.signer == ours) else {
+        // The settler has another key now. Both may be included, and count once: a row is a total.
+        return first_attempt(ledger, fence, rail, post, now).await;
     };
     if rail.latest_nonce().await? > last.nonce {
         // The nonce is used. By ours, if its receipt is only late: the next look tells. Else by somebody with our key.
-        for attempt in &attempts {
+        for attempt in attempts.iter().filter(|attempt| attempt.signer == ours) {
             if rail.included(&attempt.hash).await?.is_some() {
-                return Ok(false);
+                return Ok(Step::UnderWay);
             }
         }
         return foreign_nonce(ledger, fence, rail, post, last).await;
     }
     if attempts.len() < MOST_ATTEMPTS && now >= ledger.last_signed_at(&post.id).await? + SECONDS_BEFORE_REPLACEMENT {
         // Nodes want an eighth more for a replacement; the same nonce, so that only one of them can ever be included.
-        let replacement = rail.sign(post, last.nonce, last.max_fee + last.max_fee / 4 + 1).await?;
-        ledger.record_attempt(fence, &post.id, &replacement, now).await?;
-        rail.send(&replacement.raw).await?;
-        return Ok(false);
+        match rail.sign(post, last.nonce, last.max_fee + last.max_fee / 4 + 1).await {
+            Ok(replacement) => {
+                ledger.record_attempt(fence, &post.id, &replacement, now).await?;
+                rail.send(&replacement.raw).await?;
+                return Ok(Step::UnderWay);
+            }
+            // The first bytes may still be on their way, or be taken when the contract takes them again.
+            Err(SettlementError::Refused(words) | SettlementError::NoGas(words)) => tracing::warn!(post = post.id, words, "not replaced"),
+            Err(error) => return Err(error),
+        }
     }
     rail.send(&last.raw).await?;
-    Ok(false)
+    Ok(Step::UnderWay)
 }
 
 async fn mined<R: Rail>(
@@ -111,24 +152,24 @@ async fn mined<R: Rail>(
     post: &Post,
     attempt: &Attempt,
     included: &Included,
-) -> Result<bool, SettlementError> {
-    if included.block > rail.finalized_block().await? {
+) -> Result<Step, SettlementError> {
+    if included.block > rail.finalized_block() {
         ledger.mark_mined(fence, &post.id, Some((&attempt.hash, included.block))).await?;
-        return Ok(false);
+        return Ok(Step::UnderWay);
     }
     if included.succeeded {
         ledger.book_final(fence, &post.id, &attempt.hash, included.block, &included.skipped).await?;
-        return Ok(true);
+        return Ok(Step::Final(included.gas_used));
     }
     // Final and failed: nothing was credited, and never will be by these bytes.
     ledger.mark_mined(fence, &post.id, None).await?;
     ledger.void_post(fence, &post.id).await?;
-    Ok(false)
+    Ok(Step::Void)
 }
 
 /// Somebody else used our nonce. Once that is beyond doubt final, our bytes can never be included: the rows are planned
 /// again, and paid once all the same, since a row is a total.
-async fn foreign_nonce<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, last: &Attempt) -> Result<bool, SettlementError> {
+async fn foreign_nonce<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, last: &Attempt) -> Result<Step, SettlementError> {
     if rail.final_nonce().await? > last.nonce {
         ledger.void_post(fence, &post.id).await?;
         tracing::error!(
@@ -136,6 +177,7 @@ async fn foreign_nonce<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &
             nonce = last.nonce,
             "a transaction that we did not make used our nonce: the key may be in other hands"
         );
+        return Ok(Step::Void);
     }
-    Ok(false)
+    Ok(Step::UnderWay)
 }

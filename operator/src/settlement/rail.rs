@@ -1,8 +1,11 @@
-//! The rail: the few things that the outbox asks of a chain. The EVM's is the only one so far; the tests have another
-//! that crashes, forgets and undoes.
+//! The rail: the few things that the outbox asks of a chain, and how they are asked of several endpoints. The EVM's is the
+//! only one so far; the tests have another that crashes, forgets, undoes and lies.
 
 use super::SettlementError;
-use supercargo_contracts::{Address, B256, Bytes, Call, Chain, Fees, PrivateKeySigner, sign};
+use super::agree::{self, Agreed, Answer, NoAgreement, Said, Terms};
+use futures::future::join_all;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use supercargo_contracts::Finality;
 use supercargo_ledger::{Attempt, Post};
 
 /// A transaction that is in a block.
@@ -11,13 +14,22 @@ pub struct Included {
     pub block: u64,
     pub succeeded: bool,
     pub skipped: Vec<usize>,
+    pub gas_used: u64,
+}
+
+/// What a post would use, and what is offered for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    pub gas: u64,
+    pub max_fee_wei: u128,
+    pub priority_fee_wei: u128,
 }
 
 /// What the outbox asks of a chain. Every answer may be late or never come; none is read as "no".
 pub trait Rail {
     fn signer(&self) -> String;
     /// The highest block that can't be undone.
-    async fn finalized_block(&self) -> Result<u64, SettlementError>;
+    fn finalized_block(&self) -> u64;
     /// How many transactions of the signer are in the newest block's state.
     async fn latest_nonce(&self) -> Result<u64, SettlementError>;
     /// The same of the finalized block's state.
@@ -30,73 +42,177 @@ pub trait Rail {
     async fn send(&self, raw: &[u8]) -> Result<(), SettlementError>;
 }
 
-#[derive(Debug, Clone)]
-pub struct Evm {
-    pub chain: Chain,
-    pub chain_id: u64,
-    pub contract: Address,
-    pub signer: PrivateKeySigner,
+/// One endpoint of a chain: it may be away, be behind, or lie.
+pub trait Node {
+    async fn chain_id(&self) -> Result<u64, SettlementError>;
+    /// The newest block that it calls final.
+    async fn last_final(&self) -> Result<Option<Finality>, SettlementError>;
+    async fn block(&self, number: u64) -> Result<Option<Finality>, SettlementError>;
+    async fn latest_nonce(&self) -> Result<u64, SettlementError>;
+    async fn nonce_at(&self, block: u64) -> Result<u64, SettlementError>;
+    async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError>;
+    async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError>;
+    async fn price(&self, post: &Post) -> Result<Price, SettlementError>;
+    /// What the signer has left for gas.
+    async fn gas_balance_wei(&self) -> Result<u128, SettlementError>;
+    async fn send(&self, raw: &[u8]) -> Result<(), SettlementError>;
 }
 
-fn hash_of(text: &str) -> Result<B256, SettlementError> {
-    text.parse().map_err(|_| SettlementError::Stalled(format!("{text:?} is not a transaction's hash")))
+/// The settler's hot key, or what stands for it in tests.
+pub trait Pen {
+    fn signer(&self) -> String;
+    /// The same post, nonce and price give the same bytes.
+    fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError>;
 }
 
-impl Rail for Evm {
-    fn signer(&self) -> String {
-        self.signer.address().to_string()
+/// The endpoints of one chain, in the order of the configuration.
+#[derive(Debug)]
+pub struct Endpoints<N> {
+    nodes: Vec<N>,
+    /// Who is sent to first, the next time.
+    turn: AtomicUsize,
+}
+
+impl<N: Node> Endpoints<N> {
+    pub fn new(nodes: Vec<N>) -> Self {
+        Self { nodes, turn: AtomicUsize::new(0) }
     }
 
-    async fn finalized_block(&self) -> Result<u64, SettlementError> {
-        Ok(self.chain.finalized().await?.map_or(0, |block| block.number))
+    pub fn needed(&self) -> usize {
+        agree::needed(self.nodes.len())
+    }
+
+    /// What the endpoints agree to be final now.
+    pub async fn look(&self, terms: Terms) -> Result<Agreed, NoAgreement> {
+        let said = join_all(self.nodes.iter().map(first_words)).await;
+        let lasts: Vec<u64> = said.iter().flatten().map(|said| said.last.number).collect();
+        let heights = agree::heights(&lasts, self.needed());
+        let answers = join_all(said.into_iter().zip(&self.nodes).map(|(said, node)| compared(node, said, &heights))).await;
+        agree::agree(&answers, terms)
+    }
+}
+
+async fn first_words<N: Node>(node: &N) -> Answer {
+    let (chain_id, last) = futures::future::join(node.chain_id(), node.last_final()).await;
+    let chain_id = chain_id.map_err(|error| error.briefly())?;
+    let last = last.map_err(|error| error.briefly())?.ok_or_else(|| "knows no final block".to_owned())?;
+    Ok(Said { chain_id, last, blocks: Vec::new() })
+}
+
+/// The same endpoint's blocks at the heights below its last one.
+async fn compared<N: Node>(node: &N, said: Answer, heights: &[u64]) -> Answer {
+    let mut said = said?;
+    for height in heights.iter().filter(|height| **height < said.last.number) {
+        let block = node.block(*height).await.map_err(|error| error.briefly())?;
+        said.blocks.push(block.ok_or_else(|| format!("has no block {height}, and calls a later one final"))?);
+    }
+    Ok(said)
+}
+
+/// One look at a chain. Everything is asked of the endpoints that agree, and an answer is what enough of them say.
+pub struct Seen<'a, N, P> {
+    pub endpoints: &'a Endpoints<N>,
+    pub agreed: &'a Agreed,
+    pub pen: &'a P,
+}
+
+impl<N: Node, P> Seen<'_, N, P> {
+    /// Those whom everything is asked of.
+    pub fn agreeing(&self) -> impl Iterator<Item = &N> {
+        self.agreed.by.iter().map(|number| &self.endpoints.nodes[*number])
+    }
+
+    pub async fn majority<T, F>(&self, what: &'static str, asked: impl Iterator<Item = F>) -> Result<T, SettlementError>
+    where
+        T: PartialEq,
+        F: Future<Output = Result<T, SettlementError>>,
+    {
+        agree::majority(what, join_all(asked).await, self.endpoints.needed())
+    }
+
+    async fn enough<T, F: Future<Output = Result<T, SettlementError>>>(
+        &self,
+        asked: impl Iterator<Item = F>,
+    ) -> Result<Vec<T>, SettlementError> {
+        agree::enough(join_all(asked).await, self.endpoints.needed())
+    }
+
+    pub async fn gas_balance_wei(&self) -> Result<u128, SettlementError> {
+        let balances = self.enough(self.agreeing().map(Node::gas_balance_wei)).await?;
+        Ok(agree::low_middle(balances).unwrap_or_default())
+    }
+
+    /// What most of them take the post for. One that refuses alone is not heard: it may be behind.
+    async fn price(&self, post: &Post) -> Result<Price, SettlementError> {
+        let answers = join_all(self.agreeing().map(|node| node.price(post))).await;
+        let refusals = || answers.iter().filter_map(|answer| answer.as_ref().err().and_then(SettlementError::refusal));
+        if refusals().count() >= self.endpoints.needed() {
+            return Err(SettlementError::Refused(refusals().next().unwrap_or_default().to_owned()));
+        }
+        let alone = |error: SettlementError| match error.refusal() {
+            Some(words) => SettlementError::Waiting(format!("too few endpoints say that the contract refuses a post: {words}")),
+            None => error,
+        };
+        let answers = answers.into_iter().map(|answer| answer.map_err(alone)).collect();
+        let prices = agree::enough(answers, self.endpoints.needed())?;
+        let of = |part: fn(&Price) -> u128| prices.iter().map(part).collect();
+        Ok(Price {
+            gas: agree::high_middle(prices.iter().map(|price| price.gas).collect()).unwrap_or_default(),
+            max_fee_wei: agree::low_middle(of(|price| price.max_fee_wei)).unwrap_or_default(),
+            priority_fee_wei: agree::low_middle(of(|price| price.priority_fee_wei)).unwrap_or_default(),
+        })
+    }
+}
+
+impl<N: Node, P: Pen> Rail for Seen<'_, N, P> {
+    fn signer(&self) -> String {
+        self.pen.signer()
+    }
+
+    fn finalized_block(&self) -> u64 {
+        self.agreed.block.number
     }
 
     async fn latest_nonce(&self) -> Result<u64, SettlementError> {
-        Ok(self.chain.nonce(self.signer.address(), supercargo_contracts::BlockId::latest()).await?)
+        let nonces = self.enough(self.agreeing().map(Node::latest_nonce)).await?;
+        Ok(agree::reached(nonces, self.endpoints.needed()).unwrap_or_default())
     }
 
     async fn final_nonce(&self) -> Result<u64, SettlementError> {
-        let block = self.finalized_block().await?;
-        Ok(self.chain.nonce(self.signer.address(), supercargo_contracts::BlockId::number(block)).await?)
+        self.majority("a nonce", self.agreeing().map(|node| node.nonce_at(self.agreed.block.number))).await
     }
 
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
-        let Some(receipt) = self.chain.receipt(hash_of(hash)?).await? else { return Ok(None) };
-        if !self.chain.is_canonical(receipt.block_number, receipt.block_hash).await? {
-            return Ok(None);
-        }
-        let skipped = receipt.posted.map(|posted| posted.skipped).unwrap_or_default();
-        Ok(Some(Included { block: receipt.block_number, succeeded: receipt.succeeded, skipped }))
+        self.majority("a receipt", self.agreeing().map(|node| node.included(hash))).await
     }
 
     async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError> {
-        let account = super::account_of(&post.funding)?;
-        for (payee, _) in &post.rows {
-            let lane = self.chain.lane(self.contract, account, *payee, supercargo_contracts::BlockId::latest()).await?;
-            if lane.posted_units > lane.mature_units {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        self.majority("a lane", self.agreeing().map(|node| node.window_is_closed(post))).await
     }
 
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
-        let data: Bytes = super::post_data(super::account_of(&post.funding)?, &post.rows, post.lines_root, post.journal_head)?;
-        let gas =
-            self.chain.estimate_gas("posting rows", self.signer.address(), self.contract, data.clone()).await.map_err(
-                |error| match error {
-                    supercargo_contracts::ChainError::Refused { words, .. } => SettlementError::Refused(words),
-                    other => SettlementError::Chain(other),
-                },
-            )?;
-        let fees = self.chain.fees().await?;
-        let fees = Fees { max_fee_wei: fees.max_fee_wei.max(least_fee), priority_fee_wei: fees.priority_fee_wei };
-        let call = Call { to: Some(self.contract), data, gas_limit: gas + gas / 4 };
-        let signed = sign(&self.signer, self.chain_id, nonce, fees, &call).map_err(supercargo_contracts::ChainError::from)?;
-        Ok(Attempt { hash: signed.hash.to_string(), signer: self.signer(), nonce, raw: signed.raw.to_vec(), max_fee: fees.max_fee_wei })
+        let price = self.price(post).await?;
+        let price = Price { gas: price.gas.saturating_add(price.gas / 4), max_fee_wei: price.max_fee_wei.max(least_fee), ..price };
+        let (most, left) = (price.max_fee_wei.saturating_mul(price.gas.into()), self.gas_balance_wei().await?);
+        if left < most {
+            let signer = self.signer();
+            return Err(SettlementError::NoGas(format!("{signer} has {left} wei for gas and a post may cost {most}: send it some")));
+        }
+        self.pen.sign(post, nonce, price)
     }
 
+    /// To one of them, and to the next when it fails: the same bytes, so that they count once. Who keeps them to itself is
+    /// not asked first the next time.
     async fn send(&self, raw: &[u8]) -> Result<(), SettlementError> {
-        Ok(self.chain.send_raw(raw).await?)
+        let begin = self.endpoints.turn.fetch_add(1, Ordering::Relaxed);
+        let mut failure = None;
+        for step in 0..self.agreed.by.len() {
+            let number = self.agreed.by[(begin + step) % self.agreed.by.len()];
+            match self.endpoints.nodes[number].send(raw).await {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| SettlementError::Waiting("there is no endpoint to send to".to_owned())))
     }
 }

@@ -1,12 +1,12 @@
 //! Escrows: their money goes into the books, and their status says what may be spent and what is missing.
 
 use super::{Booking, ChainTerms, Effect, Plan, Terms, status};
-use crate::world::records::Escrow;
+use crate::world::records::{Account, Escrow, Stall};
 use crate::world::{Key, World};
 use supercargo_contracts::tenant_id;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::{EscrowStatus, Funding, LastPost};
-use supercargo_crds::names::escrow_condition::{BOUND, FUNDED, READY};
+use supercargo_crds::names::escrow_condition::{BOUND, FUNDED, READY, STALLED};
 use supercargo_ledger::Posting;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -67,23 +67,42 @@ fn funded(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<(Fundi
         Funding::Internal => Some((funding, escrow.spec.grant?.0)),
         Funding::Chain => {
             let account = world.accounts.get(&funding)?;
-            (account.exists && Some(account.tenant.as_str()) == tenant).then_some((funding, account.funded))
+            let ours = account.exists && Some(account.tenant.as_str()) == tenant && account.token == escrow.spec.token;
+            ours.then_some((funding, account.funded))
         }
     }
 }
 
 /// Why tasks can't be paid from it, if they can't.
 pub fn not_ready(world: &World, escrow: &Escrow) -> Option<String> {
+    stalled(world, escrow).map(|stall| stall.words.clone()).or_else(|| not_bound(world, escrow))
+}
+
+fn account<'a>(world: &'a World, escrow: &Escrow) -> Option<&'a Account> {
+    world.accounts.get(escrow.funding.as_ref()?)
+}
+
+fn stalled<'a>(world: &'a World, escrow: &Escrow) -> Option<&'a Stall> {
+    account(world, escrow)?.stalled.as_ref()
+}
+
+/// Why its account is not one that it may be paid from.
+fn not_bound(world: &World, escrow: &Escrow) -> Option<String> {
     if escrow.spec.funding == Funding::Internal {
         return None;
     }
-    let Some(funding) = &escrow.funding else { return Some("spec.accountId names no account yet".to_owned()) };
-    let Some(account) = world.accounts.get(funding) else { return Some("the chain has not been read yet".to_owned()) };
-    if let Some(stalled) = &account.stalled {
-        return Some(stalled.clone());
+    if escrow.funding.is_none() {
+        return Some("spec.accountId names no account yet".to_owned());
     }
+    let Some(account) = account(world, escrow) else { return Some("the chain has not been read yet".to_owned()) };
     if !account.exists {
         return Some("the account is not on the chain, or not final yet: open it with `kubectl supercargo escrow open`".to_owned());
+    }
+    if account.token != escrow.spec.token {
+        return Some(format!(
+            "the chain's contract holds {} and this Escrow is in {}: name another chain",
+            account.token, escrow.spec.token
+        ));
     }
     if tenant(world, escrow).as_deref() != Some(account.tenant.as_str()) {
         return Some("the account is not bound to this Escrow: bind it with `kubectl supercargo escrow bind`".to_owned());
@@ -114,10 +133,21 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
     let why = match (escrow.spec.funding, chain) {
         _ if !terms.tokens.contains(&escrow.spec.token) => Some(format!("the token {} is not configured", escrow.spec.token)),
         (Funding::Chain, None) => Some(format!("the chain {:?} is not configured", escrow.spec.chain.as_deref().unwrap_or_default())),
-        _ => not_ready(world, escrow),
+        _ => not_bound(world, escrow),
     };
     let available = books.map(|(balance, _)| balance.available).unwrap_or_default();
-    conditions(escrow, &mut next, why, available, now);
+    let stall = stalled(world, escrow);
+    if escrow.spec.funding == Funding::Chain && stall.is_none_or(|_| account(world, escrow).is_some_and(|account| account.exists)) {
+        let alone = if chain.is_some_and(|chain| chain.endpoints == 1) { ", as the one endpoint of its chain says" } else { "" };
+        let message = why.clone().unwrap_or_else(|| format!("the account names this Escrow as its tenant{alone}"));
+        let reason = if why.is_none() { "Bound" } else { "NotBound" };
+        status::set(&mut next.conditions, BOUND, why.is_none(), reason, message, escrow.generation, now);
+    }
+    match stall {
+        Some(stall) => status::set(&mut next.conditions, STALLED, true, stall.reason, &stall.words, escrow.generation, now),
+        None => status::clear(&mut next.conditions, STALLED),
+    }
+    conditions(escrow, &mut next, stall.map(|stall| stall.words.clone()).or(why), available, now);
     next
 }
 
@@ -136,10 +166,6 @@ fn conditions(escrow: &Escrow, next: &mut EscrowStatus, why: Option<String>, ava
     };
     let low = escrow.spec.low_balance.is_some_and(|low| available < low.0);
     let funded = !available.is_zero();
-    if escrow.spec.funding == Funding::Chain {
-        let message = why.clone().unwrap_or_else(|| "the account names this Escrow as its tenant".to_owned());
-        tell(BOUND, why.is_none(), if why.is_none() { "Bound" } else { "NotBound" }, message);
-    }
     let (reason, message) = match (funded, low) {
         (false, _) => ("Empty", "nothing is available"),
         (true, true) => ("Low", "less is available than spec.lowBalance"),
@@ -150,5 +176,116 @@ fn conditions(escrow: &Escrow, next: &mut EscrowStatus, why: Option<String>, ava
         Some(why) => tell(READY, false, "NotReady", why),
         None if !funded => tell(READY, false, "Empty", "nothing is available".to_owned()),
         None => tell(READY, true, "Ready", "tasks are paid from it".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Event;
+    use crate::world::records::Namespace;
+    use supercargo_crds::common::Condition;
+    use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, POST_REFUSED};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn terms(endpoints: usize) -> Terms {
+        let chain = ChainTerms { name: "c".into(), chain_id: 1, contract: "0x1".into(), token: "USDC".into(), settler: 1, endpoints };
+        Terms { tokens: vec!["USDC".into(), "EURC".into()], chains: vec![chain], ..Terms::default() }
+    }
+
+    /// An Escrow in this token, whose account the chain has been read for.
+    fn world(token: &str, account: Account) -> World {
+        let spec = serde_json::json!({ "funding": "Chain", "token": token, "chain": "c", "accountId": format!("0x{}", "1".repeat(64)) });
+        let spec = serde_json::from_value(spec).expect("a spec");
+        let funding = Escrow::funding("e", &spec).expect("it names an account");
+        let escrow = Escrow {
+            funding: Some(funding.clone()),
+            namespace: "n".into(),
+            name: "default".into(),
+            uid: "e".into(),
+            generation: 1,
+            spec,
+            status: Default::default(),
+        };
+        let mut world = World::default();
+        for (name, uid) in [("kube-system", "cluster"), ("n", "nu")] {
+            world.apply(Event::Namespace(Namespace { name: name.into(), uid: uid.into(), deleting: false }));
+        }
+        world.apply(Event::Escrow(Box::new(escrow)));
+        world.apply(Event::Account { funding, account });
+        world
+    }
+
+    /// As the chain has it once it is bound.
+    fn bound(stalled: Option<Stall>) -> Account {
+        let tenant = format!("{:#x}", tenant_id("cluster", "nu", "default"));
+        Account { funded: Amount::from_units(5), tenant, settler: 1, token: "USDC".into(), exists: true, stalled }
+    }
+
+    fn stall(reason: &'static str) -> Option<Stall> {
+        Some(Stall { reason, words: "these words".into() })
+    }
+
+    /// The status that is written, and whether money goes into the books.
+    fn pass(world: &mut World, endpoints: usize) -> (EscrowStatus, bool) {
+        let plan = crate::plan::plan(world, &terms(endpoints), NOW);
+        let books = plan.effects.iter().any(|effect| effect.kind() == "book");
+        let status = plan.effects.into_iter().find_map(|effect| match effect {
+            Effect::WriteEscrow { status, .. } => Some(*status),
+            _ => None,
+        });
+        (status.expect("a status is written"), books)
+    }
+
+    fn told(status: &EscrowStatus, kind: &str) -> Option<(String, String, String)> {
+        let of = |found: &Condition| (found.status.clone(), found.reason.clone(), found.message.clone());
+        status.conditions.iter().find(|found| found.type_ == kind).map(of)
+    }
+
+    #[test]
+    fn an_account_whose_posts_are_refused_is_stalled_in_words_and_stays_bound() {
+        let (status, books) = pass(&mut world("USDC", bound(stall(POST_REFUSED))), 3);
+        let words = |status: &str, reason: &str| Some((status.to_owned(), reason.to_owned(), "these words".to_owned()));
+        assert_eq!(told(&status, STALLED), words("True", POST_REFUSED));
+        assert_eq!(told(&status, READY), words("False", "NotReady"));
+        assert!(told(&status, BOUND).is_some_and(|(status, ..)| status == "True"));
+        assert!(books, "what the chain says of its money is still followed");
+    }
+
+    #[test]
+    fn while_the_chain_cant_be_read_nothing_is_said_of_the_binding_and_the_money_stays() {
+        let blind = Account { stalled: stall(CHAIN_SET_UP), ..Account::default() };
+        let (status, books) = pass(&mut world("USDC", blind), 3);
+        assert_eq!(told(&status, BOUND), None);
+        assert!(told(&status, STALLED).is_some_and(|(_, reason, _)| reason == CHAIN_SET_UP));
+        assert!(!books, "a chain that can't be read has not taken the money away");
+    }
+
+    #[test]
+    fn stalled_goes_when_it_is_mended() {
+        let mut world = world("USDC", bound(stall(POST_REFUSED)));
+        let (status, _) = pass(&mut world, 3);
+        let mut escrow = world.escrows.values().next().cloned().expect("it is there");
+        let funding = escrow.funding.clone().expect("it names an account");
+        escrow.status = status;
+        world.apply(Event::Escrow(Box::new(escrow)));
+        world.apply(Event::Account { funding, account: bound(None) });
+        assert_eq!(told(&pass(&mut world, 3).0, STALLED), None);
+    }
+
+    #[test]
+    fn an_escrow_in_another_token_than_the_contract_holds_is_not_paid_from() {
+        let (status, books) = pass(&mut world("EURC", bound(None)), 3);
+        let expected = "the chain's contract holds USDC and this Escrow is in EURC: name another chain";
+        assert_eq!(told(&status, READY), Some(("False".to_owned(), "NotReady".to_owned(), expected.to_owned())));
+        assert!(!books);
+    }
+
+    #[test]
+    fn that_one_endpoint_alone_is_believed_is_shown() {
+        let message = |endpoints| told(&pass(&mut world("USDC", bound(None)), endpoints).0, BOUND).expect("it is told").2;
+        assert_eq!(message(1), "the account names this Escrow as its tenant, as the one endpoint of its chain says");
+        assert_eq!(message(3), "the account names this Escrow as its tenant");
     }
 }

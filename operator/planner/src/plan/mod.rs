@@ -224,6 +224,8 @@ pub struct ChainTerms {
     pub contract: String,
     pub token: String,
     pub settler: u32,
+    /// How many endpoints it is read through.
+    pub endpoints: usize,
 }
 
 /// What a pass found to do, and when to look again if nothing happens before.

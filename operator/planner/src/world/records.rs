@@ -371,13 +371,22 @@ pub struct Reservation {
 }
 
 /// What a chain says of an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Account {
     /// Put in and not taken out or thawing, with what was posted since.
     pub funded: Amount,
     pub tenant: String,
     pub settler: u32,
+    /// The token that the chain's contract holds.
+    pub token: String,
     pub exists: bool,
-    /// Something is wrong that a person has to mend, in words.
-    pub stalled: Option<String>,
+    /// Something is wrong that a person has to mend. While the chain can't be read nothing else is known.
+    pub stalled: Option<Stall>,
+}
+
+/// What a person has to mend before an account is paid from: a condition's reason and its words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stall {
+    pub reason: &'static str,
+    pub words: String,
 }

@@ -1,0 +1,110 @@
+//! An endpoint of an EVM chain, and the settler's hot key.
+
+use super::SettlementError;
+use super::rail::{Included, Node, Pen, Price};
+use supercargo_contracts::{Address, B256, BlockId, Bytes, Call, Chain, ChainError, Fees, Finality, PrivateKeySigner, Row, calls, sign};
+use supercargo_ledger::{Attempt, Post};
+use supercargo_market::work::FundingId;
+
+/// What is asked of one endpoint for one contract and one signer.
+#[derive(Debug, Clone)]
+pub struct EvmNode {
+    pub chain: Chain,
+    pub contract: Address,
+    pub signer: Address,
+}
+
+/// What signs posts to one contract.
+#[derive(Debug, Clone)]
+pub struct EvmPen {
+    pub key: PrivateKeySigner,
+    pub chain_id: u64,
+    pub contract: Address,
+}
+
+/// The account of a funding as the chain writes it.
+pub fn account_of(funding: &FundingId) -> Result<B256, SettlementError> {
+    let hex = funding.account().map(|(_, account)| account).unwrap_or_default();
+    hex.parse().map_err(|_| SettlementError::Stalled(format!("{funding} names no account")))
+}
+
+/// Calldata of a post.
+fn post_data(post: &Post) -> Result<Bytes, SettlementError> {
+    let rows: Option<Vec<_>> = post.rows.iter().map(|(payee, total)| Row::new(*payee, u128::from(*total))).collect();
+    let rows = rows.ok_or_else(|| SettlementError::Stalled("a row's total does not fit the contract".to_owned()))?;
+    Ok(calls::post_call(account_of(&post.funding)?, &rows, post.lines_root.into(), post.journal_head.into()))
+}
+
+impl Node for EvmNode {
+    async fn chain_id(&self) -> Result<u64, SettlementError> {
+        Ok(self.chain.chain_id().await?)
+    }
+
+    async fn last_final(&self) -> Result<Option<Finality>, SettlementError> {
+        Ok(self.chain.finalized().await?)
+    }
+
+    async fn block(&self, number: u64) -> Result<Option<Finality>, SettlementError> {
+        Ok(self.chain.block(number).await?)
+    }
+
+    async fn latest_nonce(&self) -> Result<u64, SettlementError> {
+        Ok(self.chain.nonce(self.signer, BlockId::latest()).await?)
+    }
+
+    async fn nonce_at(&self, block: u64) -> Result<u64, SettlementError> {
+        Ok(self.chain.nonce(self.signer, BlockId::number(block)).await?)
+    }
+
+    async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
+        let hash: B256 = hash.parse().map_err(|_| SettlementError::Stalled(format!("{hash:?} is not a transaction's hash")))?;
+        let Some(receipt) = self.chain.receipt(hash).await? else { return Ok(None) };
+        if !self.chain.is_canonical(receipt.block_number, receipt.block_hash).await? {
+            return Ok(None);
+        }
+        let skipped = receipt.posted.map(|posted| posted.skipped).unwrap_or_default();
+        Ok(Some(Included { block: receipt.block_number, succeeded: receipt.succeeded, skipped, gas_used: receipt.gas_used }))
+    }
+
+    async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError> {
+        let account = account_of(&post.funding)?;
+        for (payee, _) in &post.rows {
+            let lane = self.chain.lane(self.contract, account, *payee, BlockId::latest()).await?;
+            if lane.posted_units > lane.mature_units {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn price(&self, post: &Post) -> Result<Price, SettlementError> {
+        let estimate = self.chain.estimate_gas("posting rows", self.signer, self.contract, post_data(post)?).await;
+        let gas = estimate.map_err(|error| match error {
+            ChainError::Refused { words, .. } => SettlementError::Refused(words),
+            other => SettlementError::Chain(other),
+        })?;
+        let fees = self.chain.fees().await?;
+        Ok(Price { gas, max_fee_wei: fees.max_fee_wei, priority_fee_wei: fees.priority_fee_wei })
+    }
+
+    async fn gas_balance_wei(&self) -> Result<u128, SettlementError> {
+        Ok(self.chain.gas_balance_wei(self.signer).await?)
+    }
+
+    async fn send(&self, raw: &[u8]) -> Result<(), SettlementError> {
+        Ok(self.chain.send_raw(raw).await?)
+    }
+}
+
+impl Pen for EvmPen {
+    fn signer(&self) -> String {
+        self.key.address().to_string()
+    }
+
+    fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {
+        let fees = Fees { max_fee_wei: price.max_fee_wei, priority_fee_wei: price.priority_fee_wei.min(price.max_fee_wei) };
+        let call = Call { to: Some(self.contract), data: post_data(post)?, gas_limit: price.gas };
+        let signed = sign(&self.key, self.chain_id, nonce, fees, &call).map_err(ChainError::from)?;
+        Ok(Attempt { hash: signed.hash.to_string(), signer: self.signer(), nonce, raw: signed.raw.to_vec(), max_fee: fees.max_fee_wei })
+    }
+}

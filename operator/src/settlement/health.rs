@@ -1,0 +1,98 @@
+//! Payment as a part of health: how long payees have waited, how much they are owed, and whether books and chain say the
+//! same.
+
+use super::SettlementError;
+use super::agree::{Agreed, NoAgreement};
+use super::told::Told;
+use crate::runtime::config::ChainConfig;
+use crate::runtime::payment::PaymentMetrics;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use supercargo_crds::names::escrow_stall;
+use supercargo_ledger::{Ledger, PostState};
+use supercargo_market::work::FundingId;
+
+const STATES: [(PostState, &str); 3] = [(PostState::Planned, "Planned"), (PostState::Signed, "Signed"), (PostState::Mined, "Mined")];
+
+const REASONS: [&str; 6] = [
+    escrow_stall::CHAIN_SET_UP,
+    escrow_stall::ENDPOINTS_DISAGREE,
+    escrow_stall::OTHER_SETTLER,
+    escrow_stall::OTHER_LEDGER,
+    escrow_stall::POST_REFUSED,
+    escrow_stall::NO_GAS,
+];
+
+/// A figure as a gauge has it.
+fn gauge(value: u128) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Who agrees, and on what.
+pub fn of_endpoints(metrics: &PaymentMetrics, config: &ChainConfig, look: &Result<Agreed, NoAgreement>) {
+    let chain = config.name.as_str();
+    let by = look.as_ref().map(|agreed| agreed.by.as_slice()).unwrap_or_default();
+    for number in 0..config.rpcs.len() {
+        let agrees = i64::from(by.contains(&number));
+        metrics.endpoint_agrees.with_label_values(&[chain, &(number + 1).to_string()]).set(agrees);
+    }
+    metrics.endpoints.with_label_values(&[chain]).set(gauge(config.rpcs.len() as u128));
+    metrics.endpoints_needed.with_label_values(&[chain]).set(gauge(super::agree::needed(config.rpcs.len()) as u128));
+    if let Ok(agreed) = look {
+        metrics.final_block.with_label_values(&[chain]).set(gauge(agreed.block.number.into()));
+    }
+}
+
+/// The key in use, and what it has left.
+pub fn of_signer(metrics: &PaymentMetrics, config: &ChainConfig, address: &str, gas_wei: u128) {
+    let chain = config.name.as_str();
+    metrics.signer.with_label_values(&[chain, address]).set(1);
+    metrics.signer_gas_gwei.with_label_values(&[chain]).set(gauge(gas_wei / 1_000_000_000));
+    metrics.signer_gas_alert_gwei.with_label_values(&[chain]).set(gauge(config.gas_alert_gwei.into()));
+}
+
+pub fn of_accounts(metrics: &PaymentMetrics, chain: &str, told: &Told, credited_units: u128, posted_units: u128) {
+    for reason in REASONS {
+        metrics.stalled.with_label_values(&[chain, reason]).set(gauge(told.count(reason) as u128));
+    }
+    metrics.difference_units.with_label_values(&[chain]).set(gauge(credited_units).saturating_sub(gauge(posted_units)));
+}
+
+/// Since when each account is owed for, as far as this process knows.
+#[derive(Debug, Default)]
+pub struct Owing {
+    since: BTreeMap<FundingId, i64>,
+    /// Payees that have a gauge.
+    payees: BTreeMap<u32, u64>,
+}
+
+impl Owing {
+    /// What the books say of a chain's payees.
+    pub async fn look(&mut self, metrics: &PaymentMetrics, ledger: &Ledger, chain: &str, now: i64) -> Result<(), SettlementError> {
+        let ours = |funding: &FundingId| funding.account().is_some_and(|(name, _)| name == chain);
+        let mut since = BTreeMap::new();
+        // A payee that is owed nothing any more is told so.
+        self.payees.values_mut().for_each(|units| *units = 0);
+        for (funding, lane) in ledger.unsettled().await?.into_iter().filter(|(funding, _)| ours(funding)) {
+            let units = self.payees.entry(lane.payee).or_default();
+            *units = units.saturating_add(lane.total.units() - lane.posted.units());
+            if let Entry::Vacant(unknown) = since.entry(funding) {
+                let seen = self.since.get(unknown.key()).copied().unwrap_or(now);
+                let planned = ledger.open_since(unknown.key()).await?;
+                unknown.insert(planned.map_or(seen, |planned| planned.min(seen)));
+            }
+        }
+        self.since = since;
+        for (payee, units) in &self.payees {
+            metrics.exposure_units.with_label_values(&[chain, &payee.to_string()]).set(gauge((*units).into()));
+        }
+        let oldest = self.since.values().min().map_or(0, |since| now.saturating_sub(*since).max(0));
+        metrics.oldest_unposted_seconds.with_label_values(&[chain]).set(oldest);
+        let open = ledger.open_posts().await?;
+        for (state, name) in STATES {
+            let count = open.iter().filter(|post| post.state == state && ours(&post.funding)).count();
+            metrics.open_posts.with_label_values(&[chain, name]).set(gauge(count as u128));
+        }
+        Ok(())
+    }
+}

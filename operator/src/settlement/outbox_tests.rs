@@ -1,0 +1,126 @@
+//! Steps of the outbox over a rail that says what a test wants to hear, with the real books.
+
+use super::SettlementError;
+use super::outbox::{self, Progress};
+use super::rail::{Included, Rail};
+use super::simulation::{account, charge, open};
+use std::collections::BTreeSet;
+use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
+use supercargo_market::money::Amount;
+use supercargo_market::work::FundingId;
+
+struct Told {
+    signer: &'static str,
+    /// Whose post the contract refuses.
+    refuses: Option<FundingId>,
+    gas: bool,
+    /// What is in a final block.
+    included: Option<(&'static str, bool)>,
+}
+
+const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, included: None };
+
+impl Rail for Told {
+    fn signer(&self) -> String {
+        self.signer.to_owned()
+    }
+    fn finalized_block(&self) -> u64 {
+        100
+    }
+    async fn latest_nonce(&self) -> Result<u64, SettlementError> {
+        Ok(self.signer.len() as u64)
+    }
+    async fn final_nonce(&self) -> Result<u64, SettlementError> {
+        self.latest_nonce().await
+    }
+    async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
+        let found = self.included.filter(|(found, _)| hash.starts_with(found));
+        Ok(found.map(|(_, succeeded)| Included { block: 9, succeeded, skipped: Vec::new(), gas_used: 70_000 }))
+    }
+    async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
+        Ok(true)
+    }
+    async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
+        match &self.refuses {
+            _ if !self.gas => Err(SettlementError::NoGas("empty".to_owned())),
+            Some(refused) if *refused == post.funding => Err(SettlementError::Refused("frozen".to_owned())),
+            _ => {
+                let hash = format!("{} {}", self.signer, post.id);
+                Ok(Attempt { raw: hash.clone().into_bytes(), hash, signer: self.signer(), nonce, max_fee: least_fee })
+            }
+        }
+    }
+    async fn send(&self, _: &[u8]) -> Result<(), SettlementError> {
+        Ok(())
+    }
+}
+
+/// Two accounts that owe something, and a post of each.
+async fn books() -> (Ledger, Fence) {
+    let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+    let fence = ledger.take_lead("one").await.expect("leads");
+    open(&ledger, fence).await;
+    ledger.commit(fence, &[charge(0, 1, 100), charge(1, 2, 100)]).await.expect("commits");
+    for number in 0..2 {
+        let planned_at = i64::try_from(number).expect("small");
+        outbox::plan(&ledger, fence, &account(number), Amount::from_units(1), planned_at).await.expect("plans");
+    }
+    (ledger, fence)
+}
+
+async fn step(ledger: &Ledger, fence: Fence, rail: &Told, held: &[FundingId]) -> Progress {
+    let held: BTreeSet<FundingId> = held.iter().cloned().collect();
+    outbox::advance(ledger, fence, rail, "c", &held, 10).await.expect("a step")
+}
+
+#[tokio::test]
+async fn a_post_that_the_contract_refuses_holds_up_no_other_account_and_charges_go_on() {
+    let (ledger, fence) = books().await;
+    let rail = Told { refuses: Some(account(0)), ..PLAIN };
+    let progress = step(&ledger, fence, &rail, &[]).await;
+    assert_eq!(progress.refused.into_iter().collect::<Vec<_>>(), [(account(0), "frozen".to_owned())]);
+    assert_eq!(progress.signed, [account(1)]);
+    let owed = async || ledger.funding(&account(0)).await.expect("reads").expect("known").owed;
+    let before = owed().await;
+    ledger.commit(fence, &[charge(0, 3, 100)]).await.expect("commits");
+    assert!(owed().await > before);
+    // The other is through and the freeze is over.
+    let through = Told { included: Some(("one", true)), ..PLAIN };
+    step(&ledger, fence, &through, &[]).await;
+    assert_eq!(step(&ledger, fence, &PLAIN, &[]).await.signed, [account(0)]);
+}
+
+#[tokio::test]
+async fn of_an_account_that_is_held_nothing_is_signed() {
+    let (ledger, fence) = books().await;
+    let progress = step(&ledger, fence, &PLAIN, &[account(0)]).await;
+    assert_eq!(progress.signed, [account(1)]);
+    let states: Vec<_> = ledger.open_posts().await.expect("reads").into_iter().map(|post| (post.funding, post.state)).collect();
+    assert_eq!(states, [(account(0), PostState::Planned), (account(1), PostState::Signed)]);
+}
+
+#[tokio::test]
+async fn without_gas_nothing_is_signed_and_it_is_told() {
+    let (ledger, fence) = books().await;
+    let progress = step(&ledger, fence, &Told { gas: false, ..PLAIN }, &[]).await;
+    assert!(matches!(progress.failed, Some(SettlementError::NoGas(_))));
+    assert!(progress.signed.is_empty() && progress.refused.is_empty());
+}
+
+#[tokio::test]
+async fn a_post_that_the_old_key_signed_is_signed_again_by_the_new_one() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    // What the old key sent fails, since the contract knows the new one by now.
+    let rotated = Told { signer: "another", included: Some(("one", false)), ..PLAIN };
+    step(&ledger, fence, &rotated, &[account(1)]).await;
+    let post = ledger.open_posts().await.expect("reads").remove(0);
+    let mut signers: Vec<_> = ledger.attempts(&post.id).await.expect("reads").into_iter().map(|one| (one.signer, one.nonce)).collect();
+    signers.sort();
+    assert_eq!(signers, [("another".to_owned(), 7), ("one".to_owned(), 3)], "each with a nonce of its own");
+    let through = Told { signer: "another", included: Some(("another", true)), ..PLAIN };
+    let progress = step(&ledger, fence, &through, &[account(1)]).await;
+    let done: Vec<_> = progress.done.iter().map(|(post, gas)| (post.funding.clone(), *gas)).collect();
+    assert_eq!(done, [(account(0), 70_000)]);
+    assert!(ledger.funding(&account(0)).await.expect("reads").expect("known").owed.is_zero());
+}
