@@ -25,7 +25,7 @@ endif
 
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites machine lintable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger bench-metering nightly nightly-histories nightly-fuzz nightly-faults
+.PHONY: help prerequisites machine lintable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger bench-metering bench-settlement nightly nightly-histories nightly-fuzz nightly-faults
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
@@ -109,8 +109,11 @@ bench-ledger: ## how fast and how small the books are, on SQLite and PostgreSQL,
 bench-metering: ## what the books bill while everything around them fails, beside what others would measure
 	@cargo bench --workspace --locked --profile dev --bench metering
 
+bench-settlement: contracts-deps ## what it costs the operator to pay 10,000 tasks of 100 providers on a chain
+	@cargo bench --workspace --locked --profile dev --bench settlement
+
 # Each part runs whatever became of the ones before, and the last line counts them.
-NIGHTLY := contracts-nightly nightly-histories nightly-fuzz nightly-faults bench-contracts bench-placement bench-gate bench-ledger bench-metering
+NIGHTLY := contracts-nightly nightly-histories nightly-fuzz nightly-faults bench-contracts bench-placement bench-gate bench-ledger bench-metering bench-settlement
 
 nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories, benches
 	@mkdir -p .state; e2e/prerequisites.sh analysis; \
