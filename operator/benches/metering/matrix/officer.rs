@@ -265,8 +265,9 @@ impl Play {
     /// Statuses are applied by name, whole.
     fn write(&mut self, effect: Effect) -> Vec<Event> {
         match effect {
-            Effect::WriteTask { namespace, name, status, .. } => {
-                let Some(task) = self.api.tasks.get(&(namespace, name)).cloned() else { return Vec::new() };
+            Effect::WriteTask { namespace, name, uid, status, .. } => {
+                let named = self.api.tasks.get(&(namespace, name));
+                let Some(task) = named.filter(|task| *task.uid == *uid).cloned() else { return Vec::new() };
                 let task = Task { status: *status, ..task };
                 self.api.put_task(task.clone());
                 vec![Event::Task(Box::new(task))]
