@@ -11,7 +11,7 @@ use supercargo_operator::effect::Hands;
 use supercargo_operator::engine::{self, Joints};
 use supercargo_operator::plan::network::NetworkTerms;
 use supercargo_operator::plan::{ChainTerms, Terms};
-use supercargo_operator::runtime::{Config, lease, telemetry};
+use supercargo_operator::runtime::{self, Config, lease, telemetry};
 use supercargo_operator::settlement::{self, Settler};
 use supercargo_operator::watch;
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,7 +78,8 @@ async fn run(config: &Path) -> Result<()> {
             Ledger::open(&config.database.url).await?
         }
     };
-    let client = kube::Client::try_default().await.context("reaching the API server")?;
+    let api_server = kube::Config::infer().await.context("finding the API server")?;
+    let client = runtime::client(api_server).context("reaching the API server")?;
     let identity = identity();
     let stop = CancellationToken::new();
 

@@ -7,6 +7,7 @@ mod kubernetes;
 pub use books::{book, load, load_work};
 
 use crate::plan::Effect;
+use crate::runtime::pauses;
 use crate::runtime::telemetry::Metrics;
 use crate::world::Event;
 use kube::Client;
@@ -19,6 +20,9 @@ use tokio::sync::mpsc;
 const MOST_IN_FLIGHT: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// What is not answered by then is asked again: a connection may be dead without a word.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum EffectError {
@@ -28,6 +32,8 @@ pub enum EffectError {
     Refused { work: WorkId, source: Box<EffectError> },
     #[error("{source}")]
     Unfit { namespace: String, source: Box<EffectError> },
+    #[error("the API server did not answer within {} s", PATIENCE.as_secs())]
+    Late,
     #[error("booking: {0}")]
     Ledger(#[from] LedgerError),
 }
@@ -41,6 +47,25 @@ impl EffectError {
             Self::Refused { .. } | Self::Unfit { .. } => true,
             _ => false,
         }
+    }
+
+    /// How long the API server asks to be left alone. What it says of that with a bare 429 stands in a header that is not kept
+    /// for us: it is a second then.
+    fn asked_pause(&self) -> Option<Duration> {
+        let Self::Kubernetes { source: kube::Error::Api(status), .. } = self else { return None };
+        let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        let seconds = if status.code == 429 { seconds.max(1) } else { seconds };
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()).min(LONGEST_PAUSE))
+    }
+
+    /// How long to wait before the next try, when the pauses have grown to this.
+    fn pause(&self, grown: Duration, nanos: u32) -> Duration {
+        if self.needs_a_person() {
+            return grown.max(REFUSED_PAUSE);
+        }
+        let by_ourselves = pauses::spread(grown, nanos);
+        // Not before it wants us, and not all of us at once.
+        self.asked_pause().map_or(by_ourselves, |asked| by_ourselves.max(asked + pauses::some_of(asked, nanos)))
     }
 
     /// What the world should know of it.
@@ -108,7 +133,10 @@ impl Executor {
                 let kind = effect.kind();
                 let result = match effect {
                     Effect::Book(bookings) => books::book(&hands.ledger, fence, bookings).await.map_err(EffectError::from),
-                    other => kubernetes::carry_out(&hands.client, other).await,
+                    other => {
+                        let answered = tokio::time::timeout(PATIENCE, kubernetes::carry_out(&hands.client, other)).await;
+                        answered.unwrap_or(Err(EffectError::Late))
+                    }
                 };
                 // The engine is gone only when the process ends.
                 let _ = done.send(Done { key, kind, result }).await;
@@ -128,8 +156,8 @@ impl Executor {
             Err(error) => {
                 self.metrics.effects.with_label_values(&[done.kind, "failed"]).inc();
                 let before = self.paused.get(&done.key).map(|(_, pause)| *pause);
-                let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
-                let pause = if error.needs_a_person() { pause.max(Duration::from_secs(5)) } else { jittered(pause) };
+                let grown = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+                let pause = error.pause(grown, pauses::nanos());
                 self.paused.insert(done.key.clone(), (Instant::now() + pause, pause));
                 tracing::warn!(key = done.key, %error, pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "an effect failed");
                 error.event().into_iter().collect()
@@ -143,8 +171,5 @@ impl Executor {
     }
 }
 
-/// Spreads tries that failed together.
-fn jittered(pause: Duration) -> Duration {
-    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-    pause * 3 / 4 + pause / 2 * (nanos % 1_000) / 1_000
-}
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 mod raw;
 
+use crate::runtime::pauses::{Pauses, nanos};
 use crate::world::convert::{
     claim, escrow, hindrance, limits, namespace, node, pod, policy, pool, provider_node, storage_class, task, volume,
 };
@@ -19,6 +20,7 @@ use kube::{Api, Client, Resource};
 use raw::Raw;
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 use supercargo_crds::names::{LABEL_MANAGED, MANAGED_BY};
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
 use tokio::sync::mpsc;
@@ -140,6 +142,10 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
     );
 }
 
+/// Between tries of a watch that fails: an API server that comes back has every watch again within the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 pub fn now() -> i64 {
     Timestamp::now().as_second()
 }
@@ -176,6 +182,7 @@ fn run(kind: &'static str, api: Api<Raw>, which: watcher::Config, news: &mpsc::S
     tokio::spawn(async move {
         let mut known: HashMap<String, (String, String)> = HashMap::new();
         let mut listing: Option<HashMap<String, (String, String)>> = None;
+        let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut stream = watcher::watcher(api, which).boxed();
         while let Some(next) = stream.next().await {
             let mut out = Vec::new();
@@ -209,8 +216,9 @@ fn run(kind: &'static str, api: Api<Raw>, which: watcher::Config, news: &mpsc::S
                 }
                 Err(error) => {
                     // The watcher resumes by itself; it must not do so in a tight circle.
-                    tracing::debug!(kind, %error, "a watch was interrupted");
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    let pause = pauses.next(Instant::now(), nanos());
+                    tracing::debug!(kind, %error, pause_milliseconds = pause.as_millis(), "a watch was interrupted");
+                    tokio::time::sleep(pause).await;
                 }
             }
             for item in out {

@@ -1,0 +1,130 @@
+//! Effects against an API server of a few lines, and how long they wait when it refuses them.
+
+use super::{EffectError, FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE, kubernetes};
+use crate::plan::{Effect, Fitting};
+use crate::runtime;
+use crate::world::Event;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::Status;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use supercargo_crds::task_status::ComputeTaskStatus;
+use warp::Filter;
+use warp::http::{Method, StatusCode};
+
+/// What it was asked: the method, the path and the body.
+type Asked = (Method, String, Value);
+
+/// Answers every request with what `answer` makes of it, and keeps what it was asked.
+async fn api_server(answer: impl Fn(&Method) -> (u16, Value) + Clone + Send + Sync + 'static) -> (kube::Client, Arc<Mutex<Vec<Asked>>>) {
+    // An error only says that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+    let seen = asked.clone();
+    let parts = warp::method().and(warp::path::full()).and(warp::body::bytes());
+    let page = parts.map(move |method: Method, path: warp::path::FullPath, body: warp::hyper::body::Bytes| {
+        let (code, text) = answer(&method);
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        seen.lock().expect("nobody panics with it").push((method, path.as_str().to_owned(), body));
+        warp::reply::with_status(warp::reply::json(&text), StatusCode::from_u16(code).expect("a code"))
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(warp::serve(page).incoming(listener).run());
+    let client = runtime::client(kube::Config::new(address.parse().expect("an address"))).expect("a client");
+    (client, asked)
+}
+
+fn status(code: u16, message: &str, retry_after_seconds: u32) -> Value {
+    let reason = if code == 404 { "NotFound" } else { "" };
+    let details = json!({ "retryAfterSeconds": retry_after_seconds });
+    json!({ "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message, "details": details })
+}
+
+fn write_task() -> Effect {
+    let status = Box::new(ComputeTaskStatus::default());
+    Effect::WriteTask { namespace: "n".into(), name: "t".into(), uid: "mine".into(), status, note: None }
+}
+
+fn task(uid: &str) -> Value {
+    json!({
+        "apiVersion": "supercargo.dev/v1alpha1", "kind": "ComputeTask",
+        "metadata": { "name": "t", "namespace": "n", "uid": uid, "resourceVersion": "7" }, "spec": { "budget": "1", "image": "i" },
+    })
+}
+
+#[tokio::test]
+async fn a_status_is_written_only_onto_the_task_that_it_was_made_for_as_it_was_looked_at() {
+    let (client, asked) = api_server(|_| (200, task("mine"))).await;
+    let events = kubernetes::carry_out(&client, write_task()).await.expect("it is written");
+    assert!(matches!(&events[..], [Event::Task(task)] if *task.uid == *"mine"), "{events:?}");
+    let asked = asked.lock().expect("nobody panics with it");
+    let [(Method::GET, _, _), (Method::PATCH, path, body)] = &asked[..] else { panic!("it looks, then writes: {asked:?}") };
+    assert!(path.ends_with("/computetasks/t/status"), "{path}");
+    assert_eq!(body["metadata"]["resourceVersion"], "7", "what came between is not written over");
+}
+
+#[tokio::test]
+async fn another_task_of_the_same_name_and_none_are_left_alone() {
+    for answer in [(200, task("another")), (404, status(404, "not found", 0))] {
+        let (client, asked) = api_server(move |_| answer.clone()).await;
+        let events = kubernetes::carry_out(&client, write_task()).await.expect("there is nothing to do");
+        let asked = asked.lock().expect("nobody panics with it");
+        assert!(events.is_empty() && asked.len() == 1 && asked[0].0 == Method::GET, "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_changed_since_it_was_looked_at_is_tried_again() {
+    let (client, _) =
+        api_server(|method| if *method == Method::GET { (200, task("mine")) } else { (409, status(409, "changed", 0)) }).await;
+    let error = kubernetes::carry_out(&client, write_task()).await.expect_err("it is not written");
+    assert!(!error.needs_a_person() && error.event().is_none());
+}
+
+#[tokio::test]
+async fn who_is_refused_a_policy_is_told_which_and_why() {
+    let (client, _) = api_server(|_| (403, status(403, "admission webhook \"w\" denied the request", 0))).await;
+    let metadata = ObjectMeta { name: Some("p".into()), namespace: Some("n".into()), ..ObjectMeta::default() };
+    let fittings = vec![Fitting::Policy(Box::new(NetworkPolicy { metadata, spec: None }))];
+    let effect = Effect::FitNamespace { namespace: "n".into(), fittings, closed: Arc::default() };
+    let error = kubernetes::carry_out(&client, effect).await.expect_err("it is refused");
+    assert!(error.needs_a_person());
+    let Some(Event::Unfit { namespace, why }) = error.event() else { panic!("the namespace is told of") };
+    assert_eq!((namespace.as_str(), why.as_str()), ("n", "applying a NetworkPolicy: admission webhook \"w\" denied the request"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_turned_away_is_told_of_at_once_with_how_long_to_stay_away() {
+    let (client, asked) = api_server(|_| (429, status(429, "too many requests", 7))).await;
+    let error = kubernetes::carry_out(&client, write_task()).await.expect_err("it is turned away");
+    assert_eq!(error.asked_pause(), Some(Duration::from_secs(7)));
+    assert_eq!(asked.lock().expect("nobody panics with it").len(), 1);
+}
+
+#[test]
+fn the_pause_after_a_failure_is_what_the_api_server_asks_for_and_never_longer_than_a_minute_and_a_half() {
+    let error = |code: u16, retry_after_seconds: u32| {
+        let status: Status = serde_json::from_value(status(code, "no", retry_after_seconds)).expect("a status");
+        EffectError::Kubernetes { doing: "trying", source: kube::Error::Api(status.boxed()) }
+    };
+    // The code, what is asked for, how long the pauses have grown, and the shortest and the longest that comes of it.
+    let cases = [
+        (500, 0, FIRST_PAUSE, 0.1875, 0.3125),
+        (500, 0, LONGEST_PAUSE, 45.0, 75.0),
+        (409, 0, FIRST_PAUSE, 0.1875, 0.3125),
+        (429, 0, FIRST_PAUSE, 1.0, 1.5),
+        (429, 7, FIRST_PAUSE, 7.0, 10.5),
+        (429, 1, Duration::from_secs(40), 30.0, 50.0),
+        (429, 86_400, FIRST_PAUSE, 60.0, 90.0),
+        (503, 3, FIRST_PAUSE, 3.0, 4.5),
+        (403, 0, FIRST_PAUSE, REFUSED_PAUSE.as_secs_f64(), REFUSED_PAUSE.as_secs_f64()),
+    ];
+    for (code, asked, grown, shortest, longest) in cases {
+        let pauses = [0, 999].map(|nanos| error(code, asked).pause(grown, nanos).as_secs_f64());
+        let near = |one: f64, other: f64| (one - other).abs() <= other / 500.0;
+        assert!(near(pauses[0], shortest) && near(pauses[1], longest), "{code} that asks for {asked} s: {pauses:?}");
+    }
+}
