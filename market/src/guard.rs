@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn marks_count_of_the_budget_and_come_while_it_runs_or_not_at_all() {
-        let cases: [(&str, Guard, u64, &[(u8, u64, &str)]); 8] = [
+        type Told = (u8, u64, &'static str);
+        let cases: [(&str, Guard, u64, &[Told]); 8] = [
             ("all three", guard("1.00", "0", 1, 10), 990, &[(50, 500, "0.50"), (80, 800, "0.80"), (95, 950, "0.95")]),
             ("one that comes with the signal to end is none", guard("0.20", "0", 1, 40), 160, &[(50, 100, "0.10")]),
             ("a run that needs little of it", guard("3.00", "0", 1, 40), 600, &[]),

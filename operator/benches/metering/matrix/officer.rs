@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use supercargo_ledger::{Fence, LedgerError};
 use supercargo_operator::effect;
-use supercargo_planner::plan::{Effect, Plan, Terms, plan};
+use supercargo_planner::plan::{Effect, Fitting, Plan, Terms, plan};
 use supercargo_planner::world::records::{Namespace, Node, Task};
+use supercargo_planner::world::standing::Policy;
 use supercargo_planner::world::{Event, World, convert};
 
 const LONGEST_REST: Nanos = 10 * SECOND;
@@ -257,7 +258,10 @@ impl Play {
                 self.delete_task(&uid);
                 vec![Event::TaskGone((namespace, name))]
             }
-            Effect::FitNamespace { namespace, closed, .. } => vec![Event::Fitted { namespace, closed }],
+            Effect::FitNamespace { namespace, fittings, closed } => {
+                let made = fittings.iter().filter_map(stands).map(Event::PolicyMade);
+                made.chain([Event::Fitted { namespace, closed, at: clock }]).collect()
+            }
             other => self.write(other),
         }
     }
@@ -294,4 +298,12 @@ impl Play {
             _ => Vec::new(),
         }
     }
+}
+
+/// A policy as the API server gives it back.
+fn stands(fitting: &Fitting) -> Option<Policy> {
+    let Fitting::Policy(policy) = fitting else { return None };
+    let mut made = policy.clone();
+    (made.metadata.uid, made.metadata.generation) = (made.metadata.name.clone(), Some(1));
+    convert::policy(&made)
 }

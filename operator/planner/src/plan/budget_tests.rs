@@ -3,8 +3,8 @@
 use super::simulation::{Theatre, gang, task, terms};
 use super::tests::{calm, env, pods, runs, set, until};
 use super::{Effect, plan};
-use crate::world::Event;
 use crate::world::records::{Pod, PodPhase, Task};
+use crate::world::{Event, convert};
 
 /// A task that runs for as long as this budget pays for: no grace, so that its end takes ten seconds of it.
 fn long(budget: &str) -> Task {
@@ -142,6 +142,13 @@ fn a_task_that_may_come_to_a_mark_is_told_where_it_reads_of_it() {
     assert_eq!(read, Some("metadata.annotations['supercargo.dev/budget-notice']"));
     let mount = &spec.containers[0].volume_mounts.as_ref().expect("mounts")[0];
     assert_eq!((&mount.name, mount.mount_path.as_str(), mount.read_only), (&volume.name, "/etc/supercargo", Some(true)));
+
+    // What it was told is read back from there: nobody patches it twice.
+    let mut told = pod.clone();
+    told.metadata.uid = Some("u".into());
+    let notice = ("supercargo.dev/budget-notice".to_owned(), "usedPercent=50\n".to_owned());
+    told.metadata.annotations.get_or_insert_default().extend([notice]);
+    assert_eq!(convert::pod(&told, 0).and_then(|pod| pod.notice).as_deref(), Some("usedPercent=50\n"));
 }
 
 #[test]
