@@ -129,7 +129,8 @@ fn chart(journey: &Journey) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (chart, values) = (layout.root.join("charts/supercargo"), layout.cluster().join("values.json"));
     let (chart, values) = (chart.display().to_string(), values.display().to_string());
     let args = ["template", "supercargo", &chart, "--namespace", NAMESPACE, "--values", &values, "--show-only", "templates/rbac.yaml"];
-    let text = shell::run(&layout.bin("helm").display().to_string(), args)?;
+    // Alone, helm takes the cluster for an old one.
+    let text = shell::run(&layout.bin("helm").display().to_string(), args.into_iter().chain(["--kube-version", "1.36.0"]))?;
     let mut found = (BTreeSet::new(), BTreeSet::new());
     for document in serde_yaml_ng::Deserializer::from_str(&text) {
         let object = <Value as serde::Deserialize>::deserialize(document)?;

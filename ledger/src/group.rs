@@ -65,7 +65,7 @@ async fn run(store: Arc<Store>, mut requests: mpsc::Receiver<Request>) {
 async fn commit(store: &Store, working: &mut Working, requests: &[Request]) -> Result<Vec<Result<Vec<Outcome>>>> {
     let mut writing = store.begin_writing().await?;
     // Taken away: an error, or a caller that ends here, leaves nothing behind that is not written.
-    let mut ours = std::mem::take(working).as_of(writing.mark);
+    let mut ours = std::mem::take(working).at(writing.mark);
     let current = writing.mark.fence;
     let leads = |request: &&Request| request.fence.0 == current;
     ours.fetch(&mut writing, requests.iter().filter(leads).flat_map(|request| &request.postings)).await?;

@@ -76,7 +76,7 @@ pub(crate) struct Changes {
 
 impl Working {
     /// What is still true of books that have come so far.
-    pub(crate) fn as_of(self, mark: Mark) -> Self {
+    pub(crate) fn at(self, mark: Mark) -> Self {
         if self.mark == Some(mark) && self.reservations.len() <= MOST_WORKS { self } else { Self { mark: Some(mark), ..Self::default() } }
     }
 
