@@ -7,6 +7,44 @@ use serde::{Deserialize, Serialize};
 /// Unix seconds.
 pub type Second = i64;
 
+/// How far our clock is ahead of a kubelet's, at least and at most. Nothing starts before it is bound, and nothing is seen before
+/// it is: each container on a node narrows it, however late it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    pub least: Second,
+    pub most: Second,
+}
+
+impl Ahead {
+    /// What one container shows.
+    pub fn of(record: &PodRecord) -> Option<Self> {
+        let started = record.started.filter(|&started| started >= EARLIEST)?;
+        let seen_start = record.first_running.map(|seen| seen - started);
+        let seen_end = record.terminal.zip(record.finished).filter(|&(_, finished)| finished >= started).map(|(seen, end)| seen - end);
+        let most = seen_start.into_iter().chain(seen_end).min()?;
+        Some(Self { least: record.bound - started, most })
+    }
+
+    /// Both hold. None: one of the clocks was set meanwhile.
+    pub fn and(self, other: Self) -> Option<Self> {
+        let both = Self { least: self.least.max(other.least), most: self.most.min(other.most) };
+        (both.least <= both.most.saturating_add(SLACK_SECONDS)).then_some(both)
+    }
+
+    /// A clock is right until something says otherwise.
+    fn shown(self) -> Second {
+        if self.most < 0 {
+            self.most
+        } else if self.least <= SLACK_SECONDS {
+            0
+        } else if self.most - self.least <= LATE_SECONDS {
+            self.most
+        } else {
+            self.least
+        }
+    }
+}
+
 /// What is known of one container, by two clocks that are never mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodRecord {
@@ -18,6 +56,8 @@ pub struct PodRecord {
     pub first_running: Option<Second>,
     pub last_alive: Option<Second>,
     pub terminal: Option<Second>,
+    /// What other containers on its node showed of that kubelet's clock.
+    pub clock: Option<Ahead>,
 }
 
 /// How good the evidence of a charge is.
@@ -79,20 +119,19 @@ pub fn measure_together(records: &[Option<PodRecord>]) -> Vec<Option<Measured>> 
 fn start(record: &PodRecord) -> Option<Second> {
     let ran = record.first_running.is_some() || record.finished.is_some();
     let told = record.started.filter(|&started| started >= EARLIEST && ran);
-    told.map(|started| started + ahead(record, started)).or(record.first_running)
+    told.map(|started| started + ahead(record)).or(record.first_running)
 }
 
-/// How far our clock is ahead of a kubelet's: not at all, unless what we saw says otherwise. Nothing is seen before it is and
-/// nothing starts before it is bound: what breaks that is the clock's doing, and the earlier of both sights tells how far off it
-/// is. A start and an end that were seen equally late, by more than we are ever late ourselves, are its doing too.
-fn ahead(record: &PodRecord, started: Second) -> i64 {
-    let seen_start = record.first_running.map(|seen| seen - started);
+/// How far our clock is ahead of a kubelet's: not at all, unless what we saw says otherwise, of this container or of others on
+/// its node. A start and an end that were seen equally late, by more than we are ever late ourselves, are its doing too.
+fn ahead(record: &PodRecord) -> Second {
+    let Some(own) = Ahead::of(record) else { return record.clock.map_or(0, Ahead::shown) };
+    let all = record.clock.and_then(|clock| clock.and(own)).unwrap_or(own);
+    let seen_start = record.first_running.zip(record.started).map(|(seen, started)| seen - started);
     let seen_end = record.terminal.zip(record.finished).map(|(seen, finished)| seen - finished);
-    let Some(most) = seen_start.into_iter().chain(seen_end).min() else { return 0 };
-    let impossible = most < 0 || record.bound - started > SLACK_SECONDS;
     let equally = seen_start.zip(seen_end).is_some_and(|(start, end)| start.abs_diff(end) <= 1);
     let apart = record.first_running.zip(record.terminal).is_some_and(|(first, last)| last - first > SLACK_SECONDS);
-    if impossible || (equally && apart && most > LATE_SECONDS) { most } else { 0 }
+    if all.shown() == 0 && equally && apart && all.most > LATE_SECONDS { all.most } else { all.shown() }
 }
 
 /// Cut to what our clock saw between binding and the end: a longer record is a wrong one.
@@ -126,6 +165,7 @@ mod tests {
             first_running: Some(T + 3),
             last_alive: Some(T + 60),
             terminal: Some(T + 63),
+            clock: None,
         }
     }
 
@@ -159,7 +199,9 @@ mod tests {
         type Case = (&'static str, Vec<Option<PodRecord>>, Vec<Option<u64>>);
         let behind = PodRecord { bound: T - 200, ..ahead(-90, 42) };
         let short = PodRecord { finished: Some(T + 23), first_running: Some(T + 900), terminal: Some(T + 900), ..worker(22) };
-        let cases: [Case; 12] = [
+        let pulled = |behind: Second, clock: Option<Ahead>| PodRecord { bound: T - 200, clock, ..ahead(-behind, 42) };
+        let late = PodRecord { first_running: Some(T + 900), terminal: Some(T + 900), ..worker(22) };
+        let cases: [Case; 16] = [
             ("one alone", vec![Some(worker(2))], vec![Some(60)]),
             ("one of two is late", vec![Some(worker(2)), Some(worker(22))], vec![Some(40), Some(40)]),
             ("one never starts", vec![Some(worker(2)), Some(never)], vec![Some(0), Some(0)]),
@@ -176,6 +218,26 @@ mod tests {
             ("an early one whose clock is behind", vec![Some(ahead(-300, 2)), Some(worker(42))], vec![Some(21), Some(20)]),
             ("all were seen when all was over", vec![Some(seen_late(2)), Some(seen_late(22))], vec![Some(40), Some(40)]),
             ("one was seen late", vec![Some(seen_late(2)), Some(worker(22))], vec![Some(40), Some(40)]),
+            (
+                "others on its node show that its clock is behind",
+                vec![Some(worker(2)), Some(pulled(50, Some(Ahead { least: 48, most: 51 })))],
+                vec![Some(19), Some(20)],
+            ),
+            (
+                "others on its node show that its clock is right, and it was seen late",
+                vec![Some(worker(2)), Some(PodRecord { clock: Some(Ahead { least: -2, most: 1 }), ..late })],
+                vec![Some(40), Some(40)],
+            ),
+            (
+                "others were seen late as well",
+                vec![Some(worker(2)), Some(PodRecord { clock: Some(Ahead { least: -30, most: 700 }), ..late })],
+                vec![Some(40), Some(40)],
+            ),
+            (
+                "its clock was set since others showed it",
+                vec![Some(worker(2)), Some(pulled(0, Some(Ahead { least: 200, most: 202 })))],
+                vec![Some(20), Some(20)],
+            ),
         ];
         for (name, records, seconds) in cases {
             let measured: Vec<Option<u64>> = measure_together(&records).into_iter().map(|one| one.map(|one| one.seconds)).collect();

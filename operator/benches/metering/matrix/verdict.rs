@@ -79,8 +79,9 @@ fn due(attempt: &Attempt<'_>, workers: usize) -> Vec<Nanos> {
     let billed = |charge: &Option<&Charge>| charge.map_or(0, |charge| charge.seconds);
     let longest = due.iter().copied().max().unwrap_or_default();
     // Whole seconds can't tell on which side of ten minutes it was.
-    let near = (longest - FAULT_FREE).abs() <= SECOND && attempt.iter().all(|(_, charge)| billed(charge) == 0);
-    if fault && (longest < FAULT_FREE || near) { vec![0; due.len()] } else { due }
+    let near = (longest - FAULT_FREE).abs() <= SECOND;
+    let free = if near { attempt.iter().all(|(_, charge)| billed(charge) == 0) } else { longest < FAULT_FREE };
+    if fault && free { vec![0; due.len()] } else { due }
 }
 
 pub async fn judge(play: &Play) -> Verdict {

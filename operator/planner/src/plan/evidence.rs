@@ -21,7 +21,7 @@ pub fn plan(world: &World, work: &WorkId, terms: &Terms, bookings: &mut Vec<Book
     if world.is_charged(work, placement.attempt) || !attempt::is_over(world, work, placement, &workers) {
         return;
     }
-    let billed = billed(&workers, placement, world.task_of(work).map(|task| &**task));
+    let billed = billed(world, &workers, placement, world.task_of(work).map(|task| &**task));
     for ((pod, place), measured) in workers.iter().zip(&placement.workers).zip(billed) {
         if let (Some(pod), Some(measured)) = (pod, measured) {
             bookings.push(Booking::Post(Posting::Charge(charge(work, placement, place, pod, measured, terms))));
@@ -31,22 +31,20 @@ pub fn plan(world: &World, work: &WorkId, terms: &Terms, bookings: &mut Vec<Book
 }
 
 /// Whoever leads now may have seen it run only later than it was told to run.
-fn record(pod: &Pod, placement: &Placement, told: Option<i64>) -> PodRecord {
-    let bound = pod.ours.as_ref().map_or(placement.bound, |ours| ours.bound.max(placement.bound));
+fn record(world: &World, pod: &Pod, placement: &Placement, told: Option<i64>) -> PodRecord {
+    let record = pod.record();
     PodRecord {
-        started: pod.started,
-        finished: pod.finished,
-        bound,
+        bound: record.bound.max(placement.bound),
         first_running: pod.first_running.map(|seen| told.map_or(seen, |told| seen.min(told))),
-        last_alive: pod.last_alive,
-        terminal: pod.terminal,
+        clock: pod.node.as_ref().and_then(|node| world.clocks.of(node)),
+        ..record
     }
 }
 
 /// What is billed of each worker: from the last one's start, and nothing of a short attempt that a provider's fault ended.
-pub fn billed(workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>) -> Vec<Option<Measured>> {
+pub fn billed(world: &World, workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>) -> Vec<Option<Measured>> {
     let told = task.filter(|task| !task.was_told(placement.attempt)).and_then(|task| attempt::told_started(task, placement));
-    let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(pod, placement, told))).collect();
+    let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(world, pod, placement, told))).collect();
     let mut measured = metering::measure_together(&records);
     let longest = measured.iter().flatten().map(|one| one.seconds).max().unwrap_or_default();
     if longest < FAULT_FREE_SECONDS && workers.iter().flatten().any(|pod| is_provider_fault(pod)) {

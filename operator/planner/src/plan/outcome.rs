@@ -164,7 +164,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         return None;
     }
     let (workers, attempt) = (world.workers_of(&work, placement), placement.attempt);
-    let billed = evidence::billed(&workers, placement, Some(task));
+    let billed = evidence::billed(world, &workers, placement, Some(task));
     let seconds: Vec<u64> = billed.iter().map(|measured| measured.map_or(0, |measured| measured.seconds)).collect();
     let (outcome, worker, pod) = of_attempt(task, placement, &workers, &seconds)?;
     let mut status = super::task::placed(task, placement, now);

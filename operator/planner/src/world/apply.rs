@@ -28,6 +28,7 @@ impl World {
             Event::Node(node) => self.apply_node(*node),
             Event::NodeGone(name) => {
                 self.nodes.remove(&name);
+                self.clocks.forget(&name);
                 self.grounds.surveyed = false;
                 self.node_changed(&name, true);
             }
@@ -209,6 +210,7 @@ impl World {
         if let Some(ours) = &pod.ours {
             self.index.pods_of.entry(ours.work.clone()).or_default().insert(pod.uid.clone());
         }
+        self.clocks.see(&pod, self.pods.get(&pod.uid));
         self.pod_changed(&pod);
         if let Some(ours) = &pod.ours {
             self.unmade.remove(&ours.work);

@@ -2,6 +2,7 @@
 //! of it; the planner reads the rest.
 
 mod apply;
+pub mod clocks;
 pub mod convert;
 pub mod dirt;
 pub mod free;
@@ -12,6 +13,7 @@ pub mod standing;
 pub mod taints;
 pub mod volumes;
 
+use clocks::Clocks;
 use dirt::{Alarms, Pace, Queue};
 use foldhash::{HashMap, HashSet};
 use market::Market;
@@ -140,6 +142,7 @@ pub struct World {
     pub tasks: BTreeMap<Key, Arc<Task>>,
     pub pods: HashMap<String, Pod>,
     pub nodes: BTreeMap<String, Node>,
+    pub clocks: Clocks,
     pub pools: BTreeMap<String, Pool>,
     /// The hash of each pool's rate card.
     pub rate_cards: HashMap<String, String>,

@@ -10,6 +10,7 @@ use supercargo_crds::pool::{ProviderPoolSpec, ProviderPoolStatus};
 use supercargo_crds::task::ComputeTaskSpec;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_crds::validate::Range;
+use supercargo_market::metering::PodRecord;
 use supercargo_market::money::{Amount, Price};
 use supercargo_market::rating::Held;
 use supercargo_market::work::{FundingId, WorkId};
@@ -149,6 +150,19 @@ pub struct Device {
 }
 
 impl Pod {
+    /// What it shows of how long its container ran.
+    pub fn record(&self) -> PodRecord {
+        PodRecord {
+            started: self.started,
+            finished: self.finished,
+            bound: self.ours.as_ref().map(|ours| ours.bound).unwrap_or_default(),
+            first_running: self.first_running,
+            last_alive: self.last_alive,
+            terminal: self.terminal,
+            clock: None,
+        }
+    }
+
     /// Whether its volumes are still to be mounted.
     pub fn awaits_volumes(&self) -> bool {
         self.phase == PodPhase::Pending && !self.has_volumes
