@@ -167,9 +167,11 @@ impl Chain {
         Ok(block.map(|b| Finality { number: b.header.number, hash: b.header.hash, timestamp: b.header.timestamp }))
     }
 
-    /// Is the block of this number still this one?
+    /// Is the block of this number still this one? An endpoint that does not have it knows no answer.
     pub async fn is_canonical(&self, number: u64, hash: B256) -> Result<bool> {
-        Ok(self.block(number).await?.is_some_and(|block| block.hash == hash))
+        let block = self.block(number).await?;
+        let block = block.ok_or_else(|| ChainError::Setup(format!("an endpoint has no block {number}, and a receipt from it")))?;
+        Ok(block.hash == hash)
     }
 
     pub async fn account(&self, contract: Address, account: B256, at: BlockId) -> Result<AccountState> {

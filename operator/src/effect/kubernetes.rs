@@ -12,10 +12,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use supercargo_crds::names::{ANNOTATION_BUDGET_NOTICE, FIELD_MANAGER, FINALIZER_EVIDENCE, TAINT_SOLD};
 use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_crds::validate::Range;
 use supercargo_crds::{ComputeTask, Escrow, ProviderNode, ProviderPool};
+use supercargo_market::work::WorkId;
 
 const API_VERSION: &str = "supercargo.dev/v1alpha1";
 
@@ -31,46 +35,13 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     match effect {
         Effect::Book(_) => Ok(Vec::new()),
-        Effect::FitNamespace { namespace, fittings, closed } => {
-            let mut made = Vec::new();
-            for fitting in &fittings {
-                match fit(client, fitting).await {
-                    Ok(event) => made.extend(event),
-                    Err(error) if error.needs_a_person() => return Err(EffectError::Unfit { namespace, source: Box::new(error) }),
-                    Err(error) => return Err(error),
-                }
-            }
-            made.push(Event::Fitted { namespace, closed, at: now() });
-            Ok(made)
-        }
-        Effect::CreatePod { work, fitting, pod } => {
-            let made = async {
-                let mut made = Vec::new();
-                if let Some(fitting) = fitting {
-                    made.extend(fit(client, &fitting).await?);
-                }
-                made.extend(create_pod(client, *pod).await?);
-                Ok::<_, EffectError>(made)
-            };
-            match made.await {
-                // Whoever reads the task's status can mend it: a quota, a limit, a name that is taken.
-                Err(error) if error.needs_a_person() => Err(EffectError::Refused { work, source: Box::new(error) }),
-                made => made,
-            }
-        }
-        Effect::FindPods { work, attempt, namespace, names, at } => {
-            let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-            let mut found = Vec::new();
-            for name in names {
-                found.extend(api.get_opt(&name).await.map_err(failed("looking for a pod"))?.and_then(|pod| convert::pod(&pod, now())));
-            }
-            // Somebody else's pod may have the name: it is none of the attempt's.
-            found.retain(|pod| pod.ours.as_ref().is_some_and(|ours| ours.work == work && ours.attempt == attempt));
-            if found.is_empty() {
-                return Ok(vec![Event::Absent { work, attempt, at }]);
-            }
-            Ok(found.into_iter().map(|pod| Event::Pod(Box::new(pod))).collect())
-        }
+        Effect::FitNamespace { namespace, fittings, closed } => fit_namespace(client, namespace, &fittings, closed).await,
+        Effect::CreatePod { work, fitting, pod } => match make_pod(client, &work, fitting.as_ref(), &pod).await {
+            // Whoever reads the task's status can mend it: a quota, a limit, a name that is taken.
+            Err(error) if error.needs_a_person() => Err(EffectError::Refused { work, source: Box::new(error) }),
+            made => made,
+        },
+        Effect::FindPods { work, attempt, namespace, names, at } => find_pods(client, work, attempt, &namespace, &names, at).await,
         Effect::DeletePod { namespace, name, uid, grace_seconds } => {
             let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
             let parameters = DeleteParams {
@@ -141,6 +112,24 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             Ok(written.and_then(|object| convert::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
         }
     }
+}
+
+async fn fit_namespace(
+    client: &Client,
+    namespace: String,
+    fittings: &[Fitting],
+    closed: Arc<BTreeSet<Range>>,
+) -> Result<Vec<Event>, EffectError> {
+    let mut made = Vec::new();
+    for fitting in fittings {
+        match fit(client, fitting).await {
+            Ok(event) => made.extend(event),
+            Err(error) if error.needs_a_person() => return Err(EffectError::Unfit { namespace, source: Box::new(error) }),
+            Err(error) => return Err(error),
+        }
+    }
+    made.push(Event::Fitted { namespace, closed, at: now() });
+    Ok(made)
 }
 
 /// The longest that an Event may hold up what comes next.
@@ -235,20 +224,55 @@ async fn fit(client: &Client, fitting: &Fitting) -> Result<Option<Event>, Effect
     }
 }
 
-/// A pod of this name that exists already is this pod.
-async fn create_pod(client: &Client, pod: Pod) -> Result<Vec<Event>, EffectError> {
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let name = pod.metadata.name.clone().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let made = match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, &pod).await {
+async fn make_pod(client: &Client, work: &WorkId, fitting: Option<&Fitting>, pod: &Pod) -> Result<Vec<Event>, EffectError> {
+    let mut made = Vec::new();
+    if let Some(fitting) = fitting {
+        made.extend(fit(client, fitting).await?);
+    }
+    made.extend(create_pod(client, work, pod).await?);
+    Ok(made)
+}
+
+/// A pod of this name that exists already is this pod, unless it is somebody else's.
+async fn create_pod(client: &Client, work: &WorkId, pod: &Pod) -> Result<Option<Event>, EffectError> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let made = match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, pod).await {
         Ok(made) => made,
-        Err(error) if is_code(&error, 409) => match api.get_opt(&name).await.map_err(failed("reading a pod"))? {
-            Some(found) => found,
-            None => return Ok(Vec::new()),
+        Err(error) if is_code(&error, 409) => match api.get_opt(name).await.map_err(failed("reading a pod"))? {
+            Some(found) if is_of(&found, work) => found,
+            Some(_) => return Err(EffectError::Refused { work: work.clone(), source: Box::new(failed("creating a pod")(error)) }),
+            None => return Ok(None),
         },
         Err(error) => return Err(failed("creating a pod")(error)),
     };
-    Ok(convert::pod(&made, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
+    Ok(convert::pod(&made, now()).map(|pod| Event::Pod(Box::new(pod))))
+}
+
+fn is_of(pod: &Pod, work: &WorkId) -> bool {
+    convert::pod(pod, now()).and_then(|pod| pod.ours).is_some_and(|ours| ours.work == *work)
+}
+
+async fn find_pods(
+    client: &Client,
+    work: WorkId,
+    attempt: u32,
+    namespace: &str,
+    names: &[String],
+    at: i64,
+) -> Result<Vec<Event>, EffectError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(api.get_opt(name).await.map_err(failed("looking for a pod"))?.and_then(|pod| convert::pod(&pod, now())));
+    }
+    // Somebody else's pod may have the name: it is none of the attempt's.
+    found.retain(|pod| pod.ours.as_ref().is_some_and(|ours| ours.work == work && ours.attempt == attempt));
+    if found.is_empty() {
+        return Ok(vec![Event::Absent { work, attempt, at }]);
+    }
+    Ok(found.into_iter().map(|pod| Event::Pod(Box::new(pod))).collect())
 }
 
 /// Takes our finalizer off, and only ours, only of this very pod.

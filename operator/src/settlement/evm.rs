@@ -62,7 +62,14 @@ impl Node for EvmNode {
         if !self.chain.is_canonical(receipt.block_number, receipt.block_hash).await? {
             return Ok(None);
         }
-        let skipped = receipt.posted.map(|posted| posted.skipped).unwrap_or_default();
+        let skipped = match receipt.posted {
+            Some(posted) => posted.skipped,
+            // Without the contract's own words nobody knows which rows it took.
+            None if receipt.succeeded => {
+                return Err(SettlementError::Waiting(format!("an endpoint's receipt of {hash} lacks the event that says what was posted")));
+            }
+            None => Vec::new(),
+        };
         Ok(Some(Included { block: receipt.block_number, succeeded: receipt.succeeded, skipped, gas_used: receipt.gas_used }))
     }
 

@@ -50,21 +50,29 @@ pub async fn advance<R: Rail>(
     let posts: Vec<Post> =
         ledger.open_posts().await?.into_iter().filter(|post| post.funding.account().is_some_and(|(name, _)| name == chain)).collect();
     // One post of a signer is under way at a time: its nonces follow each other without a gap.
-    let mut busy = posts.iter().any(|post| matches!(post.state, PostState::Signed | PostState::Mined));
-    for post in posts {
+    let (begun, planned): (Vec<Post>, Vec<Post>) = posts.into_iter().partition(|post| post.state != PostState::Planned);
+    let mut busy = false;
+    for post in begun.into_iter().chain(planned) {
         if post.state == PostState::Planned && (busy || held.contains(&post.funding)) {
             continue;
         }
         match step(ledger, fence, rail, &post, now).await {
-            Ok(Step::Final(gas_used)) => progress.done.push((post, gas_used)),
+            Ok(Step::Final(gas_used)) => {
+                // Its nonce is known to be used only at the next look.
+                busy = true;
+                progress.done.push((post, gas_used));
+            }
             Ok(Step::UnderWay) => {
                 busy = true;
                 progress.signed.push(post.funding);
             }
             Ok(Step::Waits) => {}
-            Ok(Step::Void) => progress.void += 1,
-            // Nothing of it was signed, so its nonce is free for the next; it is tried again at the next look.
-            Err(SettlementError::Refused(words)) if post.state == PostState::Planned => drop(progress.refused.insert(post.funding, words)),
+            Ok(Step::Void) => {
+                busy = true;
+                progress.void += 1;
+            }
+            // Nothing of it was signed by the key in use, so its nonce is free for the next; it is tried again at the next look.
+            Err(SettlementError::Refused(words)) => drop(progress.refused.insert(post.funding, words)),
             Err(error) => {
                 progress.failed = Some(error);
                 break;

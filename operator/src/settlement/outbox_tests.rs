@@ -124,3 +124,14 @@ async fn a_post_that_the_old_key_signed_is_signed_again_by_the_new_one() {
     assert_eq!(done, [(account(0), 70_000)]);
     assert!(ledger.funding(&account(0)).await.expect("reads").expect("known").owed.is_zero());
 }
+
+#[tokio::test]
+async fn a_post_that_only_the_old_key_signed_and_that_is_refused_now_holds_up_no_other_account() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    let rotated = Told { signer: "another", refuses: Some(account(0)), ..PLAIN };
+    let progress = step(&ledger, fence, &rotated, &[]).await;
+    assert_eq!(progress.refused.into_keys().collect::<Vec<_>>(), [account(0)]);
+    assert_eq!(progress.signed, [account(1)]);
+    assert!(progress.failed.is_none());
+}

@@ -3,7 +3,9 @@
 
 use super::SettlementError;
 use super::agree::{self, Agreed, Answer, NoAgreement, Said, Terms};
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use supercargo_contracts::Finality;
 use supercargo_ledger::{Attempt, Post};
@@ -127,7 +129,17 @@ impl<N: Node, P> Seen<'_, N, P> {
         T: PartialEq,
         F: Future<Output = Result<T, SettlementError>>,
     {
-        agree::majority(what, join_all(asked).await, self.endpoints.needed())
+        let (mut asked, mut answers): (FuturesUnordered<F>, Vec<_>) = (asked.collect(), Vec::new());
+        let mut given: Vec<T> = Vec::new();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                // One that hangs is not waited for when enough others have said the same.
+                Ok(value) if given.iter().filter(|other| **other == value).count() + 1 >= self.endpoints.needed() => return Ok(value),
+                Ok(value) => given.push(value),
+                Err(error) => answers.push(Err(error)),
+            }
+        }
+        agree::majority(what, given.into_iter().map(Ok).chain(answers).collect(), self.endpoints.needed())
     }
 
     async fn enough<T, F: Future<Output = Result<T, SettlementError>>>(
@@ -192,7 +204,10 @@ impl<N: Node, P: Pen> Rail for Seen<'_, N, P> {
 
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
         let price = self.price(post).await?;
-        let price = Price { gas: price.gas.saturating_add(price.gas / 4), max_fee_wei: price.max_fee_wei.max(least_fee), ..price };
+        let max_fee_wei = price.max_fee_wei.max(least_fee);
+        // Nodes want both fees of a replacement raised, and what was offered before is not known here.
+        let priority_fee_wei = if least_fee > 0 { max_fee_wei } else { price.priority_fee_wei };
+        let price = Price { gas: price.gas.saturating_add(price.gas / 4), max_fee_wei, priority_fee_wei };
         let (most, left) = (price.max_fee_wei.saturating_mul(price.gas.into()), self.gas_balance_wei().await?);
         if left < most {
             let signer = self.signer();

@@ -94,7 +94,7 @@ impl Pen for TestPen {
         "0xpen".to_owned()
     }
     fn sign(&self, _: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {
-        let raw = format!("{} {}", price.gas, price.max_fee_wei).into_bytes();
+        let raw = format!("{} {} {}", price.gas, price.max_fee_wei, price.priority_fee_wei).into_bytes();
         Ok(Attempt { hash: "h".to_owned(), signer: self.signer(), nonce, raw, max_fee: price.max_fee_wei })
     }
 }
@@ -182,13 +182,13 @@ fn one_alone_neither_refuses_a_post_nor_raises_its_price() {
             node.price = Err("it lies");
         }
     });
-    with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 0).await.expect("two take it").raw, b"1250 10"));
+    with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 0).await.expect("two take it").raw, b"1250 10 1"));
     let (_, endpoints) = several(3, |node| {
         if node.number == 0 {
             node.price = Ok(Price { gas: 1, max_fee_wei: 1_000_000, priority_fee_wei: 1_000_000 });
         }
     });
-    with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 0).await.expect("it is taken").raw, b"1250 10"));
+    with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 0).await.expect("it is taken").raw, b"1250 10 1"));
     let (_, endpoints) = several(3, |node| {
         if node.number < 2 {
             node.price = Err("frozen");
@@ -206,6 +206,29 @@ fn one_alone_neither_refuses_a_post_nor_raises_its_price() {
     with(&endpoints, async |seen| {
         let split = seen.sign(&post(), 5, 0).await.expect_err("they don't say the same");
         assert!(matches!(split, SettlementError::Waiting(_)), "{split}");
+    });
+}
+
+#[test]
+fn a_replacement_offers_more_of_both_fees() {
+    let (_, endpoints) = several(3, |_| {});
+    // Less than what is asked for now is no offer.
+    with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 9).await.expect("it is taken").raw, b"1250 10 10"));
+    with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 40).await.expect("it is taken").raw, b"1250 40 40"));
+}
+
+#[test]
+fn an_endpoint_that_hangs_is_not_waited_for_when_the_others_say_the_same() {
+    let (_, endpoints) = several(3, |_| {});
+    with(&endpoints, async |seen| {
+        let asked = |answer: Option<u64>| async move {
+            match answer {
+                Some(answer) => Ok(answer),
+                None => std::future::pending().await,
+            }
+        };
+        let said = seen.majority("a number", [None, Some(7), Some(7)].map(asked).into_iter()).await;
+        assert_eq!(said.expect("two say it"), 7);
     });
 }
 
