@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 # Always the whole workspace: a narrower selection would unify features differently and compile everything again.
 # With as many jobs as there are processors, however many things make does at once.
 CARGO_BUILD := e2e/cargo.sh build --workspace --bins --locked
-BINARIES := target/$(shell rustc -vV | sed -n 's/^host: //p')/debug
+BINARIES := target/$(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')/debug
 
 # What tests and the demo talk to is on this machine, whatever proxy there is for the rest of the world.
 comma := ,
@@ -25,7 +25,7 @@ endif
 
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites machine lintable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger bench-metering bench-settlement nightly nightly-histories nightly-fuzz nightly-faults
+.PHONY: help prerequisites machine lintable analysable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger bench-metering bench-settlement nightly nightly-histories nightly-fuzz nightly-faults nightly-payouts nightly-image
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
@@ -60,17 +60,21 @@ $(BINARIES)/local:
 	@$(CARGO_BUILD)
 
 demo: ## one task from apply to payment, told in words; the cluster stays up
-	@cold=$$([ -d target ] && echo 0 || echo 1); started=$$(date +%s%N); $(MAKE) machine programs; \
+	@cold=$$([ -d target ] && [ -e $(BIN)/kube ] && echo 0 || echo 1); started=$$(date +%s%N); \
+	$(MAKE) machine; $(MAKE) programs; \
 	DEMO_COLD=$$cold DEMO_STARTED_NANOSECONDS=$$started $(BINARIES)/demo
 
-image: workspace-bin ## write the container images, reproducibly
+image: prerequisites workspace-bin ## write the container images, reproducibly
 	@$(BINARIES)/image
 
-generate: ## write everything that is generated: CRDs, schemas, the reference, the contracts' ABI, Go modules' licences
+generate: prerequisites ## write everything that is generated: CRDs, schemas, the reference, the contracts' ABI, Go modules' licences
 	@$(CARGO_BUILD)
 	@$(BINARIES)/crdgen
 	@$(BINARIES)/audit --write-licences
 	@$(MAKE) contracts-build
+
+analysable:
+	@e2e/prerequisites.sh analysis
 
 lintable:
 	@e2e/prerequisites.sh lints
@@ -89,7 +93,8 @@ check: lintable $(BIN)/helm ## format, lints, generated files, ABI, chart, licen
 # What the tests print is kept, so that `make figures` can hold it against the targets. A cluster that was not up before is
 # not up afterwards.
 test: machine programs contracts-deps ## every test: unit, contracts, and journeys through a real cluster
-	@mkdir -p .state; was_up=$$($(BINARIES)/local status > /dev/null && echo yes || echo no); result=0; \
+	@mkdir -p .state; was_up=$$([ -e .state/cluster/cluster.json ] && echo yes || echo no); result=0; \
+	$(BINARIES)/local check; \
 	$(BINARIES)/tests | tee .state/test.log || result=$$?; \
 	if [ $$was_up = no ]; then $(BINARIES)/local down > /dev/null; fi; \
 	exit $$result
@@ -113,14 +118,15 @@ bench-settlement: contracts-deps ## what it costs the operator to pay 10,000 tas
 	@cargo bench --workspace --locked --profile dev --bench settlement
 
 # Each part runs whatever became of the ones before, and the last line counts them.
-NIGHTLY := contracts-nightly nightly-histories nightly-fuzz nightly-faults bench-contracts bench-placement bench-gate bench-ledger bench-metering bench-settlement
+NIGHTLY := contracts-nightly nightly-histories nightly-fuzz nightly-faults nightly-payouts nightly-image bench-contracts bench-placement bench-gate bench-ledger bench-metering bench-settlement
 
-nightly: programs contracts-deps ## what is too long for every change: invariants in full, long histories, benches
-	@mkdir -p .state; e2e/prerequisites.sh analysis; \
+nightly: machine analysable programs contracts-deps ## what is too long for every change: invariants in full, long histories, benches
+	@mkdir -p .state; was_up=$$([ -e .state/cluster/cluster.json ] && echo yes || echo no); \
 	for part in $(NIGHTLY); do \
 	  echo "== $$part"; \
 	  $(MAKE) $$part || echo "part failed: $$part"; \
 	done 2>&1 | tee .state/nightly.log; \
+	if [ $$was_up = no ]; then $(BINARIES)/local down > /dev/null; fi; \
 	failed=$$(grep -c "^part failed: " .state/nightly.log || true); \
 	echo "$$(( $(words $(NIGHTLY)) - failed )) passed, $$failed failed"; \
 	[ $$failed = 0 ]
@@ -131,6 +137,17 @@ nightly-histories:
 # In the local cluster, which is brought up if it is not: the operator killed after each of its writes, the API server away.
 nightly-faults: machine programs
 	@cargo test --workspace --locked --test faults -- --ignored --show-output --test-threads=1
+
+nightly-payouts: contracts-deps
+	@SUPERCARGO_KILLS=200 SUPERCARGO_LEADER_SECONDS=600 cargo test --workspace --locked --test payouts
+
+# Another checkout, at another place: what it builds has the same digest.
+nightly-image: image
+	@place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; git clone --quiet . "$$place/elsewhere"; \
+	digest() { awk '$$1 ~ /operator/ { print $$2 }'; }; \
+	ours=$$($(BINARIES)/image | digest); \
+	theirs=$$($(MAKE) -C "$$place/elsewhere" image | digest); \
+	echo "here $$ours, elsewhere $$theirs"; [ -n "$$ours" ] && [ "$$ours" = "$$theirs" ]
 
 nightly-fuzz:
 	@SUPERCARGO_FUZZ_SEED=$$(date +%s) SUPERCARGO_FUZZ_RUNS=1000000 cargo test --workspace --locked --lib -- --show-output tampered

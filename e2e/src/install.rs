@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::process::Command;
 
 pub const NAMESPACE: &str = "supercargo";
+/// Where the simulated GPUs' pods are.
+pub const GPUS: &str = "gpu-simulator";
 /// The name that pools and escrows give the local chain.
 pub const CHAIN: &str = "default";
 

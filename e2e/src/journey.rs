@@ -53,7 +53,8 @@ where
     F: FnOnce(Journey) -> A,
     A: Future<Output = Result<()>>,
 {
-    let stage = Stage::ready().await.expect("the cluster comes up");
+    let layout = Layout::here().expect("a checkout");
+    let stage = explain::explained(&layout, &[install::GPUS], Stage::ready()).await.expect("the cluster comes up");
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let journey = Journey { stage, namespace: format!("{name}-{:x}", since % 0x1000_0000) };
     kubectl::run(&journey.stage.layout, &["create", "namespace", &journey.namespace]).await.expect("a namespace is made");

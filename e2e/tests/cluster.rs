@@ -217,7 +217,8 @@ fn refused_after(layout: &Layout, prepare: &str) -> Output {
     let local = layout.root.join("local");
     std::fs::copy(env!("CARGO_BIN_EXE_local"), &local).expect("copies");
     let script = format!("set -eu; cd {root}; {prepare} {local} up", root = layout.root.display(), local = local.display());
-    Command::new("unshare").args(["--mount", "--propagation", "private", "sh", "-c", &script]).output().expect("starts")
+    let limited = ["60", "unshare", "--mount", "--propagation", "private", "sh", "-c", &script];
+    Command::new("timeout").args(limited).output().expect("starts")
 }
 
 fn assert_refused(layout: &Layout, output: &Output, words: &[&str]) {
@@ -285,7 +286,7 @@ fn with_a_program_built_only_in_part_it_says_which_and_how_to_build_it_again() {
 
 /// As `up` would have recorded it, with this port for the chain.
 fn record(layout: &Layout, version: u32, chain: u16) {
-    let mut ports = serde_json::to_value(cluster::Ports::free().expect("free ports")).expect("a value");
+    let mut ports = serde_json::to_value(cluster::Ports::free(&layout.id).expect("free ports")).expect("a value");
     ports["chain"] = chain.into();
     let info = json!({
         "version": version, "id": layout.id, "root": layout.root, "subnet": 250, "ports": ports, "nodes": ["node-1", "node-2"], "kubeconfig": "", "auditLog": "",

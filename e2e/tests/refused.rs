@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use supercargo_e2e::explain::explained;
 use supercargo_e2e::journey::{Journey, condition_of, holds, journey};
 use supercargo_e2e::sights::{self, Watch};
 use supercargo_e2e::{kubectl, wait};
@@ -207,24 +208,32 @@ async fn a_namespace_that_is_deleted_takes_its_tasks_along_and_they_are_billed()
             .await?;
         kubectl::run(&journey.stage.layout, &["create", "namespace", &room]).await?;
         let inside = Journey { namespace: room.clone(), ..journey.clone() };
-        let payer = json!({ "escrowRef": { "name": "default", "namespace": journey.namespace } });
-        inside.task("runs", &["--for", "200"], payer.clone()).await?;
-        inside.until("runs", "Started", "True", Duration::from_secs(60)).await?;
-        // Somebody's own finalizer keeps the namespace for as long as this looks at it.
-        inside.kubectl(&["create", "configmap", "kept"]).await?;
-        let hold = |finalizers: Value| json!([{ "op": "add", "path": "/metadata/finalizers", "value": finalizers }]).to_string();
-        inside.kubectl(&["patch", "configmap", "kept", "--type=json", "-p", &hold(json!(["example.com/kept"]))]).await?;
-        kubectl::run(&journey.stage.layout, &["delete", "namespace", &room, "--wait=false"]).await?;
-        let left = left_behind(&journey, &inside, payer).await;
-        inside.kubectl(&["patch", "configmap", "kept", "--type=json", "-p", &hold(json!([]))]).await?;
-        left?;
-        wait::until("the namespace to be gone", Duration::from_secs(60), || async {
-            let left = kubectl::run(&journey.stage.layout, &["get", "namespace", &room, "--ignore-not-found", "-o", "name"]).await?;
-            Ok(left.trim().is_empty().then_some(()))
-        })
-        .await
+        let went = explained(&journey.stage.layout, &[&room], leaves(&journey, &inside)).await;
+        // Whatever went wrong: nothing of it runs on beside the next test.
+        kubectl::run(&journey.stage.layout, &["delete", "namespace", &room, "--wait=false", "--ignore-not-found"]).await?;
+        went
     })
     .await;
+}
+
+async fn leaves(journey: &Journey, inside: &Journey) -> Result<()> {
+    let room = &inside.namespace;
+    let payer = json!({ "escrowRef": { "name": "default", "namespace": journey.namespace } });
+    inside.task("runs", &["--for", "200"], payer.clone()).await?;
+    inside.until("runs", "Started", "True", Duration::from_secs(60)).await?;
+    // Somebody's own finalizer keeps the namespace for as long as this looks at it.
+    inside.kubectl(&["create", "configmap", "kept"]).await?;
+    let hold = |finalizers: Value| json!([{ "op": "add", "path": "/metadata/finalizers", "value": finalizers }]).to_string();
+    inside.kubectl(&["patch", "configmap", "kept", "--type=json", "-p", &hold(json!(["example.com/kept"]))]).await?;
+    kubectl::run(&journey.stage.layout, &["delete", "namespace", room, "--wait=false"]).await?;
+    let left = left_behind(journey, inside, payer).await;
+    inside.kubectl(&["patch", "configmap", "kept", "--type=json", "-p", &hold(json!([]))]).await?;
+    left?;
+    wait::until("the namespace to be gone", Duration::from_secs(60), || async {
+        let left = kubectl::run(&journey.stage.layout, &["get", "namespace", room, "--ignore-not-found", "-o", "name"]).await?;
+        Ok(left.trim().is_empty().then_some(()))
+    })
+    .await
 }
 
 /// What becomes of a task in a namespace that is being deleted, and of one that comes too late.

@@ -20,6 +20,8 @@ enum Command {
     Down,
     /// Say what runs
     Status,
+    /// Say why it could not come up, if it could not
+    Check,
 }
 
 #[tokio::main]
@@ -51,6 +53,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
             }
             println!("the cluster is down");
         }
+        Command::Check => cluster::check(&layout)?,
         Command::Status => {
             let status = cluster::status(&layout)?;
             if status.is_empty() {

@@ -11,6 +11,7 @@ use supercargo_e2e::harness::tally::{Reader, Tally};
 
 /// Always the whole workspace: a narrower selection would unify features differently and compile everything again.
 const CARGO_TEST: &str = "cargo test --workspace --locked --no-fail-fast";
+const CARGO_BUILD: &str = "cargo test --workspace --locked --no-run --quiet --tests";
 /// Last of all: it kills the cluster's processes one by one, and takes it down.
 const LAST: &str = "cluster";
 
@@ -22,6 +23,10 @@ struct Suite {
 fn main() -> Result<ExitCode> {
     let targets = figures::read_targets()?;
     let suites = wanted(suites()?, std::env::args().skip(1).collect())?;
+    if suites.len() > 1 {
+        // All at once: one after the other, each would leave a processor idle.
+        ensure!(run(CARGO_BUILD, &mut std::io::stdout(), |_| ())?, "the tests don't compile");
+    }
     let mut sums: Vec<(&str, Tally)> = Vec::new();
     let mut measured: Vec<Figure> = Vec::new();
     for Suite { name, command } in &suites {
@@ -58,18 +63,21 @@ fn main() -> Result<ExitCode> {
 /// cluster: one test at a time.
 fn suites() -> Result<Vec<Suite>> {
     let suite = |name: &str, command: String| Suite { name: name.to_owned(), command };
+    let targets = tested()?;
+    let of_kind = |kind: &str| targets.iter().filter(|(of, _)| of == kind).map(|(_, name)| name.clone()).collect::<BTreeSet<_>>();
+    let bins: String = of_kind("bin").iter().map(|name| format!(" --bin {name}")).collect();
     let mut suites = vec![
-        suite("unit", format!("{CARGO_TEST} --lib --bins -- --show-output")),
+        suite("unit", format!("{CARGO_TEST} --lib{} -- --show-output", bins)),
         suite("contracts", "env -C contracts node_modules/.native/forge test".to_owned()),
     ];
-    let mut names: Vec<String> = integration_tests()?.into_iter().collect();
+    let mut names: Vec<String> = of_kind("test").into_iter().collect();
     names.sort_by_key(|name| name == LAST);
     suites.extend(names.iter().map(|name| suite(name, format!("{CARGO_TEST} --test {name} -- --show-output --test-threads=1"))));
     Ok(suites)
 }
 
-/// The names of the workspace's integration tests.
-fn integration_tests() -> Result<BTreeSet<String>> {
+/// The kind and name of each program and integration test of the workspace that has tests.
+fn tested() -> Result<Vec<(String, String)>> {
     let output = Command::new("cargo")
         .args(["metadata", "--no-deps", "--format-version", "1", "--locked"])
         .stderr(Stdio::inherit())
@@ -79,7 +87,11 @@ fn integration_tests() -> Result<BTreeSet<String>> {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("reading what cargo metadata printed")?;
     let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
     let targets = list(&metadata["packages"]).into_iter().flat_map(|package| list(&package["targets"]));
-    Ok(targets.filter(|target| target["kind"][0] == "test").filter_map(|target| Some(target["name"].as_str()?.to_owned())).collect())
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    Ok(targets
+        .filter(|target| target["test"] == true)
+        .filter_map(|target| Some((text(&target["kind"][0])?, text(&target["name"])?)))
+        .collect())
 }
 
 fn wanted(suites: Vec<Suite>, names: Vec<String>) -> Result<Vec<Suite>> {

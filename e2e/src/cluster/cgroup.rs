@@ -79,6 +79,7 @@ fn delegate(folder: &Path) -> Result<()> {
 /// Whether `group` can be made, asked without leaving it there.
 pub fn check_writable(group: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
+        delegate(&hierarchy)?;
         let folder = hierarchy.join(group);
         if !folder.exists() {
             std::fs::create_dir(&folder).and_then(|()| std::fs::remove_dir(&folder)).with_context(|| cannot_make(&folder))?;
@@ -121,6 +122,12 @@ pub fn processes(group: &str) -> Result<Vec<u32>> {
     found.sort_unstable();
     found.dedup();
     Ok(found)
+}
+
+/// Whether there is a cgroup whose name begins so.
+pub fn any(beginning: &str) -> Result<bool> {
+    let begins = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(beginning);
+    Ok(hierarchies()?.iter().any(|hierarchy| std::fs::read_dir(hierarchy).into_iter().flatten().flatten().any(begins)))
 }
 
 /// How many cgroups exist at and below `group`.

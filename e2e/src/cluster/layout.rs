@@ -172,6 +172,10 @@ pub struct Ports {
     pub chain: u16,
 }
 
+/// Clusters' ports are among these.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 10_000;
+
 impl Ports {
     /// Each port with the process that listens on it.
     pub fn by_process(&self) -> [(&'static str, u16); 7] {
@@ -186,11 +190,14 @@ impl Ports {
         ]
     }
 
-    /// Asks the kernel for free ones; all are held at once, so that no two are equal.
-    pub fn free() -> Result<Self> {
-        let held: Vec<_> = (0..7)
-            .map(|_| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("asking for a free port"))
-            .collect::<Result<_>>()?;
+    /// Free ones, in an order that differs from checkout to checkout; all are held at once, so that no two are equal. They are
+    /// below what the kernel gives to outgoing connections: none of those ever takes the port of a process that is healed.
+    pub fn free(id: &str) -> Result<Self> {
+        let start = id.get(..4).and_then(|digits| u16::from_str_radix(digits, 16).ok()).context("reading the checkout's id")?;
+        let candidates = (0..PORTS).map(|step| FIRST_PORT + (start % PORTS + step) % PORTS);
+        let free = candidates.filter_map(|port| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok());
+        let held: Vec<_> = free.take(7).collect();
+        ensure!(held.len() == 7, "no seven ports of {FIRST_PORT} to {} are free: end what holds them", FIRST_PORT + PORTS - 1);
         let port = |n: usize| held[n].local_addr().map(|a| a.port()).context("reading the port that was given");
         Ok(Self {
             etcd: port(0)?,
@@ -283,7 +290,7 @@ mod tests {
             id: layout.id.clone(),
             root: layout.root.clone(),
             subnet: Subnet(20),
-            ports: Ports::free().unwrap(),
+            ports: Ports::free(&layout.id).unwrap(),
             nodes: Vec::new(),
             kubeconfig: PathBuf::new(),
             audit_log: PathBuf::new(),

@@ -6,6 +6,7 @@ mod control_plane;
 pub mod images;
 mod layout;
 mod lock;
+mod machine;
 mod network;
 mod node;
 mod observe;
@@ -40,6 +41,7 @@ pub async fn up(layout: &Layout) -> Result<ClusterInfo> {
     let fresh = layout.read_info()?.is_none();
     let info = recorded_or_chosen(layout)?;
     let processes = Processes::new(layout);
+    machine::note(&processes.top_group())?;
     network::ensure_bridge(layout, info.subnet)?;
     pki::ensure(layout, &info)?;
     control_plane::ensure(layout, &info, &processes).await?;
@@ -71,6 +73,7 @@ pub async fn down(layout: &Layout) -> Result<()> {
     for theirs in before.iter().chain([layout]) {
         end(theirs).await?;
     }
+    machine::give_back()?;
     let sockets = before.iter().chain([layout]).map(Layout::sockets);
     for folder in std::iter::once(layout.cluster()).chain(sockets) {
         if folder.exists() {
@@ -86,6 +89,11 @@ async fn end(layout: &Layout) -> Result<()> {
     network::remove(layout, NODES.len())?;
     let group = processes.top_group();
     wait::until("the cluster's cgroups to empty", Duration::from_secs(10), || async { cgroup::remove(&group).map(Some) }).await
+}
+
+/// Whether a cluster could come up here: an error in one line when not.
+pub fn check(layout: &Layout) -> Result<()> {
+    preflight::check(layout)
 }
 
 /// One line for each process: whether it runs.
@@ -111,7 +119,7 @@ fn recorded_or_chosen(layout: &Layout) -> Result<ClusterInfo> {
     }
     std::fs::create_dir_all(layout.cluster()).with_context(|| format!("making {}", layout.cluster().display()))?;
     let subnet = Subnet::choose(&layout.id, &network::taken()?)?;
-    let ports = Ports::free()?;
+    let ports = Ports::free(&layout.id)?;
     let info = ClusterInfo {
         version: STATE_VERSION,
         id: layout.id.clone(),

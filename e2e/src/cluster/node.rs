@@ -168,6 +168,7 @@ impl Node<'_> {
             "version = 3\nroot = \"{root}\"\nstate = \"{sockets}/{name}/state\"\n\
              disabled_plugins = [\"io.containerd.nri.v1.nri\"]\n\
              [grpc]\naddress = \"{socket}\"\n\
+             [plugins.'io.containerd.internal.v1.opt']\npath = \"{opt}\"\n\
              [plugins.'io.containerd.cri.v1.images']\nsnapshotter = \"overlayfs\"\n\
              [plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = \"{pause}\"\n\
              [plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n\
@@ -176,6 +177,7 @@ impl Node<'_> {
              [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
              [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\nBinaryName = \"{runc}\"\nSystemdCgroup = false\n",
             root = self.folder("containerd").display(),
+            opt = self.folder("opt").display(),
             sockets = self.layout.sockets().display(),
             name = self.name,
             socket = self.layout.containerd_socket(self.name).display(),
@@ -216,7 +218,7 @@ impl Node<'_> {
              containerRuntimeEndpoint: unix://{socket}\n\
              cgroupDriver: cgroupfs\nfailCgroupV1: false\ncgroupsPerQOS: true\nenforceNodeAllocatable: []\n\
              featureGates: {{KubeletInUserNamespace: true}}\n\
-             localStorageCapacityIsolation: true\n\
+             localStorageCapacityIsolation: true\nvolumePluginDir: {plugins}\n\
              evictionHard: {{memory.available: 64Mi, nodefs.available: 64Mi, imagefs.available: 64Mi}}\n\
              evictionPressureTransitionPeriod: 10s\n\
              imageGCHighThresholdPercent: 100\n\
@@ -225,6 +227,7 @@ impl Node<'_> {
              tlsCertFile: {pki}/{name}.crt\ntlsPrivateKeyFile: {pki}/{name}.key\n\
              healthzPort: 10248\nreadOnlyPort: 0\nmaxPods: 110\nfailSwapOn: false\n\
              nodeStatusUpdateFrequency: 2s\nsyncFrequency: 10s\n{v1}",
+            plugins = self.folder("plugins").display(),
             socket = self.layout.containerd_socket(self.name).display(),
             pki = self.layout.pki("").display().to_string().trim_end_matches('/'),
             name = self.name,

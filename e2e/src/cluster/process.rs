@@ -51,7 +51,7 @@ impl Processes {
 
     /// The cluster's cgroup; every process is in it or below.
     pub fn top_group(&self) -> String {
-        format!("supercargo-{}", self.layout.id)
+        format!("{}{}", super::machine::CLUSTERS, self.layout.id)
     }
 
     /// The process id, if the process that was started under this name still runs.

@@ -2,20 +2,21 @@
 //! counts have to be equal.
 
 use super::shell::sh;
-use super::{Layout, cgroup, process::Processes};
+use super::{Layout, cgroup, machine, process::Processes};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
 /// How many of each kind of thing there are.
 pub type Count = BTreeMap<&'static str, usize>;
 
-/// Everything of the kinds that the cluster makes. Processes and cgroups are counted by the cluster's own name, the
+/// Everything of the kinds that the cluster makes, and each of the kernel's settings that a kubelet changes. Processes and cgroups are counted by the cluster's own name, the
 /// rest over the whole machine, so that something left under another name is seen as well.
 pub fn count(layout: &Layout) -> Result<Count> {
     let group = Processes::new(layout).top_group();
     let lines = |text: String| text.lines().filter(|line| !line.trim().is_empty()).count();
+    let filters = |program: &str| Ok::<_, anyhow::Error>(sh(program)?.lines().filter(|line| line.starts_with(['-', ':'])).count());
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("reading this machine's mounts")?;
-    Ok(Count::from([
+    let mut count = Count::from([
         ("processes", cgroup::processes(&group)?.len()),
         ("cgroups", cgroup::count(&group)?),
         ("mounts", lines(mounts)),
@@ -23,10 +24,18 @@ pub fn count(layout: &Layout) -> Result<Count> {
         ("routes", lines(sh("ip -4 route show")?)),
         ("network namespaces", namespaces("net")?),
         ("mount namespaces", namespaces("mnt")?),
-        ("packet filter rules", lines(sh("iptables-save")?.lines().filter(|l| l.starts_with("-A")).collect::<Vec<_>>().join("\n"))),
+        ("host name namespaces", namespaces("uts")?),
+        ("cgroup namespaces", namespaces("cgroup")?),
+        ("ipc namespaces", namespaces("ipc")?),
+        ("process namespaces", namespaces("pid")?),
+        ("packet filter rules and chains", filters("iptables-save")?),
+        ("packet filter rules and chains of IPv6", filters("ip6tables-save")?),
         ("loop devices", lines(sh("losetup --list --noheadings")?)),
         ("socket folders", usize::from(layout.sockets().exists())),
-    ]))
+        ("folders", machine::folders()),
+    ]);
+    count.extend(machine::settings());
+    Ok(count)
 }
 
 /// What there is more of in `after` than in `before`.

@@ -115,7 +115,7 @@ fn random_histories_charge_everything_once_and_come_to_an_end() {
         }
     });
     if histories >= NIGHTLY {
-        println!("figure plan.sim_histories_nightly {histories} histories");
+        println!("figure plan.sim_histories_nightly {histories} runs");
     } else {
         println!("figure plan.sim_histories {histories} runs");
     }
