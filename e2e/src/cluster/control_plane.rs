@@ -99,6 +99,8 @@ fn api_server(layout: &Layout, info: &ClusterInfo) -> Vec<String> {
 fn controller_manager(layout: &Layout, info: &ClusterInfo) -> Vec<String> {
     let pki = |file: &str| layout.pki(file).display().to_string();
     vec![
+        // Otherwise it makes a folder for plugins on the machine itself.
+        format!("--flex-volume-plugin-dir={}", layout.cluster().join("plugins").display()),
         format!("--kubeconfig={}", layout.kubeconfig("controller-manager").display()),
         format!("--secure-port={}", info.ports.controllers),
         format!("--root-ca-file={}", pki("ca.crt")),
