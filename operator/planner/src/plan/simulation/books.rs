@@ -1,0 +1,106 @@
+//! The books of the simulated cluster, and what they tell the operator.
+
+use super::Theatre;
+use crate::world::Event;
+use crate::world::records::{Placement, Reservation};
+use std::collections::BTreeMap;
+use supercargo_ledger::{FundingBalance, Posting, WorkBalance};
+use supercargo_market::money::Amount;
+use supercargo_market::placement::Record;
+use supercargo_market::work::{FundingId, WorkId};
+
+/// What the books hold, as plainly as can be.
+#[derive(Default)]
+pub(super) struct Books {
+    pub(super) funds: BTreeMap<FundingId, u64>,
+    pub(super) open: BTreeMap<WorkId, (FundingId, u64, Placement)>,
+    pub(super) latest: BTreeMap<WorkId, Placement>,
+    pub(super) charged: BTreeMap<WorkId, u64>,
+    /// What was charged of each segment, in seconds.
+    pub(super) segments: BTreeMap<String, u64>,
+    pub(super) records: BTreeMap<String, Record>,
+}
+
+impl Theatre {
+    pub(super) fn tell_books(&mut self) {
+        let works: Vec<WorkId> = self.books.latest.keys().cloned().collect();
+        for work in works {
+            if let (None, Some(latest)) = (self.books.open.get(&work), self.books.latest.get(&work)) {
+                self.world.apply(Event::Charged { work: work.clone(), attempt: latest.attempt });
+            }
+            self.tell(&work);
+        }
+        for (place, record) in self.books.records.clone() {
+            self.world.apply(Event::Record { place, record });
+        }
+        self.tell_funding();
+    }
+
+    fn tell(&mut self, work: &WorkId) {
+        let latest = self.books.latest.get(work).cloned().map(Box::new);
+        let charged = Amount::from_units(self.books.charged.get(work).copied().unwrap_or_default());
+        let reservation = self.books.open.get(work).map(|(funding, amount, placement)| {
+            Box::new(Reservation { funding: funding.clone(), reserved: Amount::from_units(*amount), charged, placement: placement.clone() })
+        });
+        let reserved = Amount::from_units(self.books.open.get(work).map_or(0, |(_, amount, _)| *amount));
+        let balance = WorkBalance { reserved, charged, settled: charged, ..WorkBalance::default() };
+        self.world.apply(Event::Reserved { work: work.clone(), reservation, latest, balance });
+    }
+
+    fn tell_funding(&mut self) {
+        for (funding, available) in self.books.funds.clone() {
+            let balance = FundingBalance {
+                asset: "USDC".into(),
+                deposited: Amount::from_units(100_000_000),
+                available: Amount::from_units(available),
+                ..FundingBalance::default()
+            };
+            self.world.apply(Event::Funding { funding, balance, last_post: None });
+        }
+    }
+
+    pub(super) fn book(&mut self, posting: Posting) {
+        match posting {
+            Posting::Fund { funding, deposited, .. } => {
+                self.books.funds.entry(funding).or_insert(deposited.units());
+                self.tell_funding();
+            }
+            Posting::Reserve { work, funding, amount, detail } => {
+                let available = self.books.funds.get_mut(&funding).expect("a funding");
+                if let Some((_, before, _)) = self.books.open.remove(&work) {
+                    *available += before;
+                }
+                if *available < amount.units() {
+                    self.world.apply(Event::Refused { work, why: "there is too little".into(), at: self.clock() });
+                    return;
+                }
+                *available -= amount.units();
+                let placement: Placement = serde_json::from_str(&detail).expect("a placement");
+                self.books.latest.insert(work.clone(), placement.clone());
+                self.books.open.insert(work.clone(), (funding, amount.units(), placement));
+                self.tell(&work);
+            }
+            Posting::Charge(charge) => {
+                if self.books.segments.insert(charge.segment.to_string(), charge.seconds).is_none() {
+                    let cost = charge.cost.charged().expect("fits").units();
+                    let (_, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
+                    let taken = cost.min(*reserved);
+                    *reserved -= taken;
+                    *self.books.charged.entry(charge.work.clone()).or_default() += taken;
+                    let record = self.books.records.entry(charge.place.clone()).or_default();
+                    *record = record.with(charge.seconds, charge.fault, charge.evidence);
+                }
+                let record = self.books.records[&charge.place];
+                self.world.apply(Event::Record { place: charge.place, record });
+                self.world.apply(Event::Charged { work: charge.work, attempt: charge.attempt });
+            }
+            Posting::Release { work } => {
+                if let Some((funding, left, _)) = self.books.open.remove(&work) {
+                    *self.books.funds.get_mut(&funding).expect("a funding") += left;
+                }
+                self.tell(&work);
+                self.tell_funding();
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The objects of the simulated cluster, as people and the operator's own writes have made them.
+
+use super::{DEVICES, T, Theatre};
+use crate::plan::{Fitting, Terms};
+use crate::world::convert;
+use crate::world::records::{Escrow, Node, Pod, PodPhase, Pool, ProviderNode, Task};
+use crate::world::standing::Policy;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use supercargo_crds::task_status::ComputeTaskStatus;
+
+pub(in crate::plan) fn task(name: &str, budget: &str, retries: i32) -> Task {
+    gang(name, budget, retries, 1, "All")
+}
+
+pub(in crate::plan) fn gang(name: &str, budget: &str, retries: i32, workers: u32, success: &str) -> Task {
+    let mut spec = serde_json::json!({ "budget": budget, "image": "i", "retries": retries, "resources": { "cpu": "1", "memory": "1Gi" }, "timeLimitSeconds": 600 });
+    if workers > 1 {
+        spec["gang"] = serde_json::json!({ "workers": workers, "success": success });
+    }
+    let spec = serde_json::from_value(spec).expect("a spec");
+    Task {
+        payer: Task::payer("n", &spec),
+        namespace: "n".into(),
+        name: name.into(),
+        uid: format!("uid-of-{name}").into(),
+        generation: 1,
+        created: T,
+        deleting: false,
+        spec,
+        status: ComputeTaskStatus::default(),
+        findings: Vec::new(),
+    }
+}
+
+pub(in crate::plan) fn node(name: &str, now: i64, silent_since: Option<i64>) -> Node {
+    Node {
+        name: name.into(),
+        labels: [("gpu".to_owned(), "yes".to_owned())].into(),
+        ready: silent_since.is_none(),
+        ready_since: silent_since.unwrap_or(T),
+        seen: now,
+        cpu_millis: 64_000,
+        memory_bytes: 256 << 30,
+        storage_bytes: 1 << 40,
+        pods: 110,
+        devices: [("nvidia.com/gpu".to_owned(), DEVICES)].into(),
+        device_capacity: [("nvidia.com/gpu".to_owned(), DEVICES)].into(),
+        ..Node::default()
+    }
+}
+
+pub(in crate::plan) fn pool() -> Pool {
+    let spec = serde_json::json!({
+        "provider": "acme", "selector": { "matchLabels": { "gpu": "yes" } },
+        "pricing": { "token": "USDC", "resources": [{ "resourceName": "nvidia.com/gpu", "perHour": "3.60" }] },
+    });
+    Pool {
+        name: "pool".into(),
+        generation: 1,
+        created: T,
+        spec: serde_json::from_value(spec).expect("a spec"),
+        status: Default::default(),
+        findings: vec![],
+    }
+}
+
+pub(super) fn escrow() -> Escrow {
+    let spec = serde_json::json!({ "funding": "Internal", "token": "USDC", "grant": "100" });
+    let spec = serde_json::from_value(spec).expect("a spec");
+    Escrow {
+        funding: Escrow::funding("e", &spec),
+        namespace: "n".into(),
+        name: "default".into(),
+        uid: "e".into(),
+        generation: 1,
+        spec,
+        status: Default::default(),
+    }
+}
+
+/// What the API server says of a policy that it has just made.
+pub(in crate::plan) fn made(fitting: &Fitting, generation: i64) -> Option<Policy> {
+    let Fitting::Policy(policy) = fitting else { return None };
+    let uid = policy.metadata.name.as_ref().map(|name| format!("uid-of-{name}"));
+    let metadata = ObjectMeta { uid, generation: Some(generation), ..policy.metadata.clone() };
+    convert::policy(&NetworkPolicy { metadata, spec: None })
+}
+
+pub(in crate::plan) fn terms() -> Terms {
+    Terms { tokens: vec!["USDC".into()], taints_nodes: true, user_namespaces: true, ..Terms::default() }
+}
+
+impl Theatre {
+    pub(in crate::plan) fn node(&self, name: &str) -> Node {
+        Node { sold: self.tainted.contains(name), ..node(name, self.clock(), self.silent.get(name).copied()) }
+    }
+
+    /// A pod as a watch brings it now.
+    pub(super) fn seen(&self, pod: &Pod) -> Pod {
+        let mut pod = pod.clone();
+        if pod.phase == PodPhase::Running {
+            (pod.first_running, pod.last_alive) = (pod.first_running.or(Some(self.clock())), Some(self.clock()));
+        }
+        if pod.is_over() {
+            pod.terminal = pod.terminal.or(Some(self.clock()));
+        }
+        pod
+    }
+
+    pub(in crate::plan) fn provided(&self, name: &str) -> ProviderNode {
+        let mut spec = serde_json::json!({ "pool": "pool", "nodeName": name });
+        let turned = self.turned.get(name).and_then(|turned| turned.as_object()).cloned().unwrap_or_default();
+        spec.as_object_mut().expect("an object").extend(turned);
+        let spec = serde_json::from_value(spec).expect("a spec");
+        ProviderNode {
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+            generation: 1,
+            spec,
+            status: self.written.get(name).cloned().unwrap_or_default(),
+        }
+    }
+}
