@@ -182,6 +182,7 @@ fn conditions(escrow: &Escrow, next: &mut EscrowStatus, why: Option<String>, ava
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::simulation::escrow_with;
     use crate::world::Event;
     use crate::world::records::Namespace;
     use supercargo_crds::common::Condition;
@@ -197,17 +198,8 @@ mod tests {
     /// An Escrow in this token, whose account the chain has been read for.
     fn world(token: &str, account: Account) -> World {
         let spec = serde_json::json!({ "funding": "Chain", "token": token, "chain": "c", "accountId": format!("0x{}", "1".repeat(64)) });
-        let spec = serde_json::from_value(spec).expect("a spec");
-        let funding = Escrow::funding("e", &spec).expect("it names an account");
-        let escrow = Escrow {
-            funding: Some(funding.clone()),
-            namespace: "n".into(),
-            name: "default".into(),
-            uid: "e".into(),
-            generation: 1,
-            spec,
-            status: Default::default(),
-        };
+        let escrow = escrow_with(spec);
+        let funding = escrow.funding.clone().expect("it names an account");
         let mut world = World::default();
         for (name, uid) in [("kube-system", "cluster"), ("n", "nu")] {
             world.apply(Event::Namespace(Namespace { name: name.into(), uid: uid.into(), deleting: false }));

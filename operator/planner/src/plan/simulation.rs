@@ -15,7 +15,7 @@ use crate::world::records::{Namespace, Pod, Task};
 use crate::world::{Event, World};
 use books::Books;
 use objects::escrow;
-pub(super) use objects::{gang, made, node, pool, task, terms};
+pub(super) use objects::{escrow_with, gang, made, node, pool, task, terms};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::node::ProviderNodeStatus;
 

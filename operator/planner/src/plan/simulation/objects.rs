@@ -66,7 +66,11 @@ pub(in crate::plan) fn pool() -> Pool {
 }
 
 pub(super) fn escrow() -> Escrow {
-    let spec = serde_json::json!({ "funding": "Internal", "token": "USDC", "grant": "100" });
+    escrow_with(serde_json::json!({ "funding": "Internal", "token": "USDC", "grant": "100" }))
+}
+
+/// The Escrow of the one namespace, with such a spec.
+pub(in crate::plan) fn escrow_with(spec: serde_json::Value) -> Escrow {
     let spec = serde_json::from_value(spec).expect("a spec");
     Escrow {
         funding: Escrow::funding("e", &spec),
