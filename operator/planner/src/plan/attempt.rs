@@ -1,22 +1,19 @@
 //! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
 
-use super::{Effect, Plan, Terms, budget, network, node, outcome, place, pod, standing, status, waiting};
+use super::{Effect, Plan, Terms, budget, network, outcome, parting, place, pod, standing, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
-use supercargo_crds::task::OnNodeLoss;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_market::work::WorkId;
 
 /// A start is told only when the end does not come at once: the end tells it too.
 const QUIET_SECONDS: i64 = 2;
-/// A node that is silent for so long is lost.
-const LOST_SECONDS: i64 = 300;
 
 /// What an attempt needs now; the status to write, if one should be.
 pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
-    lose(world, task, placement, now);
-    drain(world, task, placement, now);
+    parting::lose(world, task, placement, now);
+    parting::drain(world, task, placement, now);
     if !standing::stands(world, &task.namespace) {
         world.grounds.todo.insert(task.namespace.clone());
     }
@@ -54,7 +51,7 @@ fn look(
     if workers.contains(&None) {
         // One attempt at a time: what is left of the last one has been told to end before the next one begins.
         let earlier = |pod: &Pod| pod.ours.as_ref().is_some_and(|ours| ours.attempt != placement.attempt);
-        if world.pods_of(&work).any(|pod| earlier(pod) && !pod.deleting && (pod.lost || !pod.is_over())) {
+        if world.pods_of(&work).any(|pod| earlier(pod) && !pod.deleting && (pod.parting.lost || !pod.is_over())) {
             return (None, Some(until));
         }
         if let Some(why) = world.unpaid_device(task) {
@@ -113,7 +110,7 @@ pub fn told_started(task: &Task, placement: &Placement) -> Option<i64> {
 /// Whether what there is of it has to end: somebody said so, or a worker's end is the end of all.
 pub fn is_ending(task: Option<&Task>, workers: &[Option<&Pod>]) -> bool {
     let over = workers.iter().enumerate().any(|(worker, pod)| pod.is_some_and(|pod| outcome::ends_all(task, worker, pod)));
-    over || task.is_none_or(|task| task.spec.suspend) || workers.iter().flatten().any(|pod| pod.drained)
+    over || task.is_none_or(|task| task.spec.suspend) || workers.iter().flatten().any(|pod| pod.parting.drained)
 }
 
 /// Nothing of it runs, and nothing of it will: those that are missing are known not to be there. One that is on its way when
@@ -140,52 +137,6 @@ pub fn delete(pod: &Pod, grace_seconds: Option<u32>) -> Option<Effect> {
         uid: pod.uid.clone(),
         grace_seconds,
     })
-}
-
-/// Nobody waits longer for a node that is silent, unless the task does.
-fn lose(world: &mut World, task: &Task, placement: &Placement, now: i64) {
-    if task.spec.on_node_loss == OnNodeLoss::Wait {
-        return;
-    }
-    let (mut lost, mut again) = (Vec::new(), None);
-    for pod in world.workers_of(&task.work(), placement).into_iter().flatten().filter(|pod| !pod.is_over()) {
-        let Some(node) = pod.node.as_ref().and_then(|node| world.nodes.get(node)).filter(|node| !node.ready) else { continue };
-        if now >= node.ready_since + LOST_SECONDS {
-            lost.push(pod.uid.clone());
-        } else {
-            again = Some(node.ready_since + LOST_SECONDS).into_iter().chain(again).min();
-        }
-    }
-    again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
-    for uid in lost {
-        if let Some(pod) = world.pods.get_mut(&uid) {
-            (pod.lost, pod.reason, pod.terminal) = (true, Some("NodeLost".to_owned()), pod.terminal.or(Some(now)));
-        }
-    }
-}
-
-/// What runs on a node that is drained ends at the node's deadline, and goes on elsewhere.
-fn drain(world: &mut World, task: &Task, placement: &Placement, now: i64) {
-    let (mut drained, mut again) = (Vec::new(), None);
-    for pod in world.workers_of(&task.work(), placement).into_iter().flatten().filter(|pod| !pod.drained) {
-        let Some(until) = pod.node.as_ref().and_then(|node| node::drained_at(world.provider_node_of(node)?)) else { continue };
-        // Who was told to end before the deadline, or ended by itself, was not ended by it: also when that is seen only later.
-        let before = pod.delete_sent.is_some_and(|sent| sent < until) || (pod.is_over() && !(pod.deleting && outcome::was_stopped(pod)));
-        if before {
-            continue;
-        }
-        if now >= until {
-            drained.push(pod.uid.clone());
-        } else if !pod.is_over() {
-            again = Some(until).into_iter().chain(again).min();
-        }
-    }
-    again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
-    for uid in drained {
-        if let Some(pod) = world.pods.get_mut(&uid) {
-            pod.drained = true;
-        }
-    }
 }
 
 /// Its task is gone, or goes: what of it runs ends.

@@ -6,7 +6,7 @@ use super::simulation::{Theatre, gang, task, terms};
 use super::tests::{calm, ends, pods, runs, set, status, until};
 use super::{Effect, plan};
 use crate::world::Event;
-use crate::world::records::{Device, Node, Placement, Pod, PodPhase, Task};
+use crate::world::records::{Device, Node, Parting, Placement, Pod, PodPhase, Task};
 use supercargo_crds::node::ProviderNodeStatus;
 use supercargo_crds::task::OnNodeLoss;
 use supercargo_crds::task_status::ComputeTaskStatus;
@@ -37,7 +37,7 @@ fn placement(theatre: &Theatre) -> Placement {
 }
 
 /// What was told to end ends with this code, and everybody sees it.
-fn obeys(theatre: &mut Theatre, code: i32) {
+pub(super) fn obeys(theatre: &mut Theatre, code: i32) {
     let now = theatre.now;
     set(theatre, |pod| {
         if pod.deleting && pod.started.is_some() {
@@ -174,7 +174,9 @@ fn what_the_cluster_does_to_a_pod_is_the_providers_fault_and_what_the_task_does_
         assert!(!is_provider_fault(&stopped), "somebody ended it");
     }
     for reason in ["DeletionByTaintManager", "EvictionByEvictionAPI", "PreemptionByScheduler", "DeletionByPodGC", "TerminationByKubelet"] {
-        let disrupted = |pod: &Pod| Pod { disruption: Some(reason.into()), deleting: true, delete_sent: Some(t + 60), ..pod.clone() };
+        let parting = Parting { evicted: reason == "EvictionByEvictionAPI", ..Parting::default() };
+        let disrupted =
+            |pod: &Pod| Pod { disruption: Some(reason.into()), deleting: true, delete_sent: Some(t + 60), parting, ..pod.clone() };
         assert!(is_provider_fault(&disrupted(&failed)) && is_provider_fault(&disrupted(&done)), "{reason}, whatever the exit code");
         let mut before = failed.clone();
         ends(&mut before, t + 50, 1);
@@ -271,7 +273,7 @@ fn a_gang_of_which_one_never_starts_has_failed_by_its_start_timeout() {
 }
 
 /// A person turns what may be turned of both nodes.
-fn turn(theatre: &mut Theatre, change: serde_json::Value) {
+pub(super) fn turn(theatre: &mut Theatre, change: serde_json::Value) {
     for name in ["n1", "n2"] {
         theatre.turned.insert(name.into(), change.clone());
         let provided = theatre.provided(name);
@@ -356,7 +358,7 @@ fn a_task_that_waits_for_its_lost_node_is_neither_ended_nor_made_again_until_the
         }
         theatre.now = begun + 359;
         settled(&mut theatre);
-        assert!(theatre.world.pods.values().all(|pod| !pod.lost), "{policy:?}: it may come back");
+        assert!(theatre.world.pods.values().all(|pod| !pod.parting.lost), "{policy:?}: it may come back");
         theatre.now = begun + 360;
         let status = settled(&mut theatre);
         assert_eq!(status.attempts.len(), usize::from(policy == OnNodeLoss::Retry), "{policy:?}");

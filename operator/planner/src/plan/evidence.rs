@@ -2,7 +2,7 @@
 //! transaction. The pod's task need not exist any more.
 
 use super::outcome::is_provider_fault;
-use super::{Booking, Terms, attempt};
+use super::{Booking, Terms, attempt, parting};
 use crate::world::World;
 use crate::world::free::record_place;
 use crate::world::records::{Place, Placement, Pod, Task};
@@ -14,14 +14,16 @@ use supercargo_market::work::{SegmentId, WorkId};
 /// A provider's fault is not billed when the attempt was shorter.
 const FAULT_FREE_SECONDS: u64 = 600;
 
-pub fn plan(world: &World, work: &WorkId, terms: &Terms, bookings: &mut Vec<Booking>) {
+pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, bookings: &mut Vec<Booking>) {
+    parting::evict(world, work);
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);
     if world.is_charged(work, placement.attempt) || !attempt::is_over(world, work, placement, &workers) {
-        return;
+        return parting::keep(world, work, bookings);
     }
     let billed = billed(world, &workers, placement, world.task_of(work).map(|task| &**task));
+    parting::keep_billed(world, work, &workers, &billed, bookings);
     for ((pod, place), measured) in workers.iter().zip(&placement.workers).zip(billed) {
         if let (Some(pod), Some(measured)) = (pod, measured) {
             bookings.push(Booking::Post(Posting::Charge(charge(work, placement, place, pod, measured, terms))));
@@ -43,6 +45,10 @@ fn record(world: &World, pod: &Pod, placement: &Placement, told: Option<i64>) ->
 
 /// What is billed of each worker: from the last one's start, and nothing of a short attempt that a provider's fault ended.
 pub fn billed(world: &World, workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>) -> Vec<Option<Measured>> {
+    // The books know, where nobody else does.
+    if placement.workers.iter().any(|place| place.billed.is_some()) {
+        return placement.workers.iter().map(|place| place.billed).collect();
+    }
     let told = task.filter(|task| !task.was_told(placement.attempt)).and_then(|task| attempt::told_started(task, placement));
     let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(world, pod, placement, told))).collect();
     let mut measured = metering::measure_together(&records);
@@ -62,7 +68,7 @@ fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measur
         evidence: measured.evidence,
         place: record_place(&place.provider, &place.node),
         // Who drains a node said so before.
-        fault: is_provider_fault(pod) && !pod.drained,
+        fault: is_provider_fault(pod) && !pod.parting.drained,
         // A cost that does not fit was refused when the reservation was made; zero seconds always fit.
         cost: rating::cost(&place.held(), measured.seconds).unwrap_or_default(),
         payee: place.payee,

@@ -11,6 +11,7 @@ pub mod network;
 mod node;
 pub mod note;
 mod outcome;
+mod parting;
 mod place;
 mod pod;
 mod standing;
@@ -266,6 +267,8 @@ mod budget_tests;
 mod ends_tests;
 #[cfg(test)]
 mod node_tests;
+#[cfg(test)]
+mod parting_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

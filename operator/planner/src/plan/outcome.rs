@@ -1,5 +1,6 @@
 //! How attempts end: whose doing it was, what is billed of it, and what becomes of the task.
 
+use super::parting::EVICTED;
 use super::place;
 use super::{evidence, node, status};
 use crate::world::World;
@@ -81,7 +82,7 @@ pub fn succeeded(pod: &Pod) -> bool {
 pub fn is_provider_fault(pod: &Pod) -> bool {
     match pod.reason.as_deref().unwrap_or_default() {
         _ if succeeded(pod) => false,
-        _ if pod.drained => true,
+        _ if pod.parting.drained => true,
         // Its kubelet would not have it.
         "InvalidNodeInfo" | "NodeAffinity" | "SMTAlignmentError" | "TaintToleration" | "TopologyAffinityError" => true,
         "UnexpectedAdmissionError" | "UnexpectedPredicateFailureType" | "UnknownReason" => true,
@@ -95,7 +96,7 @@ pub fn is_provider_fault(pod: &Pod) -> bool {
         // A controller ended it for the node's sake; or it failed with a broken device.
         _ => {
             if was_stopped(pod) {
-                pod.disruption.is_some()
+                pod.parting.evicted || pod.disruption.as_deref().is_some_and(|reason| reason != EVICTED)
             } else {
                 pod.devices.iter().any(|device| device.healthy == Some(false))
             }
@@ -192,7 +193,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let wall = seconds.iter().copied().max().unwrap_or_default();
     status.usage =
         Some(Usage { seconds: before.seconds + wall.cast_signed(), gpu_seconds: before.gpu_seconds + gpu_seconds.cast_signed() });
-    let fault = (outcome == Outcome::ProviderFault && !pod.drained).then(|| placement.workers[worker].node.clone());
+    let fault = (outcome == Outcome::ProviderFault && !pod.parting.drained).then(|| placement.workers[worker].node.clone());
     status.cost = cost(world, task, &placement.token);
     let words = words(task, outcome, worker, workers.len(), pod);
     conclude(task, &mut status, outcome, words, now);
@@ -250,7 +251,7 @@ fn cause(pod: &Pod) -> Option<&str> {
     let fault = is_provider_fault(pod);
     let broken = || if was_stopped(pod) { pod.disruption.as_deref() } else { Some("DeviceUnhealthy") };
     match pod.reason.as_deref() {
-        _ if fault && pod.drained => Some("Drained"),
+        _ if fault && pod.parting.drained => Some("Drained"),
         None if fault => broken(),
         reason => reason,
     }

@@ -5,7 +5,7 @@ use super::{Booking, budget, inventory};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::market::Decision;
-use crate::world::records::{Place, Placement, Task};
+use crate::world::records::{Parting, Place, Placement, Task};
 use crate::world::volumes::{Missing, Reach};
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
@@ -298,6 +298,8 @@ fn place(world: &World, task: &Task, payer: &Payer<'_>, chosen: Assignment, atte
         memory_price_nanos: chosen.held.memory_gib_price.nanos_per_hour(),
         beside_price_nanos: chosen.held.beside_price.nanos_per_hour(),
         rate_card: world.rate_cards.get(&chosen.pool).cloned().unwrap_or_default(),
+        parting: Parting::default(),
+        billed: None,
         node: chosen.node,
         pool: chosen.pool,
         because: chosen.because,

@@ -52,6 +52,8 @@ pub(super) struct Theatre {
     pub(super) turned: BTreeMap<String, serde_json::Value>,
     /// Pods that were told to end before they had ended.
     stopped: BTreeSet<String>,
+    /// Nodes that people ever closed by whatever means.
+    pub(super) were_closed: BTreeSet<String>,
     pub(super) faults: bool,
     /// How far the operator's clock is from the nodes', and whether it ever was.
     skew: i64,
@@ -78,6 +80,7 @@ impl Theatre {
             tainted: BTreeSet::new(),
             turned: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            were_closed: BTreeSet::new(),
             faults: true,
             skew: 0,
             was_skewed: false,

@@ -188,14 +188,14 @@ impl World {
             pod.first_running = before.first_running.or(pod.first_running);
             pod.terminal = before.terminal.or(pod.terminal);
             pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };
-            (pod.lost, pod.drained) = (before.lost, before.drained);
+            pod.parting = before.parting;
             pod.ran_on |= before.ran_on;
             // A kubelet may take the devices back, and mend them, before anybody asks how they were.
             if pod.is_over() && !before.devices.is_empty() {
                 pod.devices = before.devices.clone();
             }
             pod.hindrance = before.hindrance.clone().filter(|_| pod.awaits_volumes());
-            if pod.lost {
+            if pod.parting.lost {
                 pod.reason = before.reason.clone();
             }
             if before.node != pod.node
@@ -203,6 +203,9 @@ impl World {
             {
                 unlink(&mut self.index.pods_on, node, &pod.uid);
             }
+        } else if let Some(ours) = &pod.ours {
+            let place = self.latest.get(&ours.work).and_then(|latest| latest.place_of(&pod));
+            place.map(|place| place.parting).into_iter().for_each(|parting| pod.part(parting));
         }
         if let Some(node) = &pod.node {
             self.index.pods_on.entry(node.clone()).or_default().insert(pod.uid.clone());
@@ -268,7 +271,8 @@ impl World {
         self.grounds.surveyed &= before.is_some_and(|before| before.addresses == node.addresses);
         let alive: Vec<String> = if stayed { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
         for uid in alive {
-            let told = |pod: &&mut Pod| pod.phase == records::PodPhase::Running && !pod.lost && pod.last_alive >= Some(node.ready_since);
+            let told =
+                |pod: &&mut Pod| pod.phase == records::PodPhase::Running && !pod.parting.lost && pod.last_alive >= Some(node.ready_since);
             if let Some(pod) = self.pods.get_mut(&uid).filter(told) {
                 pod.last_alive = pod.last_alive.max(Some(node.seen));
             }
@@ -369,6 +373,15 @@ impl World {
         self.escrows.values().filter(|escrow| escrow.funding.as_ref() == Some(funding)).map(Escrow::key).collect()
     }
 
+    /// What the books know of how its workers' nodes parted with them.
+    fn part(&mut self, work: &WorkId, latest: &Placement) {
+        let parted = |pod: &Pod| Some((pod.uid.clone(), latest.place_of(pod)?.parting));
+        let parted: Vec<_> = self.pods_of(work).filter_map(parted).filter(|(_, parting)| !parting.is_none()).collect();
+        for (uid, parting) in parted {
+            self.pods.get_mut(&uid).into_iter().for_each(|pod| pod.part(parting));
+        }
+    }
+
     fn reserved(&mut self, work: WorkId, reservation: Option<Box<Reservation>>, latest: Option<Box<Placement>>, balance: WorkBalance) {
         self.refusals.remove(&work);
         self.absent.remove(&work);
@@ -377,6 +390,7 @@ impl World {
         let places = self.reservations.get(&work).into_iter().chain(reservation.as_deref()).flat_map(|held| &held.placement.workers);
         places.for_each(|place| self.todo.nodes.push(place.node.clone()));
         if let Some(latest) = latest {
+            self.part(&work, &latest);
             self.latest.insert(work.clone(), *latest);
         }
         match reservation {

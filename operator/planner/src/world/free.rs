@@ -27,8 +27,8 @@ impl World {
     fn taken_by_others(&self, node: &str) -> Taken {
         let mut taken = Taken::default();
         for pod in self.pods_on(node).filter(|pod| !pod.is_over()) {
-            let reserved = pod.ours.as_ref().and_then(|ours| Some((ours, self.reservations.get(&ours.work)?)));
-            if reserved.is_none_or(|(ours, reservation)| reservation.placement.attempt != ours.attempt) {
+            let reserved = pod.ours.as_ref().and_then(|ours| self.reservations.get(&ours.work));
+            if reserved.is_none_or(|reservation| reservation.placement.place_of(pod).is_none()) {
                 taken.all.add(&pod.requests);
                 taken.pods += 1;
             }
@@ -48,9 +48,9 @@ impl World {
 
     /// Whether a task has the node for itself: of nothing there is anything free then.
     pub fn is_held_alone(&self, node: &str) -> bool {
-        let live = self.pods_on(node).filter(|pod| !pod.is_over()).filter_map(|pod| pod.ours.as_ref());
-        let mut held = live.filter_map(|ours| self.reservations.get(&ours.work));
-        held.any(|reservation| reservation.placement.tenancy == Tenancy::Exclusive.name())
+        let live = self.pods_on(node).filter(|pod| !pod.is_over());
+        let mut held = live.filter_map(|pod| Some((pod, &self.reservations.get(&pod.ours.as_ref()?.work)?.placement)));
+        held.any(|(pod, placement)| placement.tenancy == Tenancy::Exclusive.name() && placement.place_of(pod).is_some())
     }
 
     /// What a node has on offer, less what others take of it.
@@ -99,6 +99,12 @@ impl World {
     /// Whether a node takes no tasks because too many failed there.
     pub fn is_set_apart(&self, node: &str, now: i64) -> bool {
         self.quarantine.get(node).is_some_and(|record| now < record.until)
+    }
+
+    /// Whether somebody closed a node to tasks, or took it away.
+    pub fn is_closed(&self, node: &str) -> bool {
+        let there = self.nodes.get(node).zip(self.provider_node_of(node));
+        there.is_none_or(|(node, provided)| closed(provided, node).is_some())
     }
 
     /// The ProviderNode of a node of this cluster: it has the node's name.
@@ -151,14 +157,7 @@ fn offer(
     let card = pool.pricing.card();
     let device = if resource.is_empty() { Default::default() } else { card.price_of(resource, &model).ok()? };
     let free = total.saturating_sub(used.all.devices.get(resource).copied().unwrap_or_default());
-    let closed = match (node.ready, node.cordoned, provided.spec.availability) {
-        (false, ..) => Some(Closed::NotReady),
-        (_, true, _) => Some(Closed::Cordoned),
-        (.., Availability::Draining) => Some(Closed::Draining),
-        (.., Availability::Closed) => Some(Closed::ClosedByProvider),
-        _ if !node.closing_taints.is_empty() => Some(Closed::Tainted),
-        _ => None,
-    };
+    let closed = if node.ready { closed(provided, node) } else { Some(Closed::NotReady) };
     Some(Offer {
         node: node.name.clone(),
         pool: provided.spec.pool.clone(),
@@ -191,6 +190,16 @@ fn offer(
         isolation_levels: pool.isolation.iter().map(|isolation| isolation_rank(isolation.level)).collect(),
         closed,
     })
+}
+
+/// What people closed it to tasks by.
+fn closed(provided: &ProviderNode, node: &Node) -> Option<Closed> {
+    match provided.spec.availability {
+        _ if node.cordoned => Some(Closed::Cordoned),
+        Availability::Draining => Some(Closed::Draining),
+        Availability::Closed => Some(Closed::ClosedByProvider),
+        Availability::Open => (!node.closing_taints.is_empty()).then_some(Closed::Tainted),
+    }
 }
 
 /// Tells each offer of a node what the others come to.

@@ -7,6 +7,7 @@ pub mod convert;
 pub mod dirt;
 pub mod free;
 pub mod market;
+mod places;
 pub mod records;
 mod requests;
 pub mod standing;
@@ -268,8 +269,8 @@ impl World {
     pub fn workers_of(&self, work: &WorkId, placement: &Placement) -> Vec<Option<&Pod>> {
         let mut workers = vec![None; placement.workers.len()];
         for pod in self.pods_of(work) {
-            let Some(ours) = pod.ours.as_ref().filter(|ours| ours.attempt == placement.attempt) else { continue };
-            let place = usize::try_from(ours.worker).ok().and_then(|worker| workers.get_mut(worker));
+            let place = placement.place_of(pod).and(pod.ours.as_ref());
+            let place = place.and_then(|ours| workers.get_mut(usize::try_from(ours.worker).ok()?));
             if let Some(place) = place.filter(|place| place.is_none_or(|known: &Pod| known.gone)) {
                 *place = Some(pod);
             }

@@ -1,7 +1,8 @@
 //! The compact records that the world is made of: no Kubernetes object is kept.
 
+use super::places::NODE_LOST;
+pub use super::places::{Parting, Place, Placement};
 use super::volumes::Requirement;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_crds::escrow::{EscrowSpec, EscrowStatus, Funding};
@@ -11,8 +12,7 @@ use supercargo_crds::task::ComputeTaskSpec;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_crds::validate::Range;
 use supercargo_market::metering::PodRecord;
-use supercargo_market::money::{Amount, Price};
-use supercargo_market::rating::Held;
+use supercargo_market::money::Amount;
 use supercargo_market::work::{FundingId, WorkId};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -134,10 +134,7 @@ pub struct Pod {
     pub terminal: Option<i64>,
     /// It is no longer in the API.
     pub gone: bool,
-    /// Its node is silent for so long that nobody waits for it.
-    pub lost: bool,
-    /// Its node is drained, and what runs there has had its time.
-    pub drained: bool,
+    pub parting: Parting,
 }
 
 /// One device that a pod has.
@@ -168,10 +165,18 @@ impl Pod {
         self.phase == PodPhase::Pending && !self.has_volumes
     }
 
+    /// Its node has parted with it.
+    pub fn part(&mut self, parting: Parting) {
+        self.parting = self.parting.or(parting);
+        if self.parting.lost {
+            self.reason = Some(NODE_LOST.to_owned());
+        }
+    }
+
     /// Nothing of it runs any more.
     pub fn is_over(&self) -> bool {
         self.gone
-            || self.lost
+            || self.parting.lost
             || self.phase.is_terminal()
             || (self.deleting && self.finished.is_some())
             || (self.deleting && self.node.is_none())
@@ -315,64 +320,6 @@ pub struct Namespace {
     pub name: String,
     pub uid: String,
     pub deleting: bool,
-}
-
-/// Where an attempt went: the part of a reservation that only the operator reads, as it stands in the ledger's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Placement {
-    pub attempt: u32,
-    pub namespace: String,
-    pub task: String,
-    pub token: String,
-    pub tenancy: String,
-    pub resource_name: String,
-    /// How long the containers may run before the time limit or the budget ends them.
-    pub run_seconds: u64,
-    /// How long it may hold its places at most: until it has started, run and ended.
-    pub hold_seconds: u64,
-    pub bound: i64,
-    /// By the worker's number.
-    pub workers: Vec<Place>,
-}
-
-/// Where one worker went, what it holds there and whom that pays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Place {
-    pub node: String,
-    pub pool: String,
-    pub provider: String,
-    pub pod: String,
-    pub because: String,
-    pub price_per_hour: Amount,
-    /// What the provider is paid as, on the escrow's chain.
-    pub payee: Option<u32>,
-    pub devices: u32,
-    pub cpu_millis: u64,
-    pub memory_bytes: u64,
-    pub storage_bytes: u64,
-    pub device_price_nanos: u64,
-    pub cpu_price_nanos: u64,
-    pub memory_price_nanos: u64,
-    /// Of the node's other devices, for who has the node alone.
-    #[serde(default)]
-    pub beside_price_nanos: u64,
-    pub rate_card: String,
-}
-
-impl Place {
-    pub fn held(&self) -> Held {
-        Held {
-            devices: self.devices,
-            device_price: Price::from_nanos_per_hour(self.device_price_nanos),
-            cpu_millis: self.cpu_millis,
-            cpu_price: Price::from_nanos_per_hour(self.cpu_price_nanos),
-            memory_bytes: self.memory_bytes,
-            memory_gib_price: Price::from_nanos_per_hour(self.memory_price_nanos),
-            beside_price: Price::from_nanos_per_hour(self.beside_price_nanos),
-        }
-    }
 }
 
 /// What the ledger holds back for a work.

@@ -30,7 +30,9 @@ impl Theatre {
         assert!(charged <= ran || self.was_skewed, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
         let heard = pod.node.as_ref().is_some_and(|node| !self.were_silent.contains(node));
         let alone = pod.ours.as_ref().is_some_and(|ours| self.is_alone(&ours.task));
-        let whole = pod.reason.is_none() && heard && alone && !self.was_skewed;
+        // What is evicted from a node that was never closed is paid for like everything else.
+        let open = pod.node.as_ref().is_some_and(|node| !self.were_closed.contains(node));
+        let whole = pod.reason.is_none() && heard && open && alone && !self.was_skewed;
         assert!(!whole || charged == ran, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
     }
 

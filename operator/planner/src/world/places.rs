@@ -1,0 +1,105 @@
+//! Where an attempt went, as the books keep it; and how its nodes parted with its workers.
+
+use super::records::Pod;
+use serde::{Deserialize, Serialize};
+use supercargo_market::metering::Measured;
+use supercargo_market::money::{Amount, Price};
+use supercargo_market::rating::Held;
+
+/// What is told as the reason of the end of a pod whose node is silent.
+pub const NODE_LOST: &str = "NodeLost";
+
+/// What a node does to a worker, and the worker's pod does not say. It is kept in the books: whoever leads next bills and tells
+/// the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parting {
+    /// The node is silent for so long that nobody waits for it.
+    pub lost: bool,
+    /// The node is drained, and what runs there has had its time.
+    pub drained: bool,
+    /// Somebody evicted it while the node was closed to tasks.
+    pub evicted: bool,
+}
+
+impl Parting {
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn or(self, other: Self) -> Self {
+        Self { lost: self.lost || other.lost, drained: self.drained || other.drained, evicted: self.evicted || other.evicted }
+    }
+}
+
+/// Where an attempt went: the part of a reservation that only the operator reads, as it stands in the ledger's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    pub attempt: u32,
+    pub namespace: String,
+    pub task: String,
+    pub token: String,
+    pub tenancy: String,
+    pub resource_name: String,
+    /// How long the containers may run before the time limit or the budget ends them.
+    pub run_seconds: u64,
+    /// How long it may hold its places at most: until it has started, run and ended.
+    pub hold_seconds: u64,
+    pub bound: i64,
+    /// By the worker's number.
+    pub workers: Vec<Place>,
+}
+
+impl Placement {
+    /// The place that a pod of this attempt has: the pod has its name, in its namespace. What somebody else calls the same has
+    /// none.
+    pub fn place_of(&self, pod: &Pod) -> Option<&Place> {
+        let ours = pod.ours.as_ref().filter(|ours| ours.attempt == self.attempt && pod.namespace == self.namespace)?;
+        self.workers.get(usize::try_from(ours.worker).ok()?).filter(|place| place.pod == pod.name)
+    }
+}
+
+/// Where one worker went, what it holds there and whom that pays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    pub node: String,
+    pub pool: String,
+    pub provider: String,
+    pub pod: String,
+    pub because: String,
+    pub price_per_hour: Amount,
+    /// What the provider is paid as, on the escrow's chain.
+    pub payee: Option<u32>,
+    pub devices: u32,
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub storage_bytes: u64,
+    pub device_price_nanos: u64,
+    pub cpu_price_nanos: u64,
+    pub memory_price_nanos: u64,
+    /// Of the node's other devices, for who has the node alone.
+    #[serde(default)]
+    pub beside_price_nanos: u64,
+    pub rate_card: String,
+    #[serde(default, skip_serializing_if = "Parting::is_none")]
+    pub parting: Parting,
+    /// What was billed of it, where its pod's record alone does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billed: Option<Measured>,
+}
+
+impl Place {
+    pub fn held(&self) -> Held {
+        Held {
+            devices: self.devices,
+            device_price: Price::from_nanos_per_hour(self.device_price_nanos),
+            cpu_millis: self.cpu_millis,
+            cpu_price: Price::from_nanos_per_hour(self.cpu_price_nanos),
+            memory_bytes: self.memory_bytes,
+            memory_gib_price: Price::from_nanos_per_hour(self.memory_price_nanos),
+            beside_price: Price::from_nanos_per_hour(self.beside_price_nanos),
+        }
+    }
+}
