@@ -36,9 +36,12 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
     match effect {
         Effect::Book(_) => Ok(Vec::new()),
         Effect::FitNamespace { namespace, fittings, closed } => fit_namespace(client, namespace, &fittings, closed).await,
-        Effect::CreatePod { work, fitting, pod } => match make_pod(client, &work, fitting.as_ref(), &pod).await {
+        Effect::CreatePod { work, fitting, pod } => match make_pod(client, fitting.as_ref(), &pod).await {
             // Whoever reads the task's status can mend it: a quota, a limit, a name that is taken.
-            Err(error) if error.needs_a_person() => Err(EffectError::Refused { work, source: Box::new(error) }),
+            Err(error) if error.needs_a_person() => {
+                let pod = pod.metadata.name.unwrap_or_default();
+                Err(EffectError::Refused { work, pod, source: Box::new(error) })
+            }
             made => made,
         },
         Effect::FindPods { work, attempt, namespace, names, at } => find_pods(client, work, attempt, &namespace, &names, at).await,
@@ -224,34 +227,29 @@ async fn fit(client: &Client, fitting: &Fitting) -> Result<Option<Event>, Effect
     }
 }
 
-async fn make_pod(client: &Client, work: &WorkId, fitting: Option<&Fitting>, pod: &Pod) -> Result<Vec<Event>, EffectError> {
+async fn make_pod(client: &Client, fitting: Option<&Fitting>, pod: &Pod) -> Result<Vec<Event>, EffectError> {
     let mut made = Vec::new();
     if let Some(fitting) = fitting {
         made.extend(fit(client, fitting).await?);
     }
-    made.extend(create_pod(client, work, pod).await?);
+    made.extend(create_pod(client, pod).await?);
     Ok(made)
 }
 
-/// A pod of this name that exists already is this pod, unless it is somebody else's.
-async fn create_pod(client: &Client, work: &WorkId, pod: &Pod) -> Result<Option<Event>, EffectError> {
+/// A pod of this name that exists already is this pod.
+async fn create_pod(client: &Client, pod: &Pod) -> Result<Option<Event>, EffectError> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let made = match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, pod).await {
         Ok(made) => made,
         Err(error) if is_code(&error, 409) => match api.get_opt(name).await.map_err(failed("reading a pod"))? {
-            Some(found) if is_of(&found, work) => found,
-            Some(_) => return Err(EffectError::Refused { work: work.clone(), source: Box::new(failed("creating a pod")(error)) }),
+            Some(found) => found,
             None => return Ok(None),
         },
         Err(error) => return Err(failed("creating a pod")(error)),
     };
     Ok(convert::pod(&made, now()).map(|pod| Event::Pod(Box::new(pod))))
-}
-
-fn is_of(pod: &Pod, work: &WorkId) -> bool {
-    convert::pod(pod, now()).and_then(|pod| pod.ours).is_some_and(|ours| ours.work == *work)
 }
 
 async fn find_pods(

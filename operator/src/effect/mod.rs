@@ -29,7 +29,7 @@ pub enum EffectError {
     #[error("{doing}: {source}")]
     Kubernetes { doing: &'static str, source: kube::Error },
     #[error("{source}")]
-    Refused { work: WorkId, source: Box<EffectError> },
+    Refused { work: WorkId, pod: String, source: Box<EffectError> },
     #[error("{source}")]
     Unfit { namespace: String, source: Box<EffectError> },
     #[error("the API server did not answer within {} s", PATIENCE.as_secs())]
@@ -71,12 +71,12 @@ impl EffectError {
     /// What the world should know of it.
     fn event(self) -> Option<Event> {
         match self {
-            Self::Refused { work, source } => {
+            Self::Refused { work, pod, source } => {
                 let why = match *source {
                     Self::Kubernetes { source: kube::Error::Api(status), .. } => status.message.clone(),
                     other => other.to_string(),
                 };
-                Some(Event::Unmade { work, why })
+                Some(Event::Unmade { work, pod, why })
             }
             Self::Unfit { namespace, source } => {
                 let why = match *source {

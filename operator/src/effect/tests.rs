@@ -4,16 +4,13 @@ use super::{EffectError, FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE, kubernetes};
 use crate::plan::{Effect, Fitting};
 use crate::runtime;
 use crate::world::Event;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::Status;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use supercargo_crds::names::{LABEL_ATTEMPT, LABEL_TASK, LABEL_TASK_UID, LABEL_WORKER};
 use supercargo_crds::task_status::ComputeTaskStatus;
-use supercargo_market::work::WorkId;
 use warp::Filter;
 use warp::http::{Method, StatusCode};
 
@@ -85,28 +82,6 @@ async fn a_task_that_changed_since_it_was_looked_at_is_tried_again() {
         api_server(|method| if *method == Method::GET { (200, task("mine")) } else { (409, status(409, "changed", 0)) }).await;
     let error = kubernetes::carry_out(&client, write_task()).await.expect_err("it is not written");
     assert!(!error.needs_a_person() && error.event().is_none());
-}
-
-#[tokio::test]
-async fn a_pod_that_is_there_already_is_taken_for_ours_only_when_it_is() {
-    let named = |uid: &str| -> Pod {
-        let labels = json!({ LABEL_TASK_UID: uid, LABEL_TASK: "t", LABEL_ATTEMPT: "1", LABEL_WORKER: "0" });
-        let metadata = json!({ "name": "p", "namespace": "n", "uid": "pod-uid", "labels": labels });
-        serde_json::from_value(json!({ "metadata": metadata, "spec": { "containers": [{ "name": "task" }] } })).expect("a pod")
-    };
-    for (there, taken) in [("mine", true), ("another", false)] {
-        let found = serde_json::to_value(named(there)).expect("a value");
-        let exists = status(409, "pods \"p\" already exists", 0);
-        let (client, _) = api_server(move |method| if *method == Method::GET { (200, found.clone()) } else { (409, exists.clone()) }).await;
-        let effect = Effect::CreatePod { work: WorkId::task("mine"), fitting: None, pod: Box::new(named("mine")) };
-        match kubernetes::carry_out(&client, effect).await {
-            Ok(events) => assert!(taken && matches!(&events[..], [Event::Pod(_)]), "{there}: {events:?}"),
-            Err(error) => {
-                let Some(Event::Unmade { why, .. }) = error.event() else { panic!("its task is told") };
-                assert!(!taken && why.contains("already exists"), "{there}: {why}");
-            }
-        }
-    }
 }
 
 #[tokio::test]

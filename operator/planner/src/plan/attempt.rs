@@ -1,6 +1,7 @@
 //! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
 
-use super::{Effect, Plan, Terms, budget, network, outcome, parting, place, pod, standing, status, waiting};
+use super::place::Wait;
+use super::{Effect, Plan, Terms, budget, hindrance, network, outcome, parting, place, pod, standing, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
@@ -9,6 +10,10 @@ use supercargo_market::work::WorkId;
 
 /// A start is told only when the end does not come at once: the end tells it too.
 const QUIET_SECONDS: i64 = 2;
+/// Whoever waits longer for its start is told what for, though nothing speaks against it.
+const SLOW_SECONDS: i64 = 30;
+/// What a kubelet says of a container that it is about to start.
+const QUIET: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
 /// What an attempt needs now; the status to write, if one should be.
 pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
@@ -54,22 +59,24 @@ fn look(
         if world.pods_of(&work).any(|pod| earlier(pod) && !pod.deleting && (pod.parting.lost || !pod.is_over())) {
             return (None, Some(until));
         }
-        if let Some(why) = world.unpaid_device(task) {
-            return (Some(unmade(task, placement, &why, now)), Some(until));
+        if let Some(why) = hindrance::refused(world, task, placement) {
+            // It gives its places back, and the next attempt asks again: what there is of it waits for nobody.
+            end(task, &workers, plan);
+            return (Some(unmade(task, placement, why, now)), Some(until));
         }
-        if !standing::stands(world, &task.namespace) {
-            let refused = world.grounds.refused.get(&task.namespace);
-            return (refused.map(|why| unmade(task, placement, why, now)), Some(until));
-        }
-        let refused = world.refused(&work, placement.attempt).map(|refused| unmade(task, placement, &refused.why, now));
-        // An attempt that has no pod yet gives its places back instead, and the next one asks again.
-        if refused.is_none() || workers.iter().any(Option::is_some) {
+        let leaving = workers.iter().flatten().any(|pod| pod.deleting);
+        if standing::stands(world, &task.namespace) && !leaving {
             start(world, terms, task, placement, &workers, plan);
         }
-        return (refused, Some(until));
+        let unsold = hindrance::unsold(world, terms, task, placement);
+        return (unsold.map(|why| unmade(task, placement, why, now)), Some(until));
     }
     match started {
-        None => (trouble(task, placement, &workers, now), Some(until)),
+        None => {
+            let slow = placement.bound + SLOW_SECONDS;
+            let why = trouble(placement, &workers).or_else(|| slowness(world, placement, &workers).filter(|_| now >= slow));
+            (why.map(|why| starting(task, placement, why, now)), Some(if now < slow { until.min(slow) } else { until }))
+        }
         Some(started) if now < started + QUIET_SECONDS => (None, Some(until.min(started + QUIET_SECONDS))),
         Some(started) => {
             let mut status = running(task, placement, started);
@@ -85,7 +92,6 @@ fn start(world: &World, terms: &Terms, task: &Task, placement: &Placement, worke
     let first = workers.iter().all(Option::is_none);
     let missing = (0..).zip(workers).filter(|(_, pod)| pod.is_none()).take(if first { 1 } else { usize::MAX });
     for (worker, _) in missing {
-        // Without the pool's terms nobody knows how isolated it has to run: it waits for them, or for its start timeout.
         let Some(site) = pod::Site::of(world, terms, task, &placement.workers[worker as usize].node) else { continue };
         let fitting = if first { network::own(terms, task, closed) } else { None };
         plan.effects.push(Effect::CreatePod { work: task.work(), fitting, pod: Box::new(pod::build(task, placement, worker, &site)) });
@@ -160,30 +166,51 @@ fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatu
     status
 }
 
-/// The API server does not let its pods be made: why, in its words.
-fn unmade(task: &Task, placement: &Placement, why: &str, now: i64) -> ComputeTaskStatus {
+/// Its pods can't be made: why, in the words of whoever says so.
+fn unmade(task: &Task, placement: &Placement, why: Wait, now: i64) -> ComputeTaskStatus {
     let mut status = super::task::placed(task, placement, now);
-    status.waiting = waiting::only("PodRefused", why);
+    status.waiting = waiting::only(&why.reason, &why.example);
     // It waits for a place again: the time until then counts too.
     status.waiting_since = status::time(waiting::since(task, now));
-    status::set(&mut status.conditions, STARTED, false, "PodRefused", why, task.generation, now);
-    status::set(&mut status.conditions, RECONCILING, true, "PodRefused", "its pod can not be made", task.generation, now);
-    status::phase(&mut status, "Starting", "PodRefused");
+    status::set(&mut status.conditions, STARTED, false, &why.reason, why.example, task.generation, now);
+    status::set(&mut status.conditions, RECONCILING, true, &why.reason, "its pod can not be made", task.generation, now);
+    status::phase(&mut status, "Starting", &why.reason);
     status
 }
 
+/// Which worker does not start, and why.
+type Why = (usize, Wait);
+
 /// It has its places and does not start: why, in the words of its kubelet, or of kube-scheduler where that binds it.
-fn trouble(task: &Task, placement: &Placement, workers: &[Option<&Pod>], now: i64) -> Option<ComputeTaskStatus> {
-    let quiet = ["", "ContainerCreating", "PodInitializing"];
-    let kubelet = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !quiet.contains(&reason.as_str())).or_else(|| pod.hindrance.clone());
+fn trouble(placement: &Placement, workers: &[Option<&Pod>]) -> Option<Why> {
+    let kubelet = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !QUIET.contains(&reason.as_str())).or_else(|| pod.hindrance.clone());
     let waits = |pod: &Pod| kubelet(pod).or_else(|| pod.unbound.clone().filter(|_| pod.node.is_none()));
     let (worker, (reason, message)) = workers.iter().enumerate().find_map(|(worker, pod)| Some((worker, waits((*pod)?)?)))?;
-    let mut status = super::task::placed(task, placement, now);
     let message = if message.is_empty() { format!("{} says {reason}", placement.workers[worker].node) } else { message };
-    status.waiting = waiting::only(&reason, &message);
-    status::set(&mut status.conditions, STARTED, false, &reason, message, task.generation, now);
-    let words = if workers.len() > 1 { format!("worker {worker} does not start") } else { "the container does not start".to_owned() };
-    status::set(&mut status.conditions, RECONCILING, true, &reason, words, task.generation, now);
-    status::phase(&mut status, "Starting", &reason);
-    Some(status)
+    Some((worker, Wait::new(&reason, message)))
+}
+
+/// Nobody says anything against it, and it takes its time all the same.
+fn slowness(world: &World, placement: &Placement, workers: &[Option<&Pod>]) -> Option<Why> {
+    let (worker, pod) =
+        workers.iter().enumerate().find_map(|(worker, pod)| Some((worker, pod.filter(|pod| pod.first_running.is_none())?)))?;
+    let node = &placement.workers[worker].node;
+    let ready = world.nodes.get(node).is_some_and(|node| node.ready);
+    let wait = match () {
+        () if !ready => Wait::new("NodeNotReady", format!("nothing is heard of {node}")),
+        () if pod.node.is_none() => Wait::new("NotBound", format!("kube-scheduler has not bound it to {node} yet")),
+        () => Wait::new(QUIET[1], format!("{node} is still pulling its image or making its container")),
+    };
+    Some((worker, wait))
+}
+
+fn starting(task: &Task, placement: &Placement, (worker, why): Why, now: i64) -> ComputeTaskStatus {
+    let mut status = super::task::placed(task, placement, now);
+    status.waiting = waiting::only(&why.reason, &why.example);
+    status::set(&mut status.conditions, STARTED, false, &why.reason, why.example, task.generation, now);
+    let words =
+        if placement.workers.len() > 1 { format!("worker {worker} does not start") } else { "the container does not start".to_owned() };
+    status::set(&mut status.conditions, RECONCILING, true, &why.reason, words, task.generation, now);
+    status::phase(&mut status, "Starting", &why.reason);
+    status
 }

@@ -6,6 +6,7 @@ mod budget;
 mod escrow;
 mod evidence;
 mod gang;
+mod hindrance;
 mod inventory;
 pub mod network;
 mod node;
@@ -265,6 +266,8 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
 mod budget_tests;
 #[cfg(test)]
 mod ends_tests;
+#[cfg(test)]
+mod hindrance_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]

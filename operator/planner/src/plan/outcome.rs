@@ -2,7 +2,7 @@
 
 use super::parting::EVICTED;
 use super::place;
-use super::{evidence, node, status};
+use super::{evidence, hindrance, node, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::common::Money;
@@ -24,6 +24,7 @@ pub enum Outcome {
     Succeeded,
     Failed,
     ProviderFault,
+    Refused,
     Deleted,
     Suspended,
     TimeLimit,
@@ -36,6 +37,7 @@ impl Outcome {
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",
             Self::ProviderFault => "ProviderFault",
+            Self::Refused => "Refused",
             Self::Deleted => "Deleted",
             Self::Suspended => "Suspended",
             Self::TimeLimit => "TimeLimit",
@@ -129,7 +131,13 @@ pub fn ends_all(task: Option<&Task>, worker: usize, pod: &Pod) -> bool {
 }
 
 /// How the attempt ended, and the worker that decided it: the first that failed by itself, else the first that was ended.
-fn of_attempt<'a>(task: &Task, placement: &Placement, workers: &[Option<&'a Pod>], seconds: &[u64]) -> Option<(Outcome, usize, &'a Pod)> {
+fn of_attempt<'a>(
+    task: &Task,
+    placement: &Placement,
+    workers: &[Option<&'a Pod>],
+    seconds: &[u64],
+    refused: bool,
+) -> Option<(Outcome, usize, &'a Pod)> {
     let ended = || workers.iter().enumerate().filter_map(|(worker, pod)| pod.map(|pod| (worker, pod)));
     let leader = task.spec.gang.as_ref().is_some_and(|gang| gang.success == GangSuccess::Leader);
     if leader && let Some((worker, pod)) = ended().next().filter(|(worker, pod)| *worker == 0 && succeeded(pod)) {
@@ -147,10 +155,11 @@ fn of_attempt<'a>(task: &Task, placement: &Placement, workers: &[Option<&'a Pod>
     let stopped = failed().min_by_key(|(worker, pod)| (evidence::has_run(pod), pod.terminal, *worker));
     let late = stopped.is_none_or(|(_, pod)| is_late(task, placement, pod));
     if let Some(missing) = workers.iter().position(Option::is_none)
-        && (task.spec.suspend || late)
+        && (task.spec.suspend || refused || late)
     {
         // Those that there are ran or were about to: the others never came.
-        let outcome = if task.spec.suspend { Outcome::Suspended } else { Outcome::StartTimeout };
+        let came_late = if refused { Outcome::Refused } else { Outcome::StartTimeout };
+        let outcome = if task.spec.suspend { Outcome::Suspended } else { came_late };
         return ended().next().map(|(_, pod)| (outcome, missing, pod));
     }
     stopped.or_else(|| ended().next()).map(of)
@@ -167,20 +176,26 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let (workers, attempt) = (world.workers_of(&work, placement), placement.attempt);
     let billed = evidence::billed(world, &workers, placement, Some(task));
     let seconds: Vec<u64> = billed.iter().map(|measured| measured.map_or(0, |measured| measured.seconds)).collect();
-    let (outcome, worker, pod) = of_attempt(task, placement, &workers, &seconds)?;
+    let refused = world.refused(&work, attempt).cloned();
+    let (outcome, worker, pod) = of_attempt(task, placement, &workers, &seconds, refused.is_some())?;
+    let refused = refused.filter(|_| outcome == Outcome::Refused);
     let mut status = super::task::placed(task, placement, now);
     let started = workers.iter().map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0))));
     if let Some(Some(started)) = started.collect::<Option<Vec<i64>>>().map(|all| all.into_iter().max()) {
         status::set(&mut status.conditions, STARTED, true, "Ran", "the container ran", task.generation, started);
     }
+    if refused.is_some() {
+        // Of refusals in a row one is enough: there are other attempts to be told of.
+        status.attempts.pop_if(|last| last.outcome == outcome.name());
+    }
     status.attempts.push(Attempt {
         index: i32::try_from(placement.attempt).unwrap_or(i32::MAX),
         node: placement.workers[worker].node.clone(),
         outcome: outcome.name().to_owned(),
-        exit_code: pod.exit_code.filter(|_| outcome != Outcome::StartTimeout),
+        exit_code: pod.exit_code.filter(|_| !matches!(outcome, Outcome::StartTimeout | Outcome::Refused)),
         billed_seconds: seconds.iter().copied().max().unwrap_or_default().cast_signed(),
         evidence: billed[worker].map_or("None", |measured| evidence::name(measured.evidence)).to_owned(),
-        message: last_words(pod),
+        message: refused.as_ref().map_or_else(|| last_words(pod), |refused| Some(refused.why.clone())),
         image_digest: pod.image_digest.clone(),
     });
     if let Some(resolved) = &mut status.resolved {
@@ -195,14 +210,15 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         Some(Usage { seconds: before.seconds + wall.cast_signed(), gpu_seconds: before.gpu_seconds + gpu_seconds.cast_signed() });
     let fault = (outcome == Outcome::ProviderFault && !pod.parting.drained).then(|| placement.workers[worker].node.clone());
     status.cost = cost(world, task, &placement.token);
-    let words = words(task, outcome, worker, workers.len(), pod);
+    let words = refused.as_ref().map_or_else(|| words(task, outcome, worker, workers.len(), pod), |refused| refused.why.clone());
     conclude(task, &mut status, outcome, words, now);
     if let Some(node) = fault
         && world.blamed.insert(work.clone(), attempt) != Some(attempt)
     {
         node::blame(world, &node, now);
     }
-    if let Some(rest) = rest_seconds(&status) {
+    let rest = refused.map(|refused| pause_seconds(refused.times - 1)).or_else(|| rest_seconds(&status));
+    if let Some(rest) = rest {
         world.resting.insert(work, now + rest);
     }
     Some(status)
@@ -271,6 +287,14 @@ fn conclude(task: &Task, status: &mut ComputeTaskStatus, outcome: Outcome, words
             status.waiting_since = None;
             status::set(&mut status.conditions, RECONCILING, true, "Suspended", words, task.generation, now);
             status::phase(status, "Suspended", "Suspended");
+        }
+        Outcome::Refused => {
+            give_up(task, status);
+            // All of it is one wait.
+            status.waiting_since = status::time(waiting::since(task, now));
+            status.waiting = waiting::only(hindrance::REFUSED, &words);
+            status::set(&mut status.conditions, RECONCILING, true, hindrance::REFUSED, words, task.generation, now);
+            status::phase(status, "Waiting", hindrance::REFUSED);
         }
         _ => {
             give_up(task, status);

@@ -275,6 +275,10 @@ pub fn is_stale(decision: &Decision, now: i64) -> bool {
     now >= decision.at + STALE_SECONDS
 }
 
+pub fn books_are_silent() -> Wait {
+    Wait::new("BooksSilent", format!("a place was found, and the books have not answered for {STALE_SECONDS} s"))
+}
+
 /// How long it may run and what is held back for that, within the rest of its budget.
 fn terms(task: &Task, held: &[Held], left: Amount) -> Result<(u64, Amount), TooMuch> {
     let leash = budget::guard(task, held, left, Amount::ZERO)?.leash(task.spec.time_limit_seconds.unsigned_abs()).ok_or(TooMuch)?;

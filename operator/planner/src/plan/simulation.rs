@@ -111,6 +111,7 @@ impl Theatre {
         world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
         self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
         self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(self.seen(pod)))));
+        world.led_since = self.clock();
         self.world = world;
         self.tell_books();
     }

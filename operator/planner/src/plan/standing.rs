@@ -32,6 +32,11 @@ pub fn stands(world: &World, namespace: &str) -> bool {
     world.grounds.is_up_to_date(namespace) && network::STANDING.iter().all(|name| standing().is_some_and(|found| !found.is_amiss(name)))
 }
 
+/// Why a namespace can't have what has to stand there first, while it can't.
+pub fn refused<'a>(world: &'a World, namespace: &str) -> Option<&'a String> {
+    world.grounds.refused.get(namespace).filter(|_| !stands(world, namespace))
+}
+
 pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, now: i64) {
     let mut begun = 0;
     for namespace in std::mem::take(&mut world.grounds.todo) {
@@ -59,9 +64,10 @@ fn rests_until(world: &World, namespace: &str, now: i64) -> Option<i64> {
 
 /// What of a namespace has to be made: where nothing runs, whoever wants it gone is left alone.
 fn fit(world: &World, terms: &Terms, namespace: &str) -> Option<Effect> {
-    let goes = world.namespaces.get(namespace).is_some_and(|namespace| namespace.deleting);
     let lived_in = world.tasks_in(namespace).any(|task| world.reservations.contains_key(&task.work()));
-    let closed = world.grounds.closed.clone().filter(|_| lived_in && !goes)?;
+    // Whoever waits for it there has no place meanwhile.
+    let wanted = || refused(world, namespace).is_some() && world.tasks_in(namespace).any(|task| task.wants_a_place());
+    let closed = world.grounds.closed.clone().filter(|_| !world.is_going(namespace) && (lived_in || wanted()))?;
     let all = !world.grounds.is_up_to_date(namespace);
     let amiss = |fitting: &Fitting| match (fitting, world.grounds.of(namespace)) {
         (_, None) => true,

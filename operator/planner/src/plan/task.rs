@@ -1,7 +1,7 @@
 //! The life of a task: wait, reserve, place, start, run, end, retry. Conditions say where it stands; each is written
 //! when a person or a program could act on it, and not before.
 
-use super::{Booking, Effect, Plan, Terms, attempt, evidence, note, outcome, place, pod, status, waiting};
+use super::{Booking, Effect, Plan, Terms, attempt, evidence, hindrance, note, outcome, place, pod, status, waiting};
 use crate::world::World;
 use crate::world::records::{Place, Placement, Task};
 use supercargo_crds::common::Money;
@@ -60,7 +60,7 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
         }
     };
     evidence::plan(world, work, terms, bookings);
-    give_back(world, work, lives, plan, bookings, now);
+    give_back(world, terms, work, lives, plan, bookings, now);
     if let (Some(task), Some(status)) = (lives, status)
         && status != task.status
     {
@@ -95,18 +95,20 @@ fn advance(
     if let Some(ended) = outcome::ended(world, task, now) {
         return Some(ended);
     }
-    if world.market.decision(&work).is_some_and(|decision| place::is_stale(decision, now)) {
+    let silent = world.market.decision(&work).is_some_and(|decision| place::is_stale(decision, now));
+    if silent {
         world.market.undo(&work);
     }
     if !task.spec.suspend && task.findings.is_empty() && place::reserve(world, &work, bookings) {
         return None;
     }
-    waiting::step(world, terms, task, now)
+    let waits = waiting::step(world, terms, task, now);
+    if waits.is_none() && silent { waiting::told(world, task, vec![place::books_are_silent()], now) } else { waits }
 }
 
 /// An attempt that has no pod and will have none gives back what is held for it; one that lacks some ends without them. That
 /// we heard of none says nothing: the API server may have made one and have been away since, so it is asked by name first.
-fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
+fn give_back(world: &mut World, terms: &Terms, work: &WorkId, task: Option<&Task>, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);
@@ -114,11 +116,20 @@ fn give_back(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut P
     if !missing || world.absent.get(work) == Some(&placement.attempt) && !none {
         return;
     }
-    let refused = world.refused(work, placement.attempt).filter(|_| none).map(|refused| refused.times);
-    let late = || task.is_some_and(|task| now >= placement.bound + place::start_timeout_seconds(task));
-    let over = refused.is_some() || attempt::is_ending(task, &workers) || late();
-    let answered = if refused.is_some() { REFUSED_SECONDS } else { ON_ITS_WAY_SECONDS };
-    let sure = world.asked.get(work).copied().unwrap_or(world.led_since).max(placement.bound) + answered;
+    let late = |task: &Task| now >= placement.bound + place::start_timeout_seconds(task);
+    let unsold = |task: &Task| none && hindrance::unsold(world, terms, task, placement).is_some();
+    let hindered = |task: &Task| late(task) || hindrance::refused(world, task, placement).is_some() || unsold(task);
+    let over = attempt::is_ending(task, &workers) || task.is_some_and(hindered);
+    let (refused, asked) = (world.refused(work, placement.attempt), world.asked.get(work).copied());
+    let is_refused = |place: &Place| refused.is_some_and(|refused| refused.pods.contains(&place.pod));
+    // Whoever led before may have asked for what this one did not.
+    let unasked = asked.is_none() && world.led_since <= placement.bound;
+    // The first is asked for alone.
+    let mut wanted = workers.iter().zip(&placement.workers).take(if none { 1 } else { usize::MAX });
+    let answered = unasked || wanted.all(|(pod, place)| pod.is_some() || is_refused(place));
+    let patience = if answered { REFUSED_SECONDS } else { ON_ITS_WAY_SECONDS };
+    let sure = asked.unwrap_or(world.led_since).max(placement.bound) + patience;
+    let refused = refused.map(|refused| refused.times);
     match (over, now >= sure) {
         (true, true) if none && world.absent.get(work) == Some(&placement.attempt) => {
             bookings.push(Booking::Post(Posting::Release { work: work.clone() }));

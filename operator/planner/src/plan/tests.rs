@@ -1,6 +1,7 @@
 //! What the planner does in given situations, one after the other. Everything at once is in `simulation.rs`.
 
 use super::simulation::{Theatre, gang, task, terms};
+use super::waits_tests::refusal;
 use super::{Booking, Effect, Fitting, plan};
 use crate::world::records::{Pod, PodPhase};
 use k8s_openapi::api::core::v1 as core;
@@ -253,8 +254,7 @@ fn a_task_that_is_gone_before_its_pod_was_made_gives_back_what_was_held() {
 fn what_an_api_server_refuses_is_told_in_its_words() {
     let mut theatre = calm([task("a", "1", 0)]);
     let made = until(&mut theatre, "create_pod");
-    let Effect::CreatePod { work, .. } = made[0].clone() else { panic!("it is a pod") };
-    theatre.world.apply(crate::world::Event::Unmade { work, why: "exceeded quota: gpus".into() });
+    theatre.world.apply(refusal(&made[0]));
     let written = until(&mut theatre, "write_task");
     let started = status(&written).conditions.iter().find(|condition| condition.type_ == "Started").expect("Started");
     assert_eq!((started.reason.as_str(), started.message.as_str()), ("PodRefused", "exceeded quota: gpus"));

@@ -1,7 +1,7 @@
 //! Tasks that have no place: they are on the market, or something else comes first, and their status says what.
 
 use super::place::{self, Wait};
-use super::{Terms, network, outcome, status};
+use super::{Terms, hindrance, network, outcome, status};
 use crate::world::World;
 use crate::world::records::Task;
 use std::collections::BTreeSet;
@@ -65,16 +65,16 @@ pub fn since(task: &Task, now: i64) -> i64 {
 /// What the task asks of the market, or what keeps it from asking.
 fn before_the_market(world: &mut World, task: &Task, now: i64) -> Result<supercargo_market::placement::Waiting, Wait> {
     let work = task.work();
-    if world.namespaces.get(&task.namespace).is_some_and(|namespace| namespace.deleting) {
-        return Err(Wait::new("NamespaceGoes", format!("namespace {} is being deleted", task.namespace)));
-    }
-    if let Some(why) = world.unpaid_device(task) {
-        return Err(Wait::new("UnpaidDevice", why));
+    if let Some(wait) = hindrance::of_namespace(world, task) {
+        // What has to stand there first is tried on, though nobody has a place there.
+        world.grounds.todo.insert(task.namespace.clone());
+        return Err(wait);
     }
     if let Some(until) = world.resting.get(&work).copied().filter(|until| now < *until) {
         world.todo.alarms.set(until, work.clone());
-        if let Some(unmade) = world.unmade.get(&work) {
-            return Err(Wait::new("PodRefused", unmade.why.clone()));
+        let latest = world.latest.get(&work).map(|latest| latest.attempt);
+        if let Some(unmade) = world.unmade.get(&work).filter(|unmade| Some(unmade.attempt) == latest) {
+            return Err(Wait::new(hindrance::REFUSED, unmade.why.clone()));
         }
         return Err(Wait::new("Resting", "several attempts in a row ended by faults of providers: the next one waits a little"));
     }
@@ -87,7 +87,7 @@ fn before_the_market(world: &mut World, task: &Task, now: i64) -> Result<superca
 }
 
 /// The reasons, written when their set changes and not too often.
-fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<ComputeTaskStatus> {
+pub fn told(world: &mut World, task: &Task, reasons: Vec<Wait>, now: i64) -> Option<ComputeTaskStatus> {
     let names = |all: &[Waiting]| all.iter().map(|one| one.reason.clone()).collect::<BTreeSet<_>>();
     let waiting: Vec<Waiting> =
         reasons.into_iter().map(|wait| Waiting { reason: wait.reason, nodes: wait.nodes, example: clipped(&wait.example) }).collect();
@@ -145,8 +145,11 @@ pub fn paced(world: &mut World, task: &Task, next: ComputeTaskStatus, now: i64) 
     };
     let (before, Some(words)) = (hindered(&task.status), hindered(&next)) else { return Some(next) };
     let elsewhere = next.assignments != task.status.assignments;
-    let first = before.is_none() || elsewhere || task.status.observed_generation != task.generation;
-    if !first && before.as_ref() == Some(&words) {
+    // Another attempt that waits for what the one before waited for, and says so already, has no news.
+    let known = |one: &Waiting| task.status.waiting.iter().any(|told| told.reason == one.reason);
+    let again = !status::is_true(&task.status.conditions, RESERVED) && next.waiting.iter().all(known);
+    let first = (!again && (before.is_none() || elsewhere)) || task.status.observed_generation != task.generation;
+    if !first && (before.as_ref() == Some(&words) || (again && next.waiting == task.status.waiting)) {
         return None;
     }
     may_tell(world, task, [words].into(), first, now).then_some(next)

@@ -3,7 +3,7 @@
 use super::node_tests::{condition, settled, stranger};
 use super::simulation::{Theatre, pool, task, terms};
 use super::tests::{calm, pods, set, status, until};
-use super::{Effect, plan};
+use super::{Booking, Effect, plan};
 use crate::world::records::{Node, Pool, Requests, Task};
 use crate::world::{Event, convert};
 use serde_json::json;
@@ -178,6 +178,47 @@ fn what_keeps_a_task_from_starting_is_told_at_once_and_then_once_a_minute_howeve
         at.extend(told(&mut theatre).into_iter().map(|_| second));
     }
     assert_eq!(at, [0, 70, 140, 210, 280], "at each whole minute it is what was told last, and ten seconds later another");
+}
+
+#[test]
+fn who_takes_long_to_start_is_told_what_for_though_nothing_speaks_against_it() {
+    let mut theatre = without_images(1);
+    let begun = theatre.now;
+    theatre.now = begun + 29;
+    assert!(told(&mut theatre).is_empty(), "most start sooner");
+    theatre.now = begun + 30;
+    let making = ("ContainerCreating".to_owned(), 0, "n1 is still pulling its image or making its container".to_owned());
+    assert_eq!(waits(&mut theatre), [making]);
+    assert_eq!(told(&mut theatre).len(), 1);
+    theatre.now = begun + 95;
+    assert!(told(&mut theatre).is_empty(), "that is told already");
+    theatre.silent.insert("n1".into(), theatre.now);
+    let silent = theatre.node("n1");
+    theatre.world.apply(Event::Node(Box::new(silent)));
+    assert_eq!(waits(&mut theatre), [("NodeNotReady".to_owned(), 0, "nothing is heard of n1".to_owned())]);
+}
+
+#[test]
+fn who_waits_for_the_books_is_told_so() {
+    let mut theatre = calm([]);
+    settled(&mut theatre, "n1");
+    theatre.tasks.insert("a".into(), task("a", "1", 0));
+    theatre.world.apply(Event::Task(Box::new(task("a", "1", 0))));
+    let without_books = |theatre: &mut Theatre| {
+        for effect in plan(&mut theatre.world, &terms(), theatre.now).effects {
+            let reserves = |all: &[Booking]| all.iter().any(|one| matches!(one, Booking::Reserve(..)));
+            if !matches!(&effect, Effect::Book(all) if reserves(all)) {
+                theatre.carry_out(effect);
+            }
+        }
+        theatre.tasks["a"].status.waiting.first().map(|one| one.reason.clone())
+    };
+    for second in 0..30 {
+        assert_eq!(without_books(&mut theatre), None, "after {second} s");
+        theatre.now += 1;
+    }
+    assert_eq!(without_books(&mut theatre).as_deref(), Some("BooksSilent"));
+    until(&mut theatre, "create_pod");
 }
 
 #[test]

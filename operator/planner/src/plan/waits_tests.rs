@@ -109,14 +109,23 @@ fn how_often_a_node_was_set_apart_is_known_also_after_it_was_open_again_and_the_
     assert_eq!(theatre.written["n1"].record.map(|record| record.quarantines), Some(3));
 }
 
-/// The API server says no to the pod that is to be made; what becomes of the task then.
-fn refuse(theatre: &mut Theatre) -> ComputeTaskStatus {
+/// The API server says no to the pod that is to be made.
+pub(super) fn refusal(effect: &Effect) -> Event {
+    let Effect::CreatePod { work, pod, .. } = effect else { panic!("it is a pod: {effect}") };
+    Event::Unmade { work: work.clone(), pod: pod.metadata.name.clone().expect("a name"), why: "exceeded quota: gpus".into() }
+}
+
+/// It does; what becomes of the task then.
+fn refuse(theatre: &mut Theatre, first: bool) -> ComputeTaskStatus {
     let made = until(theatre, "create_pod");
-    let Effect::CreatePod { work, .. } = made[0].clone() else { panic!("it is a pod") };
-    theatre.world.apply(Event::Unmade { work, why: "exceeded quota: gpus".into() });
-    let told = until(theatre, "write_task");
-    assert_eq!(holds(status(&told), "Started"), Some((false, "PodRefused".to_owned())));
-    told.into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.world.apply(refusal(&made[0]));
+    if first {
+        let told = until(theatre, "write_task");
+        assert_eq!(holds(status(&told), "Started"), Some((false, "PodRefused".to_owned())));
+        told.into_iter().for_each(|effect| theatre.carry_out(effect));
+    }
+    let known = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    assert!(known.iter().all(|effect| effect.kind() != "write_task"), "that is told already: {known:?}");
     theatre.now += 1;
     let book = until(theatre, "book");
     assert!(matches!(&book[..], [Effect::Book(all)] if matches!(all[..], [Booking::Post(Posting::Release { .. })])), "{book:?}");
@@ -129,7 +138,7 @@ fn a_task_whose_pod_is_refused_gives_its_place_back_and_asks_again_later_each_ti
     let mut theatre = calm([patient(1_000)]);
     let begun = theatre.now;
     for (attempt, pause) in [(0, 5), (1, 10), (2, 20), (3, 40)] {
-        let status = refuse(&mut theatre);
+        let status = refuse(&mut theatre, attempt == 0);
         assert!(theatre.world.reservations.is_empty() && theatre.pods.is_empty(), "attempt {attempt}");
         assert_eq!((status.phase.as_deref(), status.waiting[0].reason.as_str()), (Some("Waiting"), "PodRefused"));
         assert_eq!(status.waiting[0].example, "exceeded quota: gpus");
@@ -151,7 +160,7 @@ fn a_task_whose_pod_is_refused_gives_its_place_back_and_asks_again_later_each_ti
 #[test]
 fn a_task_whose_pod_is_refused_for_too_long_comes_to_its_queue_timeout() {
     let mut theatre = calm([patient(20)]);
-    refuse(&mut theatre);
+    refuse(&mut theatre, true);
     theatre.now += 20;
     assert_eq!(holds(&settled(&mut theatre), "Finished"), Some((true, "QueueTimeout".to_owned())));
 }

@@ -1,11 +1,10 @@
 //! News: how each thing that happened changes what is known, and who has to be looked at because of it.
 
-use super::records::{self, Account, Escrow, Namespace, Node, Placement, Pod, ProviderNode, Reservation, Task, Unmade};
+use super::records::{self, Account, Escrow, Namespace, Node, Ours, Pod, ProviderNode, Reservation, Task};
 use super::{CLUSTER_NAMESPACE, Event, Key, World};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use supercargo_ledger::{FundingBalance, WorkBalance};
 use supercargo_market::work::{FundingId, WorkId};
 
 /// Takes one out of a set of sets, and the set with its last.
@@ -101,14 +100,7 @@ impl World {
                 self.refusals.insert(work.clone(), (why, at));
                 self.todo.works.push(work);
             }
-            Event::Unmade { work, why } => {
-                if let Some(attempt) = self.reservations.get(&work).map(|reservation| reservation.placement.attempt) {
-                    let before = self.unmade.get(&work);
-                    let times = before.map_or(1, |before| before.times + u32::from(before.attempt != attempt));
-                    self.unmade.insert(work.clone(), Unmade { attempt, why, times });
-                }
-                self.todo.works.push(work);
-            }
+            Event::Unmade { work, pod, why } => self.unmade(work, pod, why),
             Event::Absent { work, attempt, at } => {
                 // An answer says nothing of a pod that was made after the question.
                 if self.asked.get(&work).is_none_or(|asked| *asked < at) {
@@ -215,13 +207,17 @@ impl World {
         }
         self.clocks.see(&pod, self.pods.get(&pod.uid));
         self.pod_changed(&pod);
-        if let Some(ours) = &pod.ours {
-            self.unmade.remove(&ours.work);
-            if !self.pods.contains_key(&pod.uid) {
-                self.absent.remove(&ours.work);
+        let ours = pod.ours.clone();
+        let known = self.pods.insert(pod.uid.clone(), pod).is_some();
+        if let Some(Ours { work, .. }) = ours {
+            if !known {
+                self.absent.remove(&work);
+            }
+            let whole = |held: &Reservation| !self.workers_of(&work, &held.placement).contains(&None);
+            if self.unmade.contains_key(&work) && self.reservations.get(&work).is_some_and(whole) {
+                self.unmade.remove(&work);
             }
         }
-        self.pods.insert(pod.uid.clone(), pod);
     }
 
     fn pod_changed(&mut self, pod: &Pod) {
@@ -335,7 +331,7 @@ impl World {
     }
 
     /// It may pay for others than before.
-    fn escrow_changed(&mut self, key: &Key) {
+    pub(super) fn escrow_changed(&mut self, key: &Key) {
         self.todo.escrows.push(key.clone());
         for work in self.index.paid_by.get(key).into_iter().flatten() {
             self.todo.works.push(work.clone());
@@ -361,43 +357,7 @@ impl World {
         works.into_iter().for_each(|work| self.todo.works.push(work));
     }
 
-    fn apply_funding(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
-        self.market.funding_has(&funding, balance.available).into_iter().for_each(|work| self.todo.works.push(work));
-        let before = self.fundings.insert(funding.clone(), (balance, last_post));
-        for key in self.escrows_of(&funding) {
-            if before.is_some() { self.todo.escrows.push(key) } else { self.escrow_changed(&key) }
-        }
-    }
-
-    fn escrows_of(&self, funding: &FundingId) -> Vec<Key> {
+    pub(super) fn escrows_of(&self, funding: &FundingId) -> Vec<Key> {
         self.escrows.values().filter(|escrow| escrow.funding.as_ref() == Some(funding)).map(Escrow::key).collect()
-    }
-
-    /// What the books know of how its workers' nodes parted with them.
-    fn part(&mut self, work: &WorkId, latest: &Placement) {
-        let parted = |pod: &Pod| Some((pod.uid.clone(), latest.place_of(pod)?.parting));
-        let parted: Vec<_> = self.pods_of(work).filter_map(parted).filter(|(_, parting)| !parting.is_none()).collect();
-        for (uid, parting) in parted {
-            self.pods.get_mut(&uid).into_iter().for_each(|pod| pod.part(parting));
-        }
-    }
-
-    fn reserved(&mut self, work: WorkId, reservation: Option<Box<Reservation>>, latest: Option<Box<Placement>>, balance: WorkBalance) {
-        self.refusals.remove(&work);
-        self.absent.remove(&work);
-        self.market.booked(&work, reservation.as_deref());
-        // Pods that are of no reservation are counted apart.
-        let places = self.reservations.get(&work).into_iter().chain(reservation.as_deref()).flat_map(|held| &held.placement.workers);
-        places.for_each(|place| self.todo.nodes.push(place.node.clone()));
-        if let Some(latest) = latest {
-            self.part(&work, &latest);
-            self.latest.insert(work.clone(), *latest);
-        }
-        match reservation {
-            Some(reservation) => drop(self.reservations.insert(work.clone(), *reservation)),
-            None => drop(self.reservations.remove(&work)),
-        }
-        self.works.insert(work.clone(), balance);
-        self.todo.works.push(work);
     }
 }

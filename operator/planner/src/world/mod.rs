@@ -2,6 +2,7 @@
 //! of it; the planner reads the rest.
 
 mod apply;
+mod booked;
 pub mod clocks;
 pub mod convert;
 pub mod dirt;
@@ -99,9 +100,10 @@ pub enum Event {
         why: String,
         at: i64,
     },
-    /// The API server will not have a work's pods.
+    /// The API server will not have a work's pod of this name.
     Unmade {
         work: WorkId,
+        pod: String,
         why: String,
     },
     /// The API server was asked by name at that time, and had none of those of an attempt's pods that were missing.
@@ -293,6 +295,10 @@ impl World {
         let mut given = here.flat_map(|(_, limits)| limits.devices.iter().map(|device| (device, &limits.name)));
         let (device, limits) = given.find(|(device, _)| gpu.count == 0 || **device != gpu.resource_name)?;
         Some(format!("LimitRange {limits} gives every container of namespace {} {device}, which nobody would pay for", task.namespace))
+    }
+
+    pub fn is_going(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(|namespace| namespace.deleting)
     }
 
     pub fn tasks_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Task>> {

@@ -46,9 +46,14 @@ impl Task {
         WorkId::task(self.uid.clone())
     }
 
-    /// Whether its status has how an attempt ended.
+    /// Whether nothing but a place is missing.
+    pub fn wants_a_place(&self) -> bool {
+        !self.deleting && !self.spec.suspend && self.findings.is_empty() && !self.status.progress().0
+    }
+
+    /// Whether its status had how an attempt ended. They are told in their order, and not all of them are kept.
     pub fn was_told(&self, attempt: u32) -> bool {
-        self.status.attempts.iter().any(|known| u32::try_from(known.index) == Ok(attempt))
+        self.status.attempts.iter().any(|known| u32::try_from(known.index).is_ok_and(|known| known >= attempt))
     }
 }
 
@@ -228,6 +233,8 @@ pub struct Unmade {
     pub why: String,
     /// Attempts in a row that came to nothing for it.
     pub times: u32,
+    /// Which of them: none of these is on its way.
+    pub pods: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -13,8 +13,9 @@ impl Theatre {
         let answered = !self.chance(6);
         match effect {
             Effect::Book(bookings) => bookings.into_iter().for_each(|booking| self.book(booking.posting())),
-            Effect::CreatePod { work, .. } if self.chance(20) => {
-                self.world.apply(Event::Unmade { work, why: "exceeded quota".into() });
+            Effect::CreatePod { work, pod, .. } if self.chance(20) => {
+                let pod = pod.metadata.name.expect("a name");
+                self.world.apply(Event::Unmade { work, pod, why: "exceeded quota".into() });
             }
             Effect::CreatePod { pod, fitting, .. } => {
                 let own = fitting.as_ref().and_then(|fitting| made(fitting, self.now)).filter(|_| answered);

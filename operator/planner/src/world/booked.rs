@@ -1,0 +1,68 @@
+//! What the books say, and what the API server says against what they hold money back for.
+
+use super::World;
+use super::records::{Placement, Pod, Reservation, Unmade};
+use supercargo_ledger::{FundingBalance, WorkBalance};
+use supercargo_market::work::{FundingId, WorkId};
+
+impl World {
+    pub(super) fn apply_funding(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
+        self.market.funding_has(&funding, balance.available).into_iter().for_each(|work| self.todo.works.push(work));
+        let before = self.fundings.insert(funding.clone(), (balance, last_post));
+        for key in self.escrows_of(&funding) {
+            if before.is_some() { self.todo.escrows.push(key) } else { self.escrow_changed(&key) }
+        }
+    }
+
+    /// A refusal of an attempt that is no more says nothing of the one that is.
+    pub(super) fn unmade(&mut self, work: WorkId, pod: String, why: String) {
+        let held = self.reservations.get(&work).map(|held| &held.placement);
+        if let Some(placement) = held.filter(|placement| placement.workers.iter().any(|place| place.pod == pod)) {
+            let (attempt, before) = (placement.attempt, self.unmade.remove(&work));
+            let times = before.as_ref().map_or(1, |before| before.times + u32::from(before.attempt != attempt));
+            let mut pods = before.filter(|before| before.attempt == attempt).map(|before| before.pods).unwrap_or_default();
+            pods.insert(pod);
+            self.unmade.insert(work.clone(), Unmade { attempt, why, times, pods });
+        }
+        self.todo.works.push(work);
+    }
+
+    /// What the books know of how its workers' nodes parted with them.
+    fn part(&mut self, work: &WorkId, latest: &Placement) {
+        let parted = |pod: &Pod| Some((pod.uid.clone(), latest.place_of(pod)?.parting));
+        let parted: Vec<_> = self.pods_of(work).filter_map(parted).filter(|(_, parting)| !parting.is_none()).collect();
+        for (uid, parting) in parted {
+            self.pods.get_mut(&uid).into_iter().for_each(|pod| pod.part(parting));
+        }
+    }
+
+    pub(super) fn reserved(
+        &mut self,
+        work: WorkId,
+        reservation: Option<Box<Reservation>>,
+        latest: Option<Box<Placement>>,
+        balance: WorkBalance,
+    ) {
+        self.refusals.remove(&work);
+        self.absent.remove(&work);
+        self.market.booked(&work, reservation.as_deref());
+        // Pods that are of no reservation are counted apart.
+        let places = self.reservations.get(&work).into_iter().chain(reservation.as_deref()).flat_map(|held| &held.placement.workers);
+        places.for_each(|place| self.todo.nodes.push(place.node.clone()));
+        if let Some(latest) = latest {
+            self.part(&work, &latest);
+            self.latest.insert(work.clone(), *latest);
+        }
+        let attempt = |held: &Reservation| held.placement.attempt;
+        if reservation.as_deref().map(attempt) != self.reservations.get(&work).map(attempt) {
+            // Nothing of this one was asked for yet.
+            self.asked.remove(&work);
+        }
+        match reservation {
+            Some(reservation) => drop(self.reservations.insert(work.clone(), *reservation)),
+            None => drop(self.reservations.remove(&work)),
+        }
+        self.works.insert(work.clone(), balance);
+        self.todo.works.push(work);
+    }
+}
