@@ -49,15 +49,15 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
             let parameters = DeleteParams {
                 grace_period_seconds: grace_seconds,
-                preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+                preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
                 ..DeleteParams::default()
             };
             match api.delete(&name, &parameters).await {
-                Ok(answer) => {
-                    Ok(answer.left().and_then(|pod| convert::pod(&pod, now())).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect())
-                }
-                Err(error) if is_code(&error, 404) || is_code(&error, 409) => Ok(Vec::new()),
-                Err(error) => Err(failed("deleting a pod")(error)),
+                Err(error) if !is_code(&error, 404) => Err(failed("deleting a pod")(error)),
+                answer => match answer.ok().and_then(|answer| answer.left()) {
+                    Some(pod) => Ok(seen(&pod, &uid)),
+                    None => Ok(vec![Event::PodGone { uid, at: now() }]),
+                },
             }
         }
         Effect::MarkPod { namespace, name, uid, notice } => {
@@ -68,20 +68,20 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
         Effect::FreePod { namespace, name, uid } => free_pod(client, &namespace, &name, &uid).await,
         Effect::WriteTask { namespace, name, uid, status, note } => {
             let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
-            let written = write_task(&api, &name, &uid, &status).await?;
-            tell(client, note.filter(|_| written.is_some())).await;
-            Ok(written.and_then(|object| convert::task(&object)).map(|task| Event::Task(Box::new(task))).into_iter().collect())
+            let Some(written) = write_task(&api, &name, &uid, &status).await? else { return Ok(vec![Event::NoTask(uid.into())]) };
+            tell(client, note).await;
+            Ok(convert::task(&written).map(|task| Event::Task(Box::new(task))).into_iter().collect())
         }
         Effect::DeleteTask { namespace, name, uid } => {
             let api: Api<ComputeTask> = Api::namespaced(client.clone(), &namespace);
             let parameters = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
+                preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
                 ..DeleteParams::background()
             };
             match api.delete(&name, &parameters).await {
-                Ok(_) => Ok(vec![Event::TaskGone((namespace, name))]),
-                Err(error) if is_code(&error, 404) || is_code(&error, 409) => Ok(Vec::new()),
-                Err(error) => Err(failed("deleting a finished task")(error)),
+                Err(error) if !is_code(&error, 404) => Err(failed("deleting a finished task")(error)),
+                // It is known by its UID: somebody may have made another one of its name already.
+                _ => Ok(vec![Event::NoTask(uid.into())]),
             }
         }
         Effect::ApplyNode { name, pool } => {
@@ -172,10 +172,14 @@ async fn tell(client: &Client, note: Option<Box<Note>>) {
 }
 
 /// Writes the status of the very task that it was made for. When an apply names a UID the API server does not look at it; it
-/// does at a version: so the task is looked at first, and it is written only as it was then.
+/// does at a version: so the task is looked at first, and it is written only as it was then. What has been told of later than
+/// that is not untold: whoever led before may be late with this.
 async fn write_task(api: &Api<ComputeTask>, name: &str, uid: &str, status: &ComputeTaskStatus) -> Result<Option<ComputeTask>, EffectError> {
-    let found = api.get_metadata_opt(name).await.map_err(failed("looking at a task"))?;
+    let found = api.get_opt(name).await.map_err(failed("looking at a task"))?;
     let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(uid)) else { return Ok(None) };
+    if found.status.as_ref().is_some_and(|told| told.progress() > status.progress()) {
+        return Ok(Some(found));
+    }
     let metadata = json!({ "name": name, "resourceVersion": found.metadata.resource_version });
     let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "metadata": metadata, "status": status });
     let apply = PatchParams::apply(FIELD_MANAGER).force();
@@ -236,7 +240,7 @@ async fn make_pod(client: &Client, fitting: Option<&Fitting>, pod: &Pod) -> Resu
     Ok(made)
 }
 
-/// A pod of this name that exists already is this pod.
+/// A pod of this name that exists already is this pod, if it says that it is.
 async fn create_pod(client: &Client, pod: &Pod) -> Result<Option<Event>, EffectError> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -244,8 +248,10 @@ async fn create_pod(client: &Client, pod: &Pod) -> Result<Option<Event>, EffectE
     let made = match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, pod).await {
         Ok(made) => made,
         Err(error) if is_code(&error, 409) => match api.get_opt(name).await.map_err(failed("reading a pod"))? {
-            Some(found) => found,
-            None => return Ok(None),
+            Some(found) if is_called_as(&found.metadata, &pod.metadata) => found,
+            Some(_) => return Err(EffectError::Taken(name.to_owned())),
+            // A quota that others write at the same time conflicts too; or it is gone again.
+            None => return Err(failed("creating a pod")(error)),
         },
         Err(error) => return Err(failed("creating a pod")(error)),
     };
@@ -287,10 +293,27 @@ async fn free_pod(client: &Client, namespace: &str, name: &str, uid: &str) -> Re
     patch_pod(&api, name, uid, &patch, "taking the finalizer off a pod").await
 }
 
+/// What an answer says of a pod. One that nothing holds any more goes with the answer: a watch may have told so already, and
+/// will not tell it again.
+fn seen(pod: &Pod, uid: &str) -> Vec<Event> {
+    let meta = &pod.metadata;
+    let held = meta.finalizers.as_ref().is_some_and(|all| !all.is_empty()) || meta.deletion_grace_period_seconds != Some(0);
+    if meta.deletion_timestamp.is_some() && !held {
+        return vec![Event::PodGone { uid: uid.to_owned(), at: now() }];
+    }
+    convert::pod(pod, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect()
+}
+
+/// Whether it has all labels of the other: some may be somebody else's.
+fn is_called_as(found: &ObjectMeta, other: &ObjectMeta) -> bool {
+    let has = |(name, value): (&String, &String)| found.labels.as_ref().is_some_and(|labels| labels.get(name) == Some(value));
+    other.labels.iter().flatten().all(has)
+}
+
 /// A merge patch that names the UID is refused for another pod of the same name.
 async fn patch_pod(api: &Api<Pod>, name: &str, uid: &str, patch: &Value, doing: &'static str) -> Result<Vec<Event>, EffectError> {
     match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(object) => Ok(convert::pod(&object, now()).map(|pod| Event::Pod(Box::new(pod))).into_iter().collect()),
+        Ok(object) => Ok(seen(&object, uid)),
         Err(error) if is_code(&error, 404) => Ok(vec![Event::PodGone { uid: uid.to_owned(), at: now() }]),
         Err(error) => Err(failed(doing)(error)),
     }

@@ -21,6 +21,8 @@ const MOST_IN_FLIGHT: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// A pause that was over so long ago has nothing to grow from.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 /// What is not answered by then is asked again: a connection may be dead without a word.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,6 +34,8 @@ pub enum EffectError {
     Refused { work: WorkId, pod: String, source: Box<EffectError> },
     #[error("{source}")]
     Unfit { namespace: String, source: Box<EffectError> },
+    #[error("there is a pod {0} already, and it is none of this task's")]
+    Taken(String),
     #[error("the API server did not answer within {} s", PATIENCE.as_secs())]
     Late,
     #[error("booking: {0}")]
@@ -44,7 +48,7 @@ impl EffectError {
         let refused = |status: &kube::core::Status| matches!(status.code, 400 | 403 | 422);
         match self {
             Self::Kubernetes { source: kube::Error::Api(status), .. } => refused(status),
-            Self::Refused { .. } | Self::Unfit { .. } => true,
+            Self::Refused { .. } | Self::Unfit { .. } | Self::Taken(_) => true,
             _ => false,
         }
     }
@@ -158,6 +162,8 @@ impl Executor {
                 let before = self.paused.get(&done.key).map(|(_, pause)| *pause);
                 let grown = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
                 let pause = error.pause(grown, pauses::nanos());
+                // What nobody asks for again is not waited for for ever: each attempt's pods have names of their own.
+                self.paused.retain(|_, (until, _)| until.elapsed() < FORGOTTEN_AFTER);
                 self.paused.insert(done.key.clone(), (Instant::now() + pause, pause));
                 tracing::warn!(key = done.key, %error, pause_milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "an effect failed");
                 error.event().into_iter().collect()

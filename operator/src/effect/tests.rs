@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_market::work::WorkId;
 use warp::Filter;
 use warp::http::{Method, StatusCode};
 
@@ -72,8 +73,21 @@ async fn another_task_of_the_same_name_and_none_are_left_alone() {
         let (client, asked) = api_server(move |_| answer.clone()).await;
         let events = kubernetes::carry_out(&client, write_task()).await.expect("there is nothing to do");
         let asked = asked.lock().expect("nobody panics with it");
-        assert!(events.is_empty() && asked.len() == 1 && asked[0].0 == Method::GET, "{asked:?}");
+        assert!(matches!(&events[..], [Event::NoTask(uid)] if **uid == *"mine"), "what is not there is asked for no more: {events:?}");
+        assert!(asked.len() == 1 && asked[0].0 == Method::GET, "{asked:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_told_by_who_leads_now_is_not_untold_by_who_led_before() {
+    let mut finished = task("mine");
+    finished["status"] =
+        json!({ "attempts": [{ "index": 0, "node": "n1", "outcome": "Succeeded", "billedSeconds": 7, "evidence": "Record" }] });
+    let (client, asked) = api_server(move |_| (200, finished.clone())).await;
+    let events = kubernetes::carry_out(&client, write_task()).await.expect("there is nothing to do");
+    assert!(matches!(&events[..], [Event::Task(task)] if task.was_told(0)), "{events:?}");
+    let asked = asked.lock().expect("nobody panics with it");
+    assert!(asked.iter().all(|(method, ..)| *method == Method::GET), "{asked:?}");
 }
 
 #[tokio::test]
@@ -82,6 +96,90 @@ async fn a_task_that_changed_since_it_was_looked_at_is_tried_again() {
         api_server(|method| if *method == Method::GET { (200, task("mine")) } else { (409, status(409, "changed", 0)) }).await;
     let error = kubernetes::carry_out(&client, write_task()).await.expect_err("it is not written");
     assert!(!error.needs_a_person() && error.event().is_none());
+}
+
+/// A pod of the task with this UID, which a finalizer holds or nothing does any more.
+fn pod(of_task: &str, finalizers: &[&str], leaving: bool) -> Value {
+    let labels = json!({
+        "supercargo.dev/task": "t", "supercargo.dev/task-uid": of_task, "supercargo.dev/attempt": "0", "supercargo.dev/worker": "0",
+    });
+    let mut metadata = json!({
+        "name": "t-0-0", "namespace": "n", "uid": "pod", "resourceVersion": "7", "labels": labels, "finalizers": finalizers,
+    });
+    if leaving {
+        metadata["deletionTimestamp"] = "2027-01-15T08:00:00Z".into();
+        metadata["deletionGracePeriodSeconds"] = 0.into();
+    }
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "containers": [] } })
+}
+
+fn create_pod() -> Effect {
+    let read = serde_json::from_value(pod("mine", &["supercargo.dev/evidence"], false)).expect("a pod");
+    Effect::CreatePod { work: WorkId::task("mine"), fitting: None, pod: Box::new(read) }
+}
+
+#[tokio::test]
+async fn a_pod_of_the_name_is_the_tasks_own_or_in_its_way() {
+    let answer = |found: (u16, Value)| {
+        move |method: &Method| if *method == Method::POST { (409, status(409, "it exists", 0)) } else { found.clone() }
+    };
+    let mut own = pod("mine", &[], false);
+    own["metadata"]["labels"]["somebody"] = "put-it-there".into();
+    let (client, _) = api_server(answer((200, own))).await;
+    let events = kubernetes::carry_out(&client, create_pod()).await.expect("it was made before");
+    assert!(matches!(&events[..], [Event::Pod(pod)] if pod.uid == "pod"), "{events:?}");
+
+    let (client, _) = api_server(answer((200, pod("another", &[], false)))).await;
+    let error = kubernetes::carry_out(&client, create_pod()).await.expect_err("its name is taken");
+    assert!(error.needs_a_person(), "asking again at once helps nobody");
+    let Some(Event::Unmade { pod, why, .. }) = error.event() else { panic!("the task is told of it") };
+    assert_eq!((pod.as_str(), why.as_str()), ("t-0-0", "there is a pod t-0-0 already, and it is none of this task's"));
+
+    // As when several write one quota.
+    let (client, _) = api_server(answer((404, status(404, "not found", 0)))).await;
+    let error = kubernetes::carry_out(&client, create_pod()).await.expect_err("it is not made");
+    assert!(!error.needs_a_person() && error.event().is_none(), "it is tried again, after a pause");
+}
+
+#[tokio::test]
+async fn the_finalizer_is_taken_off_as_it_was_looked_at_and_others_stay() {
+    let ours = "supercargo.dev/evidence";
+    let free = || Effect::FreePod { namespace: "n".into(), name: "t-0-0".into(), uid: "pod".into() };
+    for (others, leaving) in [(vec!["acme.test/kept"], true), (vec![], false), (vec![], true)] {
+        let before = [&others[..], &[ours]].concat();
+        let (before, after) = (pod("mine", &before, leaving), pod("mine", &others, leaving));
+        let answer = move |method: &Method| (200, if *method == Method::GET { before.clone() } else { after.clone() });
+        let (client, asked) = api_server(answer).await;
+        let events = kubernetes::carry_out(&client, free()).await.expect("it is free");
+        let asked = asked.lock().expect("nobody panics with it");
+        let patch = &asked.last().expect("it is patched").2["metadata"];
+        assert_eq!((&patch["uid"], &patch["resourceVersion"], &patch["finalizers"]), (&json!("pod"), &json!("7"), &json!(others)));
+        // What went with the answer is not there any more, whatever a watch tells first.
+        let gone = matches!(&events[..], [Event::PodGone { uid, .. }] if uid == "pod");
+        assert_eq!(gone, leaving && others.is_empty(), "{events:?}");
+    }
+    let (client, _) = api_server(|method| {
+        if *method == Method::GET { (200, pod("mine", &["supercargo.dev/evidence"], true)) } else { (409, status(409, "changed", 0)) }
+    })
+    .await;
+    let error = kubernetes::carry_out(&client, free()).await.expect_err("it has changed since");
+    assert!(!error.needs_a_person() && error.event().is_none());
+}
+
+#[tokio::test]
+async fn what_is_to_be_deleted_and_is_not_there_is_gone_and_what_conflicts_is_tried_again() {
+    let delete_pod = || Effect::DeletePod { namespace: "n".into(), name: "t-0-0".into(), uid: "pod".into(), grace_seconds: Some(0) };
+    let delete_task = || Effect::DeleteTask { namespace: "n".into(), name: "t".into(), uid: "mine".into() };
+    let (client, _) = api_server(|_| (404, status(404, "not found", 0))).await;
+    let events = kubernetes::carry_out(&client, delete_pod()).await.expect("it is gone");
+    assert!(matches!(&events[..], [Event::PodGone { uid, .. }] if uid == "pod"), "{events:?}");
+    let events = kubernetes::carry_out(&client, delete_task()).await.expect("it is gone");
+    assert!(matches!(&events[..], [Event::NoTask(uid)] if **uid == *"mine"), "and not whoever has its name now: {events:?}");
+    let (client, _) = api_server(|_| (409, status(409, "the UID in the precondition does not match", 0))).await;
+    for effect in [delete_pod(), delete_task()] {
+        let error = kubernetes::carry_out(&client, effect).await.expect_err("it is not known what is there");
+        assert!(!error.needs_a_person() && error.event().is_none());
+    }
 }
 
 #[tokio::test]

@@ -244,6 +244,7 @@ fn nobody_has_a_node_alone_while_a_stranger_has_any_of_its_devices() {
         user.requests.devices.insert("nvidia.com/mig-1g.10gb".into(), 1);
         theatre.world.apply(Event::Pod(Box::new(user)));
     }
+    theatre.tasks.insert("a".into(), alone(1));
     theatre.world.apply(Event::Task(Box::new(alone(1))));
     let waits = until(&mut theatre, "write_task");
     let told: Vec<(&str, i32)> = status(&waits).waiting.iter().map(|one| (one.reason.as_str(), one.nodes)).collect();

@@ -22,6 +22,10 @@ impl World {
         match event {
             Event::Task(task) => self.apply_task(*task),
             Event::TaskGone(key) => self.task_gone(&key),
+            Event::NoTask(uid) => {
+                let key = self.task_of(&WorkId::task(uid)).map(|task| task.key());
+                key.into_iter().for_each(|key| self.task_gone(&key));
+            }
             Event::Pod(pod) => self.apply_pod(*pod),
             Event::PodGone { uid, at } => self.pod_gone(&uid, at),
             Event::Node(node) => self.apply_node(*node),

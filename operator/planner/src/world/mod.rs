@@ -39,6 +39,8 @@ pub type Key = (String, String);
 pub enum Event {
     Task(Box<Task>),
     TaskGone(Key),
+    /// The API server has no task with this UID any more.
+    NoTask(Arc<str>),
     Pod(Box<Pod>),
     PodGone {
         uid: String,
