@@ -52,8 +52,16 @@ pub(super) struct Theatre {
     pub(super) turned: BTreeMap<String, serde_json::Value>,
     /// Pods that were told to end before they had ended.
     stopped: BTreeSet<String>,
-    /// Nodes that people ever closed by whatever means.
+    /// Nodes that are cordoned, and those that people ever closed by whatever means.
+    cordoned: BTreeSet<String>,
     pub(super) were_closed: BTreeSet<String>,
+    /// Names that somebody else's pods have.
+    taken: BTreeSet<String>,
+    /// Statuses that are on their way to their tasks for so many steps more, and the tasks for which this operator waits so.
+    late: Vec<(u64, Effect)>,
+    in_flight: BTreeSet<String>,
+    /// What came in the way of writes, and how often.
+    hindered: BTreeMap<&'static str, u64>,
     pub(super) faults: bool,
     /// How far the operator's clock is from the nodes', and whether it ever was.
     skew: i64,
@@ -80,7 +88,12 @@ impl Theatre {
             tainted: BTreeSet::new(),
             turned: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            cordoned: BTreeSet::new(),
             were_closed: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            late: Vec::new(),
+            in_flight: BTreeSet::new(),
+            hindered: BTreeMap::new(),
             faults: true,
             skew: 0,
             was_skewed: false,
@@ -113,6 +126,7 @@ impl Theatre {
         self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(self.seen(pod)))));
         world.led_since = self.clock();
         self.world = world;
+        self.in_flight.clear();
         self.tell_books();
     }
 
@@ -124,11 +138,19 @@ impl Theatre {
     /// The lead is lost and taken again: what the books hold counts, and not what was thought of.
     fn lead_again(&mut self) {
         self.world.begin_anew(self.now + self.skew);
+        self.in_flight.clear();
         self.tell_books();
     }
 
     fn chance(&mut self, of: u64) -> bool {
         self.faults && self.dice.roll(of) == 0
+    }
+
+    /// The same, counted: whatever is to come in the way of writes does.
+    fn hinders(&mut self, what: &'static str, of: u64) -> bool {
+        let hinders = self.chance(of);
+        *self.hindered.entry(what).or_default() += u64::from(hinders);
+        hinders
     }
 
     /// One pass, and whatever of it gets through.

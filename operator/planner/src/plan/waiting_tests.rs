@@ -2,7 +2,7 @@
 
 use super::node_tests::{condition, settled, stranger};
 use super::simulation::{Theatre, pool, task, terms};
-use super::tests::{calm, pods, set, status, until};
+use super::tests::{calm, ends, pods, runs, set, status, until};
 use super::{Booking, Effect, plan};
 use crate::world::records::{Node, Pool, Requests, Task};
 use crate::world::{Event, convert};
@@ -144,6 +144,30 @@ fn a_watch_that_is_behind_does_not_make_a_task_run_again() {
         let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
         assert!(effects.iter().all(|effect| !["book", "write_task"].contains(&effect.kind())), "{effects:?}");
     }
+}
+
+#[test]
+fn a_watch_that_is_behind_does_not_bring_to_life_what_has_ended() {
+    let mut theatre = calm([task("a", "1", 0)]);
+    until(&mut theatre, "create_pod").into_iter().for_each(|effect| theatre.carry_out(effect));
+    theatre.pass();
+    let begun = theatre.now;
+    set(&mut theatre, |pod| runs(pod, begun));
+    let early = theatre.pods["a-uidofa-0-0"].clone();
+    theatre.now += 60;
+    set(&mut theatre, |pod| ends(pod, begun + 60, 0));
+    until(&mut theatre, "book").into_iter().for_each(|effect| theatre.carry_out(effect));
+    // It is charged, and not told yet.
+    theatre.world.apply(Event::Pod(Box::new(early.clone())));
+    let told = until(&mut theatre, "write_task");
+    assert_eq!((status(&told).phase.as_deref(), status(&told).attempts[0].billed_seconds), (Some("Succeeded"), 60));
+    let leaving = crate::world::records::Pod { deleting: true, ..early.clone() };
+    assert!(leaving.is_later_than(&early) && !early.is_later_than(&leaving));
+    // A kubelet that lost the container's record tells of its end without it.
+    let (mut record, mut lost) = (early.clone(), early);
+    record.finished = Some(begun + 60);
+    lost.phase = crate::world::records::PodPhase::Failed;
+    assert!(!record.is_later_than(&lost));
 }
 
 /// Tasks whose images can't be pulled, as many as there are.

@@ -181,6 +181,10 @@ impl World {
         // A pod of a silent node looks as it did when the silence began: that it is still listed says nothing of it.
         let silent = pod.node.as_ref().and_then(|node| self.nodes.get(node)).is_some_and(|node| !node.ready);
         if let Some(before) = self.pods.get(&pod.uid) {
+            // A watch may be behind the answers to what we asked for: what has ended does not run again.
+            if before.is_later_than(&pod) {
+                return;
+            }
             pod.first_running = before.first_running.or(pod.first_running);
             pod.terminal = before.terminal.or(pod.terminal);
             pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };

@@ -170,6 +170,12 @@ impl Pod {
         self.phase == PodPhase::Pending && !self.has_volumes
     }
 
+    /// Of two versions of one pod: what is true of this one never becomes what is true of the other.
+    pub fn is_later_than(&self, other: &Self) -> bool {
+        let (ended, seems_to_run) = (self.phase.is_terminal() || self.finished.is_some(), !other.phase.is_terminal());
+        (ended && seems_to_run && (self.phase.is_terminal() || other.finished.is_none())) || (self.deleting && !other.deleting)
+    }
+
     /// Its node has parted with it.
     pub fn part(&mut self, parting: Parting) {
         self.parting = self.parting.or(parting);

@@ -25,7 +25,9 @@ impl Theatre {
             // Up to two hours in all.
             self.now += self.dice.roll(600).cast_signed();
         }
+        self.arrive();
         self.people();
+        self.providers();
         let names: Vec<String> = self.pods.keys().cloned().collect();
         for name in ["n1", "n2"] {
             if self.silent.contains_key(name) {

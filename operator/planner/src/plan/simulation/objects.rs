@@ -97,7 +97,8 @@ pub(in crate::plan) fn terms() -> Terms {
 
 impl Theatre {
     pub(in crate::plan) fn node(&self, name: &str) -> Node {
-        Node { sold: self.tainted.contains(name), ..node(name, self.clock(), self.silent.get(name).copied()) }
+        let (sold, cordoned) = (self.tainted.contains(name), self.cordoned.contains(name));
+        Node { sold, cordoned, ..node(name, self.clock(), self.silent.get(name).copied()) }
     }
 
     /// A pod as a watch brings it now.

@@ -1,9 +1,11 @@
 //! Users, who suspend tasks and let them go on, raise budgets and delete what they don't want any more, whatever the
-//! operator is about to write of it; and the watches that bring the news of all that, late or not at all.
+//! operator is about to write of it; providers, who close nodes and drain them; and the watches that bring the news of all that, late or not at all.
 
 use super::Theatre;
+use crate::plan::parting::EVICTED;
 use crate::world::Event;
-use crate::world::records::{Pod, Task};
+use crate::world::records::{Pod, PodPhase, Task};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Theatre {
@@ -35,6 +37,40 @@ impl Theatre {
         self.collect_garbage();
     }
 
+    /// Those who have the nodes close them and open them again, and drain them; and whoever may evicts what runs there.
+    pub(super) fn providers(&mut self) {
+        if self.away > 0 {
+            return;
+        }
+        for name in ["n1", "n2"] {
+            let (cordons, drains, opens) = (self.chance(80), self.chance(80), !self.faults || self.dice.roll(12) == 0);
+            if opens {
+                self.cordoned.remove(name);
+                self.turned.remove(name);
+            }
+            if cordons {
+                self.cordoned.insert(name.to_owned());
+            }
+            if drains {
+                let seconds = self.dice.roll(60);
+                self.turned.insert(name.to_owned(), json!({ "availability": "Draining", "drainDeadlineSeconds": seconds }));
+            }
+            if cordons || drains {
+                self.were_closed.insert(name.to_owned());
+            }
+        }
+        let running = self.pods.iter().filter(|(_, pod)| pod.phase == PodPhase::Running && !pod.deleting);
+        let running: Vec<String> = running.map(|(name, _)| name.clone()).collect();
+        for name in running {
+            if self.chance(60)
+                && let Some(pod) = self.pods.get_mut(&name)
+            {
+                (pod.deleting, pod.delete_sent, pod.disruption) = (true, Some(self.now), Some(EVICTED.to_owned()));
+                self.stopped.insert(name);
+            }
+        }
+    }
+
     /// What belongs to a task that is gone goes too, sooner or later.
     fn collect_garbage(&mut self) {
         let left = |pod: &Pod| pod.ours.as_ref().is_some_and(|ours| !self.tasks.contains_key(&ours.task));
@@ -59,6 +95,7 @@ impl Theatre {
         }
         for name in ["n1", "n2"] {
             self.world.apply(Event::Node(Box::new(self.node(name))));
+            self.world.apply(Event::ProviderNode(Box::new(self.provided(name))));
         }
         let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
         let gone: Vec<String> =

@@ -6,6 +6,8 @@ use super::objects::made;
 use crate::plan::Effect;
 use crate::world::records::Pod;
 use crate::world::{Event, convert};
+use k8s_openapi::api::core::v1 as core;
+use supercargo_crds::task_status::ComputeTaskStatus;
 
 impl Theatre {
     pub(in crate::plan) fn carry_out(&mut self, effect: Effect) {
@@ -13,7 +15,7 @@ impl Theatre {
         let answered = !self.chance(6);
         match effect {
             Effect::Book(bookings) => bookings.into_iter().for_each(|booking| self.book(booking.posting())),
-            Effect::CreatePod { work, pod, .. } if self.chance(20) => {
+            Effect::CreatePod { work, pod, .. } if self.is_refused(&pod) => {
                 let pod = pod.metadata.name.expect("a name");
                 self.world.apply(Event::Unmade { work, pod, why: "exceeded quota".into() });
             }
@@ -34,6 +36,7 @@ impl Theatre {
                 }
             }
             Effect::DeletePod { name, .. } => {
+                self.is_ours(&name);
                 let orderly = self.chance(2);
                 if let Some(pod) = self.pods.get_mut(&name) {
                     (pod.deleting, pod.delete_sent) = (true, pod.delete_sent.or(Some(self.now)));
@@ -47,6 +50,7 @@ impl Theatre {
                 }
             }
             Effect::MarkPod { name, notice, .. } => {
+                self.is_ours(&name);
                 if let Some(pod) = self.pods.get_mut(&name) {
                     pod.notice = notice;
                     let pod = self.seen(&self.pods[&name]);
@@ -55,7 +59,10 @@ impl Theatre {
                     }
                 }
             }
+            // Somebody wrote it since it was looked at.
+            Effect::FreePod { .. } if self.hinders("a finalizer", 12) => {}
             Effect::FreePod { name, .. } => {
+                self.is_ours(&name);
                 if let Some(pod) = self.pods.remove(&name) {
                     let charged = self.books.segments.get(&format!("pod/{}/0/0", pod.uid)).copied();
                     let charged = charged.unwrap_or_else(|| panic!("seed {}: {name} went before its evidence was taken", self.seed));
@@ -65,21 +72,22 @@ impl Theatre {
                     }
                 }
             }
-            Effect::WriteTask { name, uid, status, .. } => {
-                self.is_its_own_success(&name, &status);
-                if let Some(task) = self.tasks.get_mut(&name).filter(|task| *task.uid == *uid) {
-                    task.status = *status;
-                    if answered {
-                        self.world.apply(Event::Task(Box::new(task.clone())));
-                    }
-                }
+            Effect::WriteTask { ref name, .. } if self.in_flight.contains(name) => {}
+            Effect::WriteTask { ref name, .. } if self.hinders("a late status", 15) => {
+                self.in_flight.insert(name.clone());
+                self.late.push((1 + self.dice.roll(4), effect));
             }
+            Effect::WriteTask { ref name, .. } if self.hinders("a status", 15) => self.meddle(&name.clone()),
+            Effect::WriteTask { name, uid, status, .. } => self.write_task(&name, &uid, *status, answered),
             Effect::FindPods { work, attempt, names, at, .. } => {
                 let there: Vec<Pod> = names.iter().filter_map(|name| self.pods.get(name)).map(|pod| self.seen(pod)).collect();
                 if answered && there.is_empty() {
                     self.world.apply(Event::Absent { work, attempt, at });
                 }
                 there.into_iter().filter(|_| answered).for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
+            }
+            Effect::FitNamespace { namespace, .. } if self.hinders("a policy", 15) => {
+                self.world.apply(Event::Unfit { namespace, why: "exceeded quota".into() });
             }
             Effect::FitNamespace { namespace, fittings, closed } if answered => {
                 let made = fittings.iter().filter_map(|fitting| made(fitting, self.now));
@@ -94,6 +102,7 @@ impl Theatre {
                     self.world.apply(Event::ProviderNode(Box::new(self.provided(&name))));
                 }
             }
+            Effect::TaintNode { .. } if self.hinders("a taint", 12) => {}
             Effect::TaintNode { name, sold } => {
                 if sold {
                     self.tainted.insert(name.clone());
@@ -105,6 +114,66 @@ impl Theatre {
                 }
             }
             Effect::ApplyNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
+        }
+    }
+
+    /// There is no room for it, or its name is somebody else's: for good.
+    fn is_refused(&mut self, pod: &core::Pod) -> bool {
+        let name = pod.metadata.name.as_ref().expect("a name");
+        if !self.pods.contains_key(name) && self.hinders("a name", 40) {
+            self.taken.insert(name.clone());
+        }
+        self.taken.contains(name) || self.hinders("a quota", 20)
+    }
+
+    fn is_ours(&self, name: &str) {
+        assert!(!self.taken.contains(name), "seed {}: {name} is somebody else's", self.seed);
+    }
+
+    /// Somebody writes a task while the operator is about to.
+    fn meddle(&mut self, name: &str) {
+        if let Some(task) = self.tasks.get_mut(name) {
+            (task.spec.priority, task.generation) = (task.spec.priority + 1, task.generation + 1);
+        }
+    }
+
+    /// What was on its way to its task gets there: its operator may be gone, and another one may have told more since.
+    pub(super) fn arrive(&mut self) {
+        if self.away > 0 {
+            return;
+        }
+        let arrives = |(steps, effect): (u64, Effect)| if self.faults && steps > 0 { Err((steps - 1, effect)) } else { Ok(effect) };
+        let (arrived, late): (Vec<_>, Vec<_>) = std::mem::take(&mut self.late).into_iter().map(arrives).partition(Result::is_ok);
+        self.late = late.into_iter().filter_map(Result::err).collect();
+        for effect in arrived.into_iter().flatten() {
+            if let Effect::WriteTask { name, uid, status, .. } = effect {
+                self.in_flight.remove(&name);
+                self.write_task(&name, &uid, *status, false);
+            }
+        }
+    }
+
+    /// As the effect does it: what has been told of later than that is not untold.
+    fn write_task(&mut self, name: &str, uid: &str, status: ComputeTaskStatus, answered: bool) {
+        let there = self.tasks.get(name).filter(|task| *task.uid == *uid);
+        let untold = there.is_some_and(|task| task.status.progress() > status.progress());
+        if there.is_some() && !untold {
+            self.is_its_own_success(name, &status);
+            self.is_told_as_charged(name, &status);
+        }
+        let answer = match self.tasks.get_mut(name).filter(|task| *task.uid == *uid) {
+            Some(task) => {
+                if untold {
+                    *self.hindered.entry("a status of old").or_default() += 1;
+                } else {
+                    task.status = status;
+                }
+                Event::Task(Box::new(task.clone()))
+            }
+            None => Event::NoTask(uid.into()),
+        };
+        if answered {
+            self.world.apply(answer);
         }
     }
 }
