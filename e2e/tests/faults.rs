@@ -2,6 +2,9 @@
 //! billed twice and nothing is lost.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::EvictParams;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -267,7 +270,7 @@ async fn a_task_goes_on_while_its_kubelet_is_dead_and_the_node_is_offered_to_nob
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_is_deleted_by_hand_is_billed_and_told_as_such_and_the_task_runs_again() {
+async fn a_pod_that_is_deleted_or_evicted_by_hand_is_billed_and_told_as_such_and_the_task_runs_again() {
     journey("hand", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
@@ -277,18 +280,35 @@ async fn a_pod_that_is_deleted_by_hand_is_billed_and_told_as_such_and_the_task_r
         journey.until("again", "Started", "True", PATIENCE).await?;
         let pod = journey.pods("again").await?[0]["metadata"]["name"].as_str().context("a name")?.to_owned();
         journey.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?;
-        let task = journey.finished("again").await?;
-        let attempts = task["status"]["attempts"].as_array().context("attempts")?;
-        let outcomes: Vec<&Value> = attempts.iter().map(|attempt| &attempt["outcome"]).collect();
-        ensure!(succeeded(&task) && outcomes == ["Deleted", "Succeeded"], "{}", task["status"]);
-        let records = records(&mut pods)?;
-        for (attempt, record) in attempts.iter().zip(&records["again"]) {
-            let billed = attempt["billedSeconds"].as_u64().context("seconds")?;
-            ensure!(billed > 0 && billed.abs_diff(record.seconds) <= 1, "{} of {record:?} are billed: {attempts:?}", billed);
-        }
+        // Whoever may evict in a namespace has no free runs by that.
+        journey.task("evicted", &["--for", "8"], json!({})).await?;
+        journey.until("evicted", "Started", "True", PATIENCE).await?;
+        let pod = journey.pods("evicted").await?[0]["metadata"]["name"].as_str().context("a name")?.to_owned();
+        Api::<Pod>::namespaced(client, &journey.namespace).evict(&pod, &EvictParams::default()).await.context("evicting a pod")?;
+        let records = both_ran_again(&journey, &mut pods).await?;
         adds_up(&journey, 10_000_000, &records).await
     })
     .await;
+}
+
+/// Each succeeded in its second attempt, and both attempts are billed as they ran.
+async fn both_ran_again(journey: &Journey, pods: &mut Watch) -> Result<BTreeMap<String, Vec<Record>>> {
+    let mut attempts = Vec::new();
+    for task in ["again", "evicted"] {
+        let task = journey.finished(task).await?;
+        let all = task["status"]["attempts"].as_array().context("attempts")?.clone();
+        let outcomes: Vec<&Value> = all.iter().map(|attempt| &attempt["outcome"]).collect();
+        ensure!(succeeded(&task) && outcomes == ["Deleted", "Succeeded"], "{}", task["status"]);
+        attempts.push(all);
+    }
+    let records = records(pods)?;
+    for (task, attempts) in ["again", "evicted"].into_iter().zip(attempts) {
+        for (attempt, record) in attempts.iter().zip(&records[task]) {
+            let billed = attempt["billedSeconds"].as_u64().context("seconds")?;
+            ensure!(billed > 0 && billed.abs_diff(record.seconds) <= 1, "{} of {record:?} are billed: {attempts:?}", billed);
+        }
+    }
+    Ok(records)
 }
 
 #[tokio::test(flavor = "multi_thread")]
