@@ -188,8 +188,24 @@ pub(crate) const JOURNAL: Table = Table {
 pub(crate) const RECORDS: Table =
     Table { name: "records", keys: 1, columns: &[Text("place"), Number("served_seconds"), Number("faults"), Number("disagreements")] };
 
+pub(crate) const VOUCHERS: Table = Table {
+    name: "vouchers",
+    keys: 2,
+    columns: &[
+        Text("funding"),
+        Number("payee"),
+        Number("total"),
+        Number("chain_id"),
+        Text("contract"),
+        Text("signer"),
+        Bytes("signature"),
+        Number("signed_at"),
+    ],
+};
+
 /// Every table, each after those that it refers to. A backup names them by their numbers here: a new one comes last.
-pub(crate) const TABLES: [&Table; 9] = [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS];
+pub(crate) const TABLES: [&Table; 10] =
+    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS];
 
 impl Table {
     fn names(&self) -> String {

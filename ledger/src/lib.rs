@@ -15,8 +15,10 @@ mod outbox;
 mod posting;
 mod read;
 mod reader;
+mod rows;
 mod store;
 mod verify;
+mod vouchers;
 mod working;
 
 pub use backup::Copied;
@@ -29,6 +31,7 @@ pub use read::{FundingBalance, Lane, ReservationRow, WorkBalance};
 pub use reader::{Reader, restore};
 pub use store::{sibling, sqlite_path};
 pub use verify::{Expect, Verified};
+pub use vouchers::{Voucher, VoucherTerms};
 
 use error::Result;
 use group::Writer;

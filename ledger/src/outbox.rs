@@ -5,6 +5,7 @@ use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::Line;
 use crate::read::lane;
+use crate::rows::{post_id, rows_within};
 use crate::{Fence, Ledger, LedgerError, Result};
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
@@ -73,6 +74,12 @@ impl Ledger {
     /// Plans a post of every lane that has grown, unless one is under way. The same lanes give the same id, as long as no
     /// final post has it.
     pub async fn plan_post(&self, fence: Fence, funding: &FundingId, now: i64) -> Result<Option<Post>> {
+        self.plan_post_within(fence, funding, Amount::MAX, now).await
+    }
+
+    /// The same of as much as the account lets through now. What has no room waits for the next post, and the usage lines
+    /// with it: a post carries those of works that it pays wholly, or none.
+    pub async fn plan_post_within(&self, fence: Fence, funding: &FundingId, room: Amount, now: i64) -> Result<Option<Post>> {
         let doing = "planning a post";
         let failed = LedgerError::database(doing);
         let mut writing = self.store.begin(fence).await?;
@@ -82,17 +89,16 @@ impl Ledger {
         let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = $1 AND total > planned ORDER BY payee LIMIT $2";
         let rows = sqlx::query(query).bind(funding.as_str()).bind(MOST_ROWS).fetch_all(&mut *writing.transaction).await.map_err(&failed)?;
         let lanes: Vec<_> = rows.iter().map(lane).collect();
-        if lanes.is_empty() {
+        let (rows, more, whole) = rows_within(&lanes, room);
+        if rows.is_empty() {
             return Ok(None);
         }
-        let more = lanes.iter().map(|lane| lane.total.units() - lane.planned.units()).sum::<u64>();
-        let rows: Vec<(u32, u64)> = lanes.iter().map(|lane| (lane.payee, lane.total.units())).collect();
         let mut id = post_id(funding, &rows);
         // The chain skipped these very rows before, in a post that is final: this is another one.
         while exists(&mut writing.transaction, &id).await? {
             id = hex::encode(Sha256::digest(id));
         }
-        let lines_root = lines_root(&mut writing.transaction, funding).await?;
+        let lines_root = if whole { lines_root(&mut writing.transaction, funding).await? } else { root(&[]) };
         let line = Line::Plan { post: id.clone(), funding: funding.to_string(), amount: more };
         let journal_head = self.store.append(&mut writing, POSTING, &[line]).await?;
         let insert = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, planned_at) VALUES ($1, $2, 'PLANNED', $3, $4, $5, $6, $7)";
@@ -117,12 +123,14 @@ impl Ledger {
                 .await
                 .map_err(&failed)?;
         }
-        sqlx::query("UPDATE charges SET post = $1 WHERE funding = $2 AND post IS NULL")
-            .bind(&id)
-            .bind(funding.as_str())
-            .execute(&mut *writing.transaction)
-            .await
-            .map_err(&failed)?;
+        if whole {
+            sqlx::query("UPDATE charges SET post = $1 WHERE funding = $2 AND post IS NULL")
+                .bind(&id)
+                .bind(funding.as_str())
+                .execute(&mut *writing.transaction)
+                .await
+                .map_err(&failed)?;
+        }
         writing.commit(doing).await?;
         let amount = Amount::from_units(more);
         Ok(Some(Post {
@@ -360,17 +368,6 @@ async fn lines_root(transaction: &mut Transaction<'_, Any>, funding: &FundingId)
         })
         .collect();
     Ok(root(&leaves?))
-}
-
-fn post_id(funding: &FundingId, rows: &[(u32, u64)]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(b"supercargo.post");
-    hasher.update(funding.as_str());
-    for (payee, total) in rows {
-        hasher.update(payee.to_be_bytes());
-        hasher.update(total.to_be_bytes());
-    }
-    hex::encode(hasher.finalize())
 }
 
 fn post(row: &AnyRow) -> Result<Post> {

@@ -1,7 +1,7 @@
 //! The journal's proof, and the books' copies.
 
 use super::*;
-use crate::{Expect, JournalKey, LedgerError, Reader, restore, verify_export};
+use crate::{Expect, JournalKey, LedgerError, Reader, migrate, restore, verify_export};
 
 fn key(seed: u8) -> JournalKey {
     JournalKey::from_seed(&[seed; 32]).expect("a key")
@@ -199,12 +199,14 @@ on_both! {
         let lines: Vec<&str> = backup.lines().collect();
         let richer = backup.replacen(r#""USDC",1000"#, r#""USDC",1001"#, 1).replacen("850,0,150", "851,0,150", 1);
         assert_ne!(richer, backup);
+        let form = |form: usize| format!(r#""form":{form}"#);
+        let newer = backup.replacen(&form(migrate::FORM), &form(migrate::FORM + 1), 1);
         let target = Place::sqlite();
         for (changed, words) in [
             (richer, "the backup was changed after it was written: its digest is another"),
             (lines[..lines.len() - 1].join("\n"), "the file ends before the backup does: it was cut off here"),
             (lines[1..].join("\n"), "this is no backup of books: the first line does not say so"),
-            (backup.replacen(r#""form":3"#, r#""form":4"#, 1), "they were written by a newer one, which has to open them"),
+            (newer, "they were written by a newer one, which has to open them"),
         ] {
             let error = restore(&target.url, None, changed.as_bytes(), Expect::default()).await.expect_err(words).to_string();
             assert!(error.ends_with(words), "{error}");

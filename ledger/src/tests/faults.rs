@@ -20,7 +20,8 @@ on_both! {
         drop(place.books().await);
         let newer = if place.is_sqlite() { "PRAGMA user_version = 99" } else { "UPDATE facts SET value = '99' WHERE name = 'form'" };
         raw(&place.url).await.execute(newer).await.expect("is set");
-        let words = "the books have form 99 and this operator knows 3: they were written by a newer one, which has to open them";
+        let ours = migrate::FORM;
+        let words = format!("the books have form 99 and this operator knows {ours}: they were written by a newer one, which has to open them");
         assert_eq!(opened(&place.url).await, words);
         assert_eq!(Reader::open(&place.url).await.expect_err("is refused").to_string(), words);
     }
@@ -41,7 +42,8 @@ on_both! {
         let insert = "INSERT INTO journal (sequence, hash, kind, payload) VALUES (1, $1, $2, $3)";
         let insert = sqlx::query(insert).bind(envelope.hash().to_vec()).bind(kind).bind(payload);
         insert.execute(&pool).await.expect("an old entry");
-        let words = "the books have form 1 and this program reads 3: start this version's operator once, it brings them up to date";
+        let ours = migrate::FORM;
+        let words = format!("the books have form 1 and this program reads {ours}: start this version's operator once, it brings them up to date");
         assert_eq!(Reader::open(&place.url).await.expect_err("is refused").to_string(), words);
         pool.close().await;
 

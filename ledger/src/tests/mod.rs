@@ -7,6 +7,7 @@ mod histories;
 #[allow(dead_code, reason = "its other half is for measuring")]
 mod postgres;
 mod postings;
+mod vouchers;
 
 use crate::{Charge, Fence, Ledger, Posting};
 use postgres::Postgres;

@@ -100,6 +100,23 @@ on_both! {
         assert_eq!((next.rows.as_slice(), next.amount), ([(1, 10)].as_slice(), units(10)));
     }
 
+    async fn what_an_account_does_not_let_through_waits_for_the_next_post_and_its_lines_with_it(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        assert_eq!(ledger.plan_post_within(fence, &account(), units(0), 0).await.expect("plans"), None, "there is no room");
+        let post = ledger.plan_post_within(fence, &account(), units(40), 0).await.expect("plans").expect("something is owed");
+        assert_eq!((post.rows.as_slice(), post.amount, post.lines_root), ([(1, 10), (7, 30)].as_slice(), units(40), [0; 32]));
+        ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books");
+        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!((balance.posted, balance.owed), (units(40), units(60)));
+        assert!(ledger.work(&WorkId::task("a")).await.expect("reads").settled.is_zero(), "not all of it is paid");
+        let rest = ledger.plan_post_within(fence, &account(), units(60), 0).await.expect("plans").expect("the rest");
+        assert_eq!((rest.rows.as_slice(), rest.amount), ([(7, 90)].as_slice(), units(60)));
+        assert_ne!(rest.lines_root, [0; 32]);
+        ledger.book_final(fence, &rest.id, "0x2", 10, &[]).await.expect("books");
+        assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(100));
+    }
+
     async fn rows_that_the_chain_skips_time_and_again_are_planned_each_time(place: Place) {
         let (ledger, fence) = place.books().await;
         ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");

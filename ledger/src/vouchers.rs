@@ -1,0 +1,125 @@
+//! Vouchers: of each lane the newest row that was signed for its payee. They move no money: what is claimed with one is found
+//! on the chain.
+
+use crate::commit::{amount, signed};
+use crate::read::lane;
+use crate::{Fence, Lane, Ledger, LedgerError, Result};
+use sqlx::Row;
+use sqlx::any::AnyRow;
+use std::collections::{BTreeMap, BTreeSet};
+use supercargo_market::money::Amount;
+use supercargo_market::work::FundingId;
+
+/// A signed row, and what it is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voucher {
+    pub funding: FundingId,
+    pub payee: u32,
+    pub total: Amount,
+    pub terms: VoucherTerms,
+    pub signature: Vec<u8>,
+    pub signed_at: i64,
+}
+
+/// Where vouchers can be claimed with, and whose word they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoucherTerms {
+    pub chain_id: u64,
+    pub contract: String,
+    pub signer: String,
+}
+
+/// All accounts of a chain.
+fn of_chain(chain: &str) -> String {
+    format!("chain:{chain}:%")
+}
+
+impl Ledger {
+    /// Lanes of a chain for whose whole total there is no voucher of these terms.
+    pub async fn lanes_without_voucher(&self, chain: &str, terms: &VoucherTerms, most: u32) -> Result<Vec<(FundingId, Lane)>> {
+        let query = "SELECT l.payee, l.total, l.planned, l.posted, l.funding FROM lanes l LEFT JOIN vouchers v \
+                     ON v.funding = l.funding AND v.payee = l.payee AND v.total >= l.total \
+                     AND v.chain_id = $1 AND v.contract = $2 AND v.signer = $3 \
+                     WHERE v.payee IS NULL AND l.total > 0 AND l.funding LIKE $4 ORDER BY l.funding, l.payee LIMIT $5";
+        let rows = sqlx::query(query)
+            .bind(terms.chain_id.cast_signed())
+            .bind(&terms.contract)
+            .bind(&terms.signer)
+            .bind(of_chain(chain))
+            .bind(i64::from(most))
+            .fetch_all(self.pool())
+            .await
+            .map_err(LedgerError::database("looking for lanes without a voucher"))?;
+        Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(4)), lane(row))).collect())
+    }
+
+    /// Keeps vouchers, all in one transaction. One for less than what is kept for the same contract changes nothing.
+    pub async fn keep_vouchers(&self, fence: Fence, vouchers: &[Voucher]) -> Result<()> {
+        let doing = "keeping vouchers";
+        let mut writing = self.store.begin(fence).await?;
+        let put = "INSERT INTO vouchers (funding, payee, total, chain_id, contract, signer, signature, signed_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (funding, payee) DO UPDATE SET total = excluded.total, \
+                   chain_id = excluded.chain_id, contract = excluded.contract, signer = excluded.signer, \
+                   signature = excluded.signature, signed_at = excluded.signed_at \
+                   WHERE excluded.total >= vouchers.total OR excluded.contract <> vouchers.contract OR excluded.chain_id <> vouchers.chain_id";
+        for voucher in vouchers {
+            sqlx::query(put)
+                .bind(voucher.funding.to_string())
+                .bind(i64::from(voucher.payee))
+                .bind(signed(voucher.total))
+                .bind(voucher.terms.chain_id.cast_signed())
+                .bind(&voucher.terms.contract)
+                .bind(&voucher.terms.signer)
+                .bind(&voucher.signature)
+                .bind(voucher.signed_at)
+                .execute(&mut *writing.transaction)
+                .await
+                .map_err(LedgerError::database(doing))?;
+        }
+        writing.commit(doing).await
+    }
+
+    /// A payee's vouchers from a chain's accounts, in the order of those, after one of them.
+    pub async fn vouchers(&self, chain: &str, payee: u32, after: &FundingId, most: u32) -> Result<Vec<Voucher>> {
+        let query = "SELECT funding, payee, total, chain_id, contract, signer, signature, signed_at FROM vouchers \
+                     WHERE payee = $1 AND funding LIKE $2 AND funding > $3 ORDER BY funding LIMIT $4";
+        let rows = sqlx::query(query)
+            .bind(i64::from(payee))
+            .bind(of_chain(chain))
+            .bind(after.to_string())
+            .bind(i64::from(most))
+            .fetch_all(self.pool())
+            .await
+            .map_err(LedgerError::database("reading vouchers"))?;
+        Ok(rows.iter().map(voucher).collect())
+    }
+
+    /// Whom a chain's accounts owe, or have ever owed.
+    pub async fn payees(&self, chain: &str) -> Result<BTreeSet<u32>> {
+        let query = sqlx::query("SELECT DISTINCT payee FROM lanes WHERE funding LIKE $1").bind(of_chain(chain));
+        let rows = query.fetch_all(self.pool()).await.map_err(LedgerError::database("reading payees"))?;
+        Ok(rows.iter().map(|row| payee(row, 0)).collect())
+    }
+
+    /// For how much of each lane of an account there is a voucher: so much may be on the chain without a post of ours.
+    pub async fn vouched(&self, funding: &FundingId) -> Result<BTreeMap<u32, Amount>> {
+        let query = sqlx::query("SELECT payee, total FROM vouchers WHERE funding = $1").bind(funding.to_string());
+        let rows = query.fetch_all(self.pool()).await.map_err(LedgerError::database("reading what is vouched for"))?;
+        Ok(rows.iter().map(|row| (payee(row, 0), amount(row.get(1)))).collect())
+    }
+}
+
+fn payee(row: &AnyRow, index: usize) -> u32 {
+    u32::try_from(row.get::<i64, _>(index)).unwrap_or_default()
+}
+
+fn voucher(row: &AnyRow) -> Voucher {
+    Voucher {
+        funding: FundingId::from_stored(row.get::<String, _>(0)),
+        payee: payee(row, 1),
+        total: amount(row.get(2)),
+        terms: VoucherTerms { chain_id: row.get::<i64, _>(3).unsigned_abs(), contract: row.get(4), signer: row.get(5) },
+        signature: row.get(6),
+        signed_at: row.get(7),
+    }
+}
