@@ -34,6 +34,13 @@ pub fn open_call(salt: B256, guardian: Address, limits: Limits) -> Option<Bytes>
     Some(Escrow::openCall { salt, tenant: B256::ZERO, guardian, limits }.abi_encode().into())
 }
 
+/// Raises limits at once. `None` as for [`open_call`]; the settler stays.
+pub fn raise_call(account: B256, limits: Limits) -> Option<Bytes> {
+    let narrow = |units: u64| (units <= MOST_BURST_UNITS).then(|| Uint::from(units));
+    let (burst, rate) = (narrow(limits.burst_units)?, narrow(limits.rate_units_per_second)?);
+    Some(Escrow::raiseCall { account, allowance: Uint::from(limits.allowance_units), burst, rate }.abi_encode().into())
+}
+
 pub fn bind_call(account: B256, tenant: B256) -> Bytes {
     Escrow::bindCall { account, tenant }.abi_encode().into()
 }

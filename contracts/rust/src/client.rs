@@ -76,6 +76,16 @@ pub struct AccountState {
     pub frozen_until: u64,
 }
 
+/// What of an account waits for its time: other limits, or another settler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeState {
+    pub allowance_units: u128,
+    pub burst_units: u128,
+    pub rate_units_per_second: u128,
+    pub settler: u32,
+    pub apply_at: u64,
+}
+
 /// A lane at one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneState {
@@ -205,6 +215,27 @@ impl Chain {
         })
     }
 
+    /// What is scheduled for an account.
+    pub async fn change(&self, contract: Address, account: B256, at: BlockId) -> Result<Option<ChangeState>> {
+        let seen = Escrow::new(contract, &self.provider).viewChange(account).block(at).call().await.map_err(calling("viewChange"))?;
+        let change = ChangeState {
+            allowance_units: seen.limits.allowance.to(),
+            burst_units: seen.limits.burst.to(),
+            rate_units_per_second: seen.limits.rate.to(),
+            settler: seen.limits.settler,
+            apply_at: seen.applyAt.to(),
+        };
+        Ok((change.apply_at != 0).then_some(change))
+    }
+
+    /// How long a lane is closed after a credit, and how long leaving takes, in seconds: fixed for ever.
+    pub async fn window_and_thaw(&self, contract: Address) -> Result<(u64, u64)> {
+        let escrow = Escrow::new(contract, &self.provider);
+        let window = escrow.WINDOW().call().await.map_err(calling("WINDOW"))?;
+        let thaw = escrow.THAW().call().await.map_err(calling("THAW"))?;
+        Ok((window.to(), thaw.to()))
+    }
+
     /// A settler's hot and cold key.
     pub async fn settler(&self, contract: Address, settler: u32) -> Result<(Address, Address)> {
         let seen = Escrow::new(contract, &self.provider).viewSettler(settler).call().await.map_err(calling("viewSettler"))?;
@@ -215,6 +246,12 @@ impl Chain {
     pub async fn payee(&self, contract: Address, payee: u32) -> Result<(Address, Address)> {
         let seen = Escrow::new(contract, &self.provider).viewPayee(payee).call().await.map_err(calling("viewPayee"))?;
         Ok((seen.owner, seen.payTo))
+    }
+
+    /// Who owns a payee, as of a block: for ever.
+    pub async fn payee_owner(&self, contract: Address, payee: u32, at: BlockId) -> Result<Address> {
+        let seen = Escrow::new(contract, &self.provider).viewPayee(payee).block(at).call().await.map_err(calling("viewPayee"))?;
+        Ok(seen.owner)
     }
 
     /// What an address has of the contract's token.

@@ -10,14 +10,16 @@ mod client;
 mod deploy;
 mod encoding;
 mod transaction;
+mod voucher;
 mod words;
 
 pub use alloy::eips::BlockId;
 pub use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 pub use alloy::signers::local::PrivateKeySigner;
 pub use bindings::{Escrow, TestToken};
-pub use client::{AccountState, Chain, ChainError, Finality, LaneState, PostedEvent, Receipt};
+pub use client::{AccountState, Chain, ChainError, ChangeState, Finality, LaneState, PostedEvent, Receipt};
 pub use deploy::{Addresses, Terms, deploy, deploy_with};
 pub use encoding::{Row, account_id, pack_rows, release_digest, row_digest, tenant_id, unpack_rows};
 pub use transaction::{Call, Fees, SignedTransaction, sign};
+pub use voucher::{PayeeRequest, Voucher, Vouchers, sign_row};
 pub use words::revert_words;
