@@ -57,6 +57,8 @@ pub mod node_condition {
     pub const SOLD: &str = "Sold";
     /// What runs there has until a deadline that counts from when this came to be.
     pub const DRAINING: &str = "Draining";
+    /// There is a voucher for all that its payee has earned.
+    pub const VOUCHER_FRESH: &str = "VoucherFresh";
     pub const STALLED: &str = "Stalled";
 }
 
@@ -65,6 +67,10 @@ pub mod escrow_condition {
     pub const BOUND: &str = "Bound";
     pub const FUNDED: &str = "Funded";
     pub const READY: &str = "Ready";
+    /// Its payer takes money out, lowers limits or goes to another settler, and has to wait for that.
+    pub const LEAVING: &str = "Leaving";
+    /// Its payer or guardian stopped everything for a while.
+    pub const FROZEN: &str = "Frozen";
     /// A person must act. What was charged is kept, and posted once it is mended.
     pub const STALLED: &str = "Stalled";
 }

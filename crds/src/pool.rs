@@ -226,7 +226,8 @@ pub struct ProviderPoolStatus {
     /// The generation of the spec that this status is about; -1 until we have seen it.
     #[serde(default = "unseen")]
     pub observed_generation: i64,
-    /// Ready: it sells. Stalled when a person must act.
+    /// Ready: it sells. VoucherFresh: all that its payee has earned is signed for, so that it can be claimed on the chain
+    /// without the operator. Stalled when a person must act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -233,7 +233,7 @@ pub struct Attempt {
     /// Where it ran.
     #[schemars(length(max = 253))]
     pub node: String,
-    /// Succeeded, Failed, ProviderFault, Refused, Deleted, Suspended, TimeLimit or StartTimeout.
+    /// Succeeded, Failed, ProviderFault, Refused, Deleted, Suspended, TimeLimit, StartTimeout, or Unfunded: its money went.
     #[schemars(length(max = 32))]
     pub outcome: String,
     /// What the container exited with, where it did.

@@ -87,6 +87,41 @@ fn the_operator_follows_and_makes_policies_and_takes_none_away() {
 }
 
 #[test]
+fn the_api_is_for_those_who_are_let_in_and_for_no_task_or_is_not_there() {
+    let reviews = |objects: &[Value]| {
+        let rules = of_kind(objects, "ClusterRole").into_iter().flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());
+        rules
+            .filter(|rule| rule.to_string().contains("reviews"))
+            .flat_map(|rule| rule["verbs"].as_array().cloned().unwrap_or_default())
+            .collect()
+    };
+    let objects = render(&[]).expect("renders");
+    let verbs: Vec<Value> = reviews(&objects);
+    assert_eq!(verbs, ["create", "create"]);
+    let policy = &of_kind(&objects, "NetworkPolicy")[0]["spec"];
+    assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress"]));
+    let rules = policy["ingress"].as_array().expect("rules");
+    let api = rules.iter().find(|rule| rule["ports"][0]["port"] == "api").expect("a rule for the API");
+    let tasks = serde_json::json!([{ "key": "supercargo.dev/task", "operator": "DoesNotExist" }]);
+    assert_eq!(api["from"][0]["podSelector"]["matchExpressions"], tasks);
+    let operator = of_kind(&objects, "Deployment").into_iter().find(|object| object["metadata"]["name"] == "supercargo-operator");
+    let ports = &operator.expect("the operator")["spec"]["template"]["spec"]["containers"][0]["ports"];
+    for rule in rules {
+        let port = &rule["ports"][0]["port"];
+        assert!(ports.as_array().is_some_and(|open| open.iter().any(|open| open["name"] == *port)), "{port} is no port of it");
+    }
+    let config = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().expect("a file");
+    assert!(config.contains(r#"api: {listen: "0.0.0.0:8081", audience: "supercargo"}"#), "{config}");
+
+    let without = render(&["--set", "api.enabled=false"]).expect("renders");
+    let verbs: Vec<Value> = reviews(&without);
+    assert!(verbs.is_empty() && of_kind(&without, "NetworkPolicy").is_empty());
+    let named = |object: &&Value| object["metadata"]["name"] == "supercargo-api";
+    assert!(!of_kind(&without, "Service").iter().any(named) && of_kind(&objects, "Service").iter().any(named));
+    assert!(!of_kind(&without, "ConfigMap")[0].to_string().contains("8081"));
+}
+
+#[test]
 fn of_nodes_the_operator_writes_one_taint_or_nothing() {
     let writes_nodes = |objects: &[Value]| {
         let rules = of_kind(objects, "ClusterRole").into_iter().flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());

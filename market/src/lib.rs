@@ -1,6 +1,7 @@
 //! The rules of the market, pure and synchronous: what money is, what a price means, what was used, what it costs, who
 //! gets it, and where work runs best. Clocks and randomness are arguments.
 
+pub mod account;
 pub mod fees;
 pub mod guard;
 pub mod journal;

@@ -36,6 +36,11 @@ impl ExactCost {
         self.0.checked_add(other.0).map(Self).ok_or(TooMuch)
     }
 
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// What is charged: rounded down.
     pub fn charged(self) -> Result<Amount, TooMuch> {
         Self::amount(self.0 / DENOMINATOR)

@@ -18,7 +18,7 @@ use supercargo_market::rating::{self, Held};
 use supercargo_market::work::{FundingId, SegmentId, WorkId};
 use supercargo_operator::runtime::config::{ChainConfig, Settlement};
 use supercargo_operator::runtime::telemetry::Metrics;
-use supercargo_operator::settlement::{self, Settler};
+use supercargo_operator::settlement::{self, Owners, Settler};
 use supercargo_operator::watch::News;
 use supercargo_operator::world::Event;
 use tokio::sync::{mpsc, watch};
@@ -104,7 +104,15 @@ async fn run() -> Result<()> {
     let (fence_out, fences) = watch::channel(None);
     let (_accounts_out, accounts) = watch::channel(vec![funding.clone()]);
     let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1) };
-    let settler = Settler { ledger: ledger.clone(), settings, fence: fences, accounts, news: news_out, metrics: Metrics::new()? };
+    let settler = Settler {
+        ledger: ledger.clone(),
+        settings,
+        fence: fences,
+        accounts,
+        news: news_out,
+        owners: Owners::default(),
+        metrics: Metrics::new()?,
+    };
     let stop = CancellationToken::new();
     let running = tokio::spawn(settlement::run(settler, config, stop.clone()));
 

@@ -1,6 +1,7 @@
 //! The officer: watches what is, decides purely, acts idempotently. See README.md for how a task flows through these
 //! rooms.
 
+pub mod api;
 pub mod books;
 pub mod effect;
 pub mod engine;

@@ -4,15 +4,18 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::Ledger;
+use supercargo_operator::api::{self, Api, Cluster};
 use supercargo_operator::books;
 use supercargo_operator::effect::Hands;
 use supercargo_operator::engine::{self, Joints};
 use supercargo_operator::plan::network::NetworkTerms;
 use supercargo_operator::plan::{ChainTerms, Terms};
+use supercargo_operator::runtime::config::ChainConfig;
 use supercargo_operator::runtime::{self, Config, lease, telemetry};
-use supercargo_operator::settlement::{self, Settler};
+use supercargo_operator::settlement::{self, Owners, Settler};
 use supercargo_operator::watch;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch as channel};
@@ -90,6 +93,7 @@ async fn run(config: &Path) -> Result<()> {
     watch::start(&client, &news_out);
     let (fence_out, fence) = channel::channel(None);
     let (accounts_out, accounts) = channel::channel(Vec::new());
+    let owners = Owners::default();
     for chain in &config.chains {
         let settler = Settler {
             ledger: ledger.clone(),
@@ -97,9 +101,17 @@ async fn run(config: &Path) -> Result<()> {
             fence: fence.clone(),
             accounts: accounts.clone(),
             news: news_out.clone(),
+            owners: owners.clone(),
             metrics: metrics.clone(),
         };
         tokio::spawn(settlement::run(settler, chain.clone(), stop.clone()));
+    }
+    if let Some(settings) = &config.api {
+        let listener = tokio::net::TcpListener::bind(settings.listen).await;
+        let listener = listener.with_context(|| format!("listening on {}", settings.listen))?;
+        let gate = Cluster::new(client.clone(), settings.audience.clone());
+        let api = Api { ledger: ledger.clone(), owners, chains: api_chains(&config), gate, now: watch::now };
+        tokio::spawn(api::serve(listener, api, stop.clone()));
     }
     let hands = Hands { client, ledger };
     let joints = Joints { news, leads, fence: fence_out, accounts: accounts_out, hands, identity, terms: terms(&config), metrics };
@@ -124,8 +136,17 @@ fn identity() -> String {
     format!("{host}_{since:x}_{}", std::process::id())
 }
 
+/// The chains whose vouchers are served. One whose contract is no address says so where it is settled.
+fn api_chains(config: &Config) -> Arc<[api::Chain]> {
+    let chain = |chain: &ChainConfig| {
+        let contract = chain.contract.parse().ok()?;
+        Some(api::Chain { name: chain.name.clone(), chain_id: chain.chain_id, contract })
+    };
+    config.chains.iter().filter_map(chain).collect()
+}
+
 fn terms(config: &Config) -> Terms {
-    let chain = |chain: &supercargo_operator::runtime::config::ChainConfig| ChainTerms {
+    let chain = |chain: &ChainConfig| ChainTerms {
         name: chain.name.clone(),
         chain_id: chain.chain_id,
         contract: chain.contract.clone(),

@@ -120,7 +120,7 @@ fn seen(world: &mut World, planned: &Plan) {
                 let pool = Pool { status: (**status).clone(), ..pool.clone() };
                 world.apply(Event::Pool(Box::new(pool)));
             }
-            Effect::WriteEscrow { namespace, name, status } => {
+            Effect::WriteEscrow { namespace, name, status, .. } => {
                 let Some(escrow) = world.escrows.get(&(namespace.clone(), name.clone())) else { continue };
                 let escrow = Escrow { status: (**status).clone(), ..escrow.clone() };
                 world.apply(Event::Escrow(Box::new(escrow)));

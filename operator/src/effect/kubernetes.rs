@@ -108,10 +108,11 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a pool's status")?;
             Ok(written.and_then(|object| convert::pool(&object)).map(|pool| Event::Pool(Box::new(pool))).into_iter().collect())
         }
-        Effect::WriteEscrow { namespace, name, status } => {
+        Effect::WriteEscrow { namespace, name, status, note } => {
             let api: Api<Escrow> = Api::namespaced(client.clone(), &namespace);
             let patch = json!({ "apiVersion": API_VERSION, "kind": "Escrow", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing an escrow's status")?;
+            tell(client, note).await;
             Ok(written.and_then(|object| convert::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
         }
     }

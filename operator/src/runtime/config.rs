@@ -25,6 +25,9 @@ pub struct Config {
     /// Where metrics and health are served.
     #[serde(default = "default_listen")]
     pub listen: std::net::SocketAddr,
+    /// Where payees and buyers can ask. Absent: nowhere.
+    #[serde(default)]
+    pub api: Option<ApiConfig>,
     pub database: Database,
     /// The namespace and the name of the lease that decides who leads.
     #[serde(default)]
@@ -47,6 +50,20 @@ pub struct Config {
     /// Whether pods get users of their own where the node says that it can give them.
     #[serde(default = "yes")]
     pub user_namespaces: bool,
+}
+
+/// The API for payees and buyers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApiConfig {
+    pub listen: std::net::SocketAddr,
+    /// Whom the cluster's tokens that are sent here have to be made for.
+    #[serde(default = "default_audience")]
+    pub audience: String,
+}
+
+fn default_audience() -> String {
+    "supercargo".to_owned()
 }
 
 /// What is the cluster's own, and no task may reach.
@@ -244,6 +261,9 @@ impl Config {
             let range = &self.network.cluster_ranges[index];
             return wrong(format!("network.clusterRanges[{index}]"), format!("{range:?} is no address range such as 10.96.0.0/12"));
         }
+        if self.api.as_ref().is_some_and(|api| api.audience.is_empty()) {
+            return wrong("api.audience".into(), "must name whom tokens are made for".into());
+        }
         if self.settlement.poll_seconds == 0 {
             return wrong("settlement.pollSeconds".into(), "must be more than 0".into());
         }
@@ -279,6 +299,7 @@ mod tests {
         let chain = "chains: [{name: a, chainId: 1, rpcs: [], contract: x, token: USDC, settler: 1, settlerKeyFile: k}]";
         let cases = [
             ("tokens: [{symbol: USDC}]".to_owned(), "the configuration FILE is wrong: missing field `database`"),
+            (format!("{GOOD}api: {{listen: '0.0.0.0:1', audience: ''}}"), "the configuration's api.audience is wrong: must name"),
             (format!("{GOOD}tokenz: 1"), "the configuration FILE is wrong: unknown field `tokenz`"),
             (
                 GOOD.replace("USDC}", "USDC, decimals: 18}"),

@@ -1,13 +1,15 @@
 //! One chain's desk: a look at what is final, at every account that an escrow names, and a step of each open post. What it
 //! remembers between looks decides about no money: a restart begins with nothing.
 
-use super::agree::{Agreed, NoAgreement, Terms, needed};
+use super::agree::{Agreed, Terms};
+use super::course::{Course, PATIENCE_SECONDS, goes_on, no_agreement};
 use super::evm::{EvmNode, EvmPen};
 use super::health::{self, Owing};
 use super::outbox::{self, Progress};
 use super::rail::Seen;
 use super::setup::{self, Wires};
 use super::told::Told;
+use super::vouchers::{self, Unsigned};
 use super::{SettlementError, Settler, follow};
 use crate::runtime::config::ChainConfig;
 use crate::watch::News;
@@ -15,30 +17,51 @@ use crate::world::Event;
 use crate::world::records::{Account, Stall};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use supercargo_contracts::Finality;
-use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE, NO_GAS, POST_REFUSED};
+use supercargo_contracts::{Address, Finality};
+use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE, NO_GAS, OTHER_LEDGER, POST_REFUSED};
 use supercargo_ledger::Fence;
+use supercargo_market::account::Times;
+use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
-/// For so long endpoints may say nothing, or less than before, until it is told and taken for what it is.
-const PATIENCE_SECONDS: i64 = 60;
 const HEALTH_SECONDS: i64 = 30;
 
 pub struct Desk {
     settler: Settler,
     config: ChainConfig,
     wires: Option<Arc<Wires>>,
-    contract_checked: bool,
+    /// The contract's, once it is known to be ours.
+    times: Option<Times>,
     last_final: Option<Finality>,
     /// Since when there was no look that could be used.
     blind_since: Option<i64>,
     last_post: i64,
     last_health: i64,
+    last_owners: i64,
+    /// The key that the chain says is our settler's, and the accounts whose books may be old: once they were looked at.
+    checked: Option<Address>,
+    foreign: Option<BTreeSet<FundingId>>,
+    unsigned: Unsigned,
+    /// What goes was seen of these, and posted for.
+    pressed: BTreeMap<FundingId, i64>,
     refused: BTreeMap<FundingId, String>,
     no_gas: Option<String>,
     told: Told,
     owing: Owing,
     logged: String,
+}
+
+/// What the accounts that are followed mean for posts.
+#[derive(Debug, Default)]
+struct Followed {
+    /// From these nothing is posted.
+    held: BTreeSet<FundingId>,
+    /// The chain has more of these than our books.
+    foreign: BTreeSet<FundingId>,
+    /// Something goes from these: what is owed is posted before. Until when what runs has ended.
+    leaving: BTreeMap<FundingId, i64>,
+    /// As much as one post may credit.
+    rooms: BTreeMap<FundingId, Amount>,
 }
 
 type Eyes<'a> = Seen<'a, EvmNode, EvmPen>;
@@ -49,11 +72,16 @@ impl Desk {
             settler,
             config,
             wires: None,
-            contract_checked: false,
+            times: None,
             last_final: None,
             blind_since: None,
             last_post: 0,
             last_health: 0,
+            last_owners: 0,
+            checked: None,
+            foreign: None,
+            unsigned: Unsigned::default(),
+            pressed: BTreeMap::new(),
             refused: BTreeMap::new(),
             no_gas: None,
             told: Told::default(),
@@ -67,10 +95,10 @@ impl Desk {
         let named: Vec<FundingId> = named.into_iter().filter(|funding| self.is_ours(funding)).collect();
         self.told.keep(&named);
         let looked = match self.look(now).await {
-            Ok((wires, agreed)) => {
+            Ok((wires, agreed, times)) => {
                 self.blind_since = None;
                 let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
-                self.work(&seen, &named, now).await
+                self.work(&seen, times, &named, now).await
             }
             Err(error) => {
                 self.tell_blind(&error, &named, now).await;
@@ -80,6 +108,9 @@ impl Desk {
         match looked {
             Ok(()) => self.logged.clear(),
             Err(error) => self.log(&error),
+        }
+        if let Err(error) = self.vouch(now).await {
+            self.log(&error);
         }
         if let Err(error) = self.look_after_health(now).await {
             self.log(&error);
@@ -100,7 +131,7 @@ impl Desk {
     }
 
     /// What is final by enough endpoints, on a chain that is what the configuration says.
-    async fn look(&mut self, now: i64) -> Result<(Arc<Wires>, Agreed), SettlementError> {
+    async fn look(&mut self, now: i64) -> Result<(Arc<Wires>, Agreed, Times), SettlementError> {
         let wires = self.wires()?;
         let terms = Terms { chain_id: self.config.chain_id, now, oldest_seconds: self.config.oldest_final_seconds.into() };
         let look = wires.endpoints.look(terms).await;
@@ -111,15 +142,21 @@ impl Desk {
         }
         if goes_on(self.last_final, agreed.block, self.blind_since, now)? == Course::Undone {
             tracing::error!(chain = self.config.name, last = agreed.block.number, "the chain undid what was final");
+            self.settler.owners.forget(&self.config.name);
         }
         let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
-        if !self.contract_checked {
-            setup::check_contract(&seen, &self.config).await?;
-            self.contract_checked = true;
+        let times = match self.times {
+            Some(times) => times,
+            None => *self.times.insert(setup::check_contract(&seen, &self.config).await?),
+        };
+        let checked = setup::check_key(&seen, &self.config).await;
+        if matches!(checked, Err(SettlementError::Stalled(_))) {
+            self.checked = None;
         }
-        setup::check_key(&seen, &self.config).await?;
+        checked?;
+        self.checked = Some(wires.pen.key.address());
         self.last_final = Some(agreed.block);
-        Ok((wires, agreed))
+        Ok((wires, agreed, times))
     }
 
     /// The endpoints, and the key as its file has it now: a new one is taken up without a restart.
@@ -149,38 +186,52 @@ impl Desk {
         for funding in named {
             let stall = Stall { reason, words: error.briefly() };
             let account = Account { stalled: self.told.tell(funding, Some(stall), now), ..Account::default() };
-            self.send(Event::Account { funding: funding.clone(), account }).await;
+            self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
         }
     }
 
     /// Follows accounts, and pays.
-    async fn work(&mut self, seen: &Eyes<'_>, named: &[FundingId], now: i64) -> Result<(), SettlementError> {
+    async fn work(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(), SettlementError> {
         let gas = seen.gas_balance_wei().await?;
         let signer = seen.pen.key.address().to_string();
         health::of_signer(&self.settler.metrics.payment, &self.config, &signer, gas);
-        let held = self.follow(seen, named, now).await?;
+        let followed = self.follow(seen, times, named, now).await?;
+        if now >= self.last_owners + HEALTH_SECONDS {
+            let payees = self.settler.ledger.payees(&self.config.name).await?;
+            vouchers::learn(seen, &self.settler.owners, &self.config.name, payees).await?;
+            self.last_owners = now;
+        }
         let Some(fence) = *self.settler.fence.borrow() else { return Ok(()) };
         self.no_gas = (gas == 0).then(|| format!("the settler's key {signer} has nothing left for gas: send it some"));
-        let failed = self.pay(seen, fence, &held, now).await?;
-        if now < self.last_post + self.settler.settings.post_seconds.cast_signed() {
+        let failed = self.pay(seen, fence, &followed.held, now).await?;
+        let is_time = now >= self.last_post + self.settler.settings.post_seconds.cast_signed();
+        // What something goes from is posted at once when that is seen, and from then on as often as everything else.
+        self.pressed.retain(|funding, until| followed.leaving.get(funding) == Some(until));
+        let pressed = |funding: &FundingId| followed.leaving.contains_key(funding) && !self.pressed.contains_key(funding);
+        if !is_time && !followed.leaving.keys().any(pressed) {
             return failed.map_or(Ok(()), Err);
         }
-        self.last_post = now;
         for funding in self.settler.ledger.accounts().await? {
-            if self.is_ours(&funding) && !held.contains(&funding) {
-                outbox::plan(&self.settler.ledger, fence, &funding, self.settler.settings.minimum_amount, now).await?;
+            if self.is_ours(&funding) && !followed.held.contains(&funding) && (is_time || pressed(&funding)) {
+                // Who goes leaves nothing behind that would have waited for more.
+                let leaves = followed.leaving.contains_key(&funding);
+                let least = if leaves { Amount::from_units(1) } else { self.settler.settings.minimum_amount };
+                let room = followed.rooms.get(&funding).copied().unwrap_or(Amount::MAX);
+                outbox::plan(&self.settler.ledger, fence, &funding, least, room, now).await?;
             }
         }
-        let failed = self.pay(seen, fence, &held, now).await?.or(failed);
+        self.last_post = if is_time { now } else { self.last_post };
+        self.pressed.extend(followed.leaving.into_iter().filter(|(funding, _)| !followed.held.contains(funding)));
+        let failed = self.pay(seen, fence, &followed.held, now).await?.or(failed);
         failed.map_or(Ok(()), Err)
     }
 
-    /// Tells what the chain says of each account, and gives back those that nothing is posted from.
-    async fn follow(&mut self, seen: &Eyes<'_>, named: &[FundingId], now: i64) -> Result<BTreeSet<FundingId>, SettlementError> {
-        let (mut held, mut credited, mut posted) = (BTreeSet::new(), 0, 0);
+    /// Tells what the chain says of each account, and gives back what it means for posts.
+    async fn follow(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<Followed, SettlementError> {
+        let (mut followed, mut credited, mut posted) = (Followed::default(), 0, 0);
         let mut split = None;
         for funding in named {
-            let observed = match follow::observe(&self.settler.ledger, seen, &self.config, funding).await {
+            let observed = match follow::observe(&self.settler.ledger, seen, &self.config, times, funding).await {
                 Ok(observed) => observed,
                 // The endpoints will agree on this one later; the others are no worse for it.
                 Err(error @ SettlementError::Waiting(_)) => {
@@ -192,15 +243,23 @@ impl Desk {
             credited += observed.credited_units;
             posted += observed.posted_units;
             let mut account = observed.account;
-            if account.stalled.is_some() {
-                held.insert(funding.clone());
+            if account.stalled.as_ref().is_some_and(|stall| stall.reason == OTHER_LEDGER) {
+                followed.foreign.insert(funding.clone());
             }
+            if account.stalled.is_some() || account.leaving.frozen_until.is_some() {
+                followed.held.insert(funding.clone());
+            }
+            if let Some(until) = account.leaving.until {
+                followed.leaving.insert(funding.clone(), until);
+            }
+            followed.rooms.insert(funding.clone(), observed.room);
             account.stalled = account.stalled.or_else(|| self.not_posted(funding));
             account.stalled = self.told.tell(funding, account.stalled, now);
-            self.send(Event::Account { funding: funding.clone(), account }).await;
+            self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
         }
         health::of_accounts(&self.settler.metrics.payment, &self.config.name, &self.told, credited, posted);
-        split.map_or(Ok(held), Err)
+        self.foreign = Some(followed.foreign.clone()).filter(|_| split.is_none()).or_else(|| self.foreign.take());
+        split.map_or(Ok(followed), Err)
     }
 
     /// What the last tries to post were refused for.
@@ -255,95 +314,30 @@ impl Desk {
         let _ = self.settler.news.send(News::Event(event)).await;
     }
 
+    /// Signs what payees have earned, also while the chain can't be read: that is when they need it.
+    async fn vouch(&mut self, now: i64) -> Result<(), SettlementError> {
+        let (Some(fence), Some(wires), Some(foreign)) = (*self.settler.fence.borrow(), &self.wires, &self.foreign) else { return Ok(()) };
+        // Another key than the settler's would sign what nobody can claim with.
+        if self.checked != Some(wires.pen.key.address()) {
+            return Ok(());
+        }
+        vouchers::sign(&self.settler.ledger, fence, &wires.pen, &self.config.name, foreign, now).await
+    }
+
     async fn look_after_health(&mut self, now: i64) -> Result<(), SettlementError> {
         let leads = self.settler.fence.borrow().is_some();
         if leads && now >= self.last_health + HEALTH_SECONDS {
             self.last_health = now;
             self.owing.look(&self.settler.metrics.payment, &self.settler.ledger, &self.config.name, now).await?;
+            let ledger = &self.settler.ledger;
+            // Without a key nothing more is signed, of whomever.
+            let unsigned = match &self.wires {
+                Some(wires) => vouchers::unsigned(ledger, &wires.pen, &self.config.name).await?,
+                None => ledger.payees(&self.config.name).await?,
+            };
+            let unsigned = self.unsigned.look(&unsigned, now);
+            self.send(Event::Vouched { chain: self.config.name.clone(), unsigned }).await;
         }
         Ok(())
-    }
-}
-
-/// Whether the chain went on.
-#[derive(Debug, PartialEq, Eq)]
-enum Course {
-    On,
-    Undone,
-}
-
-/// What was final stays so. Endpoints that are a little behind are waited for; what they say for long enough is what is. The
-/// contract credits nothing twice then either, and a post that was undone before it was booked is sent again.
-fn goes_on(last: Option<Finality>, block: Finality, blind_since: Option<i64>, now: i64) -> Result<Course, SettlementError> {
-    let Some(last) = last.filter(|last| block.number < last.number) else { return Ok(Course::On) };
-    if now >= blind_since.unwrap_or(now) + PATIENCE_SECONDS {
-        return Ok(Course::Undone);
-    }
-    Err(SettlementError::Waiting(format!(
-        "the last final block was {} and is {} now: waits for endpoints that are up to date",
-        last.number, block.number
-    )))
-}
-
-/// In words, with each endpoint's.
-fn no_agreement(config: &ChainConfig, none: &NoAgreement) -> SettlementError {
-    let names = setup::names(config);
-    let said: Vec<String> = none.said.iter().map(|(number, words)| format!("{} {words}", names[*number])).collect();
-    let said = said.join("; ");
-    if none.other_chain {
-        return SettlementError::Stalled(said);
-    }
-    let (all, needed) = (names.len(), needed(names.len()));
-    SettlementError::Waiting(format!("waits for endpoints of chain {} that agree, {needed} of {all}: {said}", config.name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use supercargo_contracts::B256;
-
-    fn block(number: u64) -> Finality {
-        Finality { number, hash: B256::ZERO, timestamp: 0 }
-    }
-
-    #[test]
-    fn endpoints_that_fall_behind_are_waited_for_and_believed_when_it_lasts() {
-        let told = |last, number, blind_since| goes_on(last, block(number), blind_since, 100).map_err(|error| error.to_string());
-        let waits = || Err("the last final block was 9 and is 8 now: waits for endpoints that are up to date".to_owned());
-        for (last, number, blind_since, expected) in [
-            (None, 5, None, Ok(Course::On)),
-            (Some(block(9)), 9, None, Ok(Course::On)),
-            (Some(block(9)), 10, Some(0), Ok(Course::On)),
-            (Some(block(9)), 8, None, waits()),
-            (Some(block(9)), 8, Some(41), waits()),
-            (Some(block(9)), 8, Some(40), Ok(Course::Undone)),
-        ] {
-            assert_eq!(told(last, number, blind_since), expected, "{number} after {last:?}");
-        }
-    }
-
-    #[test]
-    fn words_about_endpoints_name_them_by_host_and_never_tell_a_key() {
-        let config = ChainConfig {
-            name: "c".to_owned(),
-            chain_id: 1,
-            rpcs: vec!["https://a.test/v2/KEY".to_owned(), "https://user:KEY@b.test?k=KEY".to_owned()],
-            oldest_final_seconds: 3_600,
-            contract: String::new(),
-            token: String::new(),
-            token_address: None,
-            gas_alert_gwei: 0,
-            settler: 1,
-            settler_key_file: "k".into(),
-        };
-        let said = vec![(0, "does not answer".to_owned()), (1, "serves chain id 5, and 1 is configured".to_owned())];
-        let told = no_agreement(&config, &NoAgreement { said: said.clone(), other_chain: false });
-        assert_eq!(
-            told.to_string(),
-            "waits for endpoints of chain c that agree, 2 of 2: endpoint 1 (a.test) does not answer; \
-             endpoint 2 (b.test) serves chain id 5, and 1 is configured"
-        );
-        let set_up = no_agreement(&config, &NoAgreement { said, other_chain: true });
-        assert!(matches!(set_up, SettlementError::Stalled(_)), "only a person can mend it");
     }
 }

@@ -1,13 +1,15 @@
 //! Following an account: what may be spent of it, from one block that can't be undone.
 
 use super::SettlementError;
+use super::agree;
 use super::evm::{EvmNode, EvmPen, account_of};
 use super::rail::Seen;
 use crate::runtime::config::ChainConfig;
-use crate::world::records::{Account, Stall};
-use supercargo_contracts::{Address, BlockId};
+use crate::world::records::{Account, Leaving, Stall};
+use supercargo_contracts::{AccountState, Address, BlockId, ChangeState};
 use supercargo_crds::names::escrow_stall::{OTHER_LEDGER, OTHER_SETTLER};
 use supercargo_ledger::{Lane, Ledger};
+use supercargo_market::account::{self, Change, Limits, Reach, Times};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
@@ -17,6 +19,8 @@ pub struct Observed {
     /// What the chain has credited, and what of it the books have as posted.
     pub credited_units: u128,
     pub posted_units: u128,
+    /// What one post may credit now.
+    pub room: Amount,
 }
 
 /// What was put in is the balance and what our lanes have credited since, both of the same block: a post that is mined
@@ -25,42 +29,93 @@ pub async fn observe(
     ledger: &Ledger,
     seen: &Seen<'_, EvmNode, EvmPen>,
     config: &ChainConfig,
+    times: Times,
     funding: &FundingId,
 ) -> Result<Observed, SettlementError> {
     let at = BlockId::number(seen.agreed.block.number);
     let (id, contract) = (account_of(funding)?, seen.pen.contract);
     let chains = || seen.agreeing().map(|node| node.chain.clone());
-    // Only what doesn't move with a node's clock: they have to say the same.
-    let account = chains().map(|chain| async move {
-        let state = chain.account(contract, id, at).await?;
-        Ok((state.payer, state.tenant, state.settler, state.balance_units, state.thawing_units, state.allowance_units))
-    });
-    let (payer, tenant, settler, balance, thawing, allowance) = seen.majority("an account", account).await?;
+    let accounts = seen.enough(chains().map(|chain| async move { Ok(chain.account(contract, id, at).await?) })).await?;
+    // What moves with a node's clock is not the same everywhere; of everything else they have to say the same.
+    let room = agree::low_middle(accounts.iter().map(|state| state.spendable_units).collect()).unwrap_or_default();
+    let steady = accounts.into_iter().map(|state| Ok(AccountState { spendable_units: 0, ..state })).collect();
+    let state = agree::majority("an account", steady, seen.endpoints.needed())?;
+    let change =
+        seen.majority("a scheduled change", chains().map(|chain| async move { Ok(chain.change(contract, id, at).await?) })).await?;
     let (mut credited_units, mut posted_units, mut foreign) = (0_u128, 0_u128, None);
+    let vouched = ledger.vouched(funding).await?;
     for lane in ledger.lanes(funding).await? {
         let posted = chains().map(|chain| async move { Ok(chain.lane(contract, id, lane.payee, at).await?.posted_units) });
         let said = seen.majority("a lane", posted).await?;
         credited_units += said;
         posted_units += u128::from(lane.posted.units());
-        foreign = foreign.or_else(|| other_ledger(&lane, said));
+        let signed = vouched.get(&lane.payee).copied().unwrap_or_default();
+        foreign = foreign.or_else(|| other_ledger(&lane, signed, said));
     }
-    let exists = payer != Address::ZERO;
-    let other_settler = || (exists && settler != config.settler).then(|| other_settler(settler, config.settler));
-    // What thaws may be gone before we post, and beyond the allowance nothing can be credited.
-    let usable = balance.saturating_sub(thawing).min(allowance);
-    let funded = u64::try_from(usable + credited_units).map(Amount::from_units).unwrap_or(Amount::MAX).min(Amount::MAX);
-    let (tenant, token, stalled) = (tenant.to_string(), config.token.clone(), foreign.or_else(other_settler));
-    let account = Account { funded, tenant, settler, token, exists, stalled };
-    Ok(Observed { account, credited_units, posted_units })
+    let exists = state.payer != Address::ZERO;
+    let other_settler = || (exists && state.settler != config.settler).then(|| other_settler(state.settler, config.settler));
+    let reach = account::reach(&terms(&state, change, room, config.settler), times);
+    let with_credited = |units: u64| Amount::from_units(units.saturating_add(narrow(credited_units))).min(Amount::MAX);
+    let account = Account {
+        funded: with_credited(reach.lasting_units),
+        tenant: state.tenant.to_string(),
+        settler: state.settler,
+        token: config.token.clone(),
+        exists,
+        stalled: foreign.or_else(other_settler),
+        leaving: leaving(&state, change, reach, with_credited(reach.there_units), seen.agreed.block.timestamp, config.settler),
+    };
+    Ok(Observed { account, credited_units, posted_units, room: Amount::from_units(narrow(room)) })
 }
 
-/// The chain never has more of a lane than what we planned to post: of ours, that is.
-fn other_ledger(lane: &Lane, credited_units: u128) -> Option<Stall> {
-    let planned = lane.planned.units();
+fn narrow(units: u128) -> u64 {
+    u64::try_from(units).unwrap_or(u64::MAX)
+}
+
+/// The account in the words of the rule.
+fn terms(state: &AccountState, change: Option<ChangeState>, room: u128, settler: u32) -> account::Account {
+    let limits = |allowance, burst, rate| Limits {
+        allowance_units: narrow(allowance),
+        burst_units: narrow(burst),
+        rate_units_per_second: narrow(rate),
+    };
+    account::Account {
+        balance_units: narrow(state.balance_units),
+        thawing_units: narrow(state.thawing_units),
+        thaw_end: state.thaw_end,
+        limits: limits(state.allowance_units, state.burst_units, state.rate_units_per_second),
+        // Unless the money or the allowance is what holds it there, and then those hold it here too.
+        level_units: narrow(room),
+        change: change.map(|change| Change {
+            limits: limits(change.allowance_units, change.burst_units, change.rate_units_per_second),
+            leaves_us: change.settler != settler,
+            apply_at: change.apply_at,
+        }),
+    }
+}
+
+/// What goes of it, and until when it is frozen.
+fn leaving(state: &AccountState, change: Option<ChangeState>, reach: Reach, there: Amount, now: u64, settler: u32) -> Leaving {
+    let time = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+    Leaving {
+        there,
+        until: reach.until.map(time),
+        thawing: Amount::from_units(narrow(state.thawing_units)),
+        thaw_end: (state.thawing_units > 0).then(|| time(state.thaw_end)),
+        change_at: change.map(|change| time(change.apply_at)),
+        leaves_us: change.is_some_and(|change| change.settler != settler),
+        frozen_until: (now < state.frozen_until).then(|| time(state.frozen_until)),
+        rate_units_per_second: Some(reach.rate_units_per_second),
+    }
+}
+
+/// The chain never has more of a lane than what we planned to post, or signed for the payee to claim: of ours, that is.
+fn other_ledger(lane: &Lane, signed: Amount, credited_units: u128) -> Option<Stall> {
+    let planned = lane.planned.max(signed).units();
     (credited_units > u128::from(planned)).then(|| Stall {
         reason: OTHER_LEDGER,
         words: format!(
-            "the chain has credited {credited_units} units to payee {} and these books posted {planned}: another ledger posted, or this one \
+            "the chain has credited {credited_units} units to payee {} and these books posted or signed {planned}: another ledger posted, or this one \
              is an old backup. Nothing more is posted from this account until its newest books are back",
             lane.payee
         ),
@@ -86,9 +141,13 @@ mod tests {
     fn a_chain_that_credited_more_than_was_planned_was_posted_to_by_another_ledger() {
         // What is planned and not booked yet may be on the chain; what is only owed can't be.
         for (credited, foreign) in [(0, false), (5, false), (6, true), (9, true)] {
-            assert_eq!(other_ledger(&lane(5, 9), credited).is_some(), foreign, "{credited}");
+            assert_eq!(other_ledger(&lane(5, 9), Amount::ZERO, credited).is_some(), foreign, "{credited}");
         }
-        let words = other_ledger(&lane(5, 9), 6).map(|stall| stall.words).unwrap_or_default();
+        // With a voucher the payee may have claimed what we did not post.
+        for (credited, foreign) in [(6, false), (7, false), (8, true)] {
+            assert_eq!(other_ledger(&lane(5, 9), Amount::from_units(7), credited).is_some(), foreign, "{credited}");
+        }
+        let words = other_ledger(&lane(5, 9), Amount::ZERO, 6).map(|stall| stall.words).unwrap_or_default();
         assert!(words.contains("another ledger posted, or this one is an old backup"), "{words}");
     }
 }

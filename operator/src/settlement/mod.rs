@@ -4,6 +4,7 @@
 #![allow(clippy::result_large_err, reason = "a chain's errors carry what the node said; none is made in a hot loop")]
 
 mod agree;
+mod course;
 mod desk;
 mod evm;
 mod follow;
@@ -12,6 +13,7 @@ mod outbox;
 mod rail;
 mod setup;
 mod told;
+mod vouchers;
 
 #[cfg(test)]
 mod outbox_tests;
@@ -30,6 +32,7 @@ use supercargo_ledger::{Fence, Ledger, LedgerError};
 use supercargo_market::work::FundingId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+pub use vouchers::Owners;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SettlementError {
@@ -73,6 +76,8 @@ pub struct Settler {
     /// Accounts that escrows name.
     pub accounts: watch::Receiver<Vec<FundingId>>,
     pub news: mpsc::Sender<News>,
+    /// Who owns which payee, for whoever asks for vouchers.
+    pub owners: Owners,
     pub metrics: Metrics,
 }
 

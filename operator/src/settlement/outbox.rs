@@ -27,12 +27,20 @@ pub struct Progress {
     pub failed: Option<SettlementError>,
 }
 
-/// Plans a post of what an account owes, when it is worth one.
-pub async fn plan(ledger: &Ledger, fence: Fence, funding: &FundingId, least: Amount, now: i64) -> Result<(), SettlementError> {
+/// Plans a post of what an account owes, when it is worth one. What the account does not let through now waits for the next.
+pub async fn plan(
+    ledger: &Ledger,
+    fence: Fence,
+    funding: &FundingId,
+    least: Amount,
+    room: Amount,
+    now: i64,
+) -> Result<(), SettlementError> {
     let lanes = ledger.lanes(funding).await?;
     let owed: u64 = lanes.iter().map(|lane| lane.total.units() - lane.planned.units()).sum();
+    let owed = owed.min(room.units());
     if owed > 0 && owed >= least.units() {
-        ledger.plan_post(fence, funding, now).await?;
+        ledger.plan_post_within(fence, funding, room, now).await?;
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ async fn books() -> (Ledger, Fence) {
     ledger.commit(fence, &[charge(0, 1, 100), charge(1, 2, 100)]).await.expect("commits");
     for number in 0..2 {
         let planned_at = i64::try_from(number).expect("small");
-        outbox::plan(&ledger, fence, &account(number), Amount::from_units(1), planned_at).await.expect("plans");
+        outbox::plan(&ledger, fence, &account(number), Amount::from_units(1), Amount::MAX, planned_at).await.expect("plans");
     }
     (ledger, fence)
 }

@@ -142,7 +142,7 @@ impl<N: Node, P> Seen<'_, N, P> {
         agree::majority(what, given.into_iter().map(Ok).chain(answers).collect(), self.endpoints.needed())
     }
 
-    async fn enough<T, F: Future<Output = Result<T, SettlementError>>>(
+    pub async fn enough<T, F: Future<Output = Result<T, SettlementError>>>(
         &self,
         asked: impl Iterator<Item = F>,
     ) -> Result<Vec<T>, SettlementError> {

@@ -6,6 +6,7 @@ use super::rail::{Endpoints, Seen};
 use crate::runtime::config::ChainConfig;
 use std::path::Path;
 use supercargo_contracts::{Address, Chain, ChainError, PrivateKeySigner};
+use supercargo_market::account::Times;
 
 /// Every token of this version has so many decimals.
 const DECIMALS: u8 = 6;
@@ -38,8 +39,8 @@ pub fn read_key(path: &Path) -> Result<PrivateKeySigner, SettlementError> {
     text.trim().parse().map_err(|_| SettlementError::Stalled(format!("{} does not hold a private key in hex", path.display())))
 }
 
-/// What can't change once it was seen: there is a contract, and it holds the token that is configured.
-pub async fn check_contract(seen: &Seen<'_, EvmNode, EvmPen>, config: &ChainConfig) -> Result<(), SettlementError> {
+/// What can't change once it was seen: there is a contract, it holds the token that is configured, and these are its times.
+pub async fn check_contract(seen: &Seen<'_, EvmNode, EvmPen>, config: &ChainConfig) -> Result<Times, SettlementError> {
     let contract = seen.pen.contract;
     let stalled = |words: String| Err(SettlementError::Stalled(words));
     let code = |node: &EvmNode| node.chain.clone();
@@ -62,9 +63,14 @@ pub async fn check_contract(seen: &Seen<'_, EvmNode, EvmPen>, config: &ChainConf
     }
     let decimals = seen.agreeing().map(code).map(|chain| async move { said(chain.token_decimals(token).await) });
     match seen.majority("the token's decimals", decimals).await? {
-        Ok(DECIMALS) => Ok(()),
-        Ok(decimals) => stalled(format!("token {token} has {decimals} decimals: this version knows tokens with {DECIMALS}")),
-        Err(words) => stalled(format!("{token}, which the contract on chain {} holds, is no token: {words}", config.name)),
+        Ok(DECIMALS) => {}
+        Ok(decimals) => return stalled(format!("token {token} has {decimals} decimals: this version knows tokens with {DECIMALS}")),
+        Err(words) => return stalled(format!("{token}, which the contract on chain {} holds, is no token: {words}", config.name)),
+    }
+    let times = seen.agreeing().map(code).map(|chain| async move { said(chain.window_and_thaw(contract).await) });
+    match seen.majority("the contract's times", times).await? {
+        Ok((window_seconds, thaw_seconds)) => Ok(Times { window_seconds, thaw_seconds }),
+        Err(words) => stalled(format!("what is at {contract} on chain {} is not our contract: {words}", config.name)),
     }
 }
 
@@ -83,7 +89,7 @@ pub async fn check_key(seen: &Seen<'_, EvmNode, EvmPen>, config: &ChainConfig) -
 }
 
 /// That a contract refuses is an answer too.
-fn said<T>(answer: Result<T, ChainError>) -> Result<Result<T, String>, SettlementError> {
+pub fn said<T>(answer: Result<T, ChainError>) -> Result<Result<T, String>, SettlementError> {
     match answer {
         Ok(value) => Ok(Ok(value)),
         Err(ChainError::Refused { words, .. }) => Ok(Err(words)),

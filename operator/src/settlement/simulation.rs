@@ -254,7 +254,7 @@ fn doors(chain: &Arc<Simulated>, seed: u64) -> Endpoints<Door> {
 /// One look, and one step of what is planned. What fails is tried again at the next.
 async fn look(ledger: &Ledger, fence: Fence, chain: &Arc<Simulated>, endpoints: &Endpoints<Door>, clock: i64) {
     for number in 0..2 {
-        let _ = outbox::plan(ledger, fence, &account(number), Amount::from_units(1), clock).await;
+        let _ = outbox::plan(ledger, fence, &account(number), Amount::from_units(1), Amount::MAX, clock).await;
     }
     let Ok(agreed) = endpoints.look(Terms { chain_id: 1, now: 0, oldest_seconds: 0 }).await else { return };
     let seen = Seen { endpoints, agreed: &agreed, pen: chain };
@@ -262,7 +262,7 @@ async fn look(ledger: &Ledger, fence: Fence, chain: &Arc<Simulated>, endpoints: 
 }
 
 pub(super) fn account(number: u64) -> FundingId {
-    FundingId::chain("c", &format!("0x{number}"))
+    FundingId::chain("c", &format!("0x{number:064x}"))
 }
 
 /// Deposits, and a reservation for each of the works.

@@ -1,7 +1,7 @@
 //! An attempt that has its places: its pods are made, all of them start or none stays, and what ends one ends all.
 
 use super::place::Wait;
-use super::{Effect, Plan, Terms, budget, hindrance, network, outcome, parting, place, pod, standing, status, waiting};
+use super::{Effect, Plan, Terms, account, budget, hindrance, network, outcome, parting, place, pod, standing, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
@@ -49,6 +49,7 @@ fn look(
     let started = started(&workers).map(|seen| told_started(task, placement).map_or(seen, |told| seen.min(told)));
     let timeout = placement.bound + place::start_timeout_seconds(task);
     let until = started.map_or(timeout, |started| started + placement.run_seconds.cast_signed());
+    let until = account::recalled_at(world, &work, placement.attempt).map_or(until, |at| until.min(at));
     if is_ending(Some(task), &workers) || now >= until {
         end(task, &workers, plan);
         return (None, None);

@@ -13,9 +13,12 @@ use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
 
 /// The guard of a run of workers that hold this.
 pub fn guard(task: &Task, held: &[Held], budget: Amount, spent: Amount) -> Result<Guard, TooMuch> {
-    let seconds = held.iter().map(|held| rating::cost(held, 1));
-    let second = seconds.into_iter().try_fold(ExactCost::default(), |sum, cost| sum.checked_add(cost?))?;
-    Ok(Guard { second, budget, spent, after_seconds: place::after_seconds(task) })
+    Ok(Guard { second: second(held)?, budget, spent, after_seconds: place::after_seconds(task) })
+}
+
+/// What a second of all these workers costs.
+pub fn second(held: &[Held]) -> Result<ExactCost, TooMuch> {
+    held.iter().try_fold(ExactCost::default(), |sum, held| sum.checked_add(rating::cost(held, 1)?))
 }
 
 /// The guard of the run that money is held back for.

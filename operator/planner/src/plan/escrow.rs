@@ -1,6 +1,6 @@
 //! Escrows: their money goes into the books, and their status says what may be spent and what is missing.
 
-use super::{Booking, ChainTerms, Effect, Plan, Terms, status};
+use super::{Booking, ChainTerms, Effect, Plan, Terms, account as collecting, note, status};
 use crate::world::records::{Account, Escrow, Stall};
 use crate::world::{Key, World};
 use supercargo_contracts::tenant_id;
@@ -16,6 +16,9 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Ve
     while let Some(key) = world.todo.escrows.pop() {
         let before = plan.effects.len() + bookings.len();
         look(world, terms, &key, plan, bookings, now);
+        if let Some(funding) = world.escrows.get(&key).and_then(|escrow| escrow.funding.clone()) {
+            collecting::recall(world, &funding);
+        }
         if plan.effects.len() + bookings.len() > before {
             busy.push(key);
         }
@@ -42,6 +45,7 @@ fn look(world: &World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: &mut
             plan.effects.push(Effect::WriteEscrow {
                 namespace: escrow.namespace.clone(),
                 name: escrow.name.clone(),
+                note: note::on_escrow(escrow, &next).map(Box::new),
                 status: Box::new(next),
             });
         }
@@ -68,7 +72,8 @@ fn funded(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<(Fundi
         Funding::Chain => {
             let account = world.accounts.get(&funding)?;
             let ours = account.exists && Some(account.tenant.as_str()) == tenant && account.token == escrow.spec.token;
-            ours.then_some((funding, account.funded))
+            let funded = collecting::funded(world, &funding, account);
+            ours.then_some((funding, funded))
         }
     }
 }
@@ -147,7 +152,9 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
         Some(stall) => status::set(&mut next.conditions, STALLED, true, stall.reason, &stall.words, escrow.generation, now),
         None => status::clear(&mut next.conditions, STALLED),
     }
-    conditions(escrow, &mut next, stall.map(|stall| stall.words.clone()).or(why), available, now);
+    collecting::told(world, escrow, &mut next, now);
+    let why = stall.map(|stall| stall.words.clone()).or(why).or_else(|| Some(collecting::closed(world, escrow)?.example));
+    conditions(escrow, &mut next, why, available, now);
     next
 }
 
@@ -205,14 +212,14 @@ mod tests {
             world.apply(Event::Namespace(Namespace { name: name.into(), uid: uid.into(), deleting: false }));
         }
         world.apply(Event::Escrow(Box::new(escrow)));
-        world.apply(Event::Account { funding, account });
+        world.apply(Event::Account { funding, account: Box::new(account) });
         world
     }
 
     /// As the chain has it once it is bound.
     fn bound(stalled: Option<Stall>) -> Account {
         let tenant = format!("{:#x}", tenant_id("cluster", "nu", "default"));
-        Account { funded: Amount::from_units(5), tenant, settler: 1, token: "USDC".into(), exists: true, stalled }
+        Account { funded: Amount::from_units(5), tenant, settler: 1, token: "USDC".into(), exists: true, stalled, ..Account::default() }
     }
 
     fn stall(reason: &'static str) -> Option<Stall> {
@@ -262,7 +269,7 @@ mod tests {
         let funding = escrow.funding.clone().expect("it names an account");
         escrow.status = status;
         world.apply(Event::Escrow(Box::new(escrow)));
-        world.apply(Event::Account { funding, account: bound(None) });
+        world.apply(Event::Account { funding, account: Box::new(bound(None)) });
         assert_eq!(told(&pass(&mut world, 3).0, STALLED), None);
     }
 

@@ -1,6 +1,7 @@
 //! The planner: from what is to what should be done. Pure: the world and the time go in, effects come out. It is asked
 //! again after every event and says the same until the world shows that it was done.
 
+mod account;
 mod attempt;
 mod budget;
 mod escrow;
@@ -148,6 +149,7 @@ pub enum Effect {
         namespace: String,
         name: String,
         status: Box<EscrowStatus>,
+        note: Option<Box<Note>>,
     },
 }
 
@@ -262,6 +264,8 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     plan
 }
 
+#[cfg(test)]
+mod account_tests;
 #[cfg(test)]
 mod budget_tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Pools make nodes: a pool's selector names Kubernetes nodes, the older of two pools keeps a node, and each node's
 //! inventory is shown. A person's overrides are never fought: only `nodeName` and `pool` are ours.
 
-use super::{Effect, Plan, Terms, inventory, note, status};
+use super::{Effect, Plan, Terms, account, inventory, note, status};
 use crate::world::World;
 use crate::world::free::selects;
 use crate::world::records::{Pod, Pool, ProviderNode};
@@ -88,7 +88,8 @@ fn pools(world: &World, plan: &mut Plan, now: i64) -> bool {
     }
     for pool in pools {
         let count = counts.get(pool.name.as_str()).copied().unwrap_or_default();
-        let next = pool_status(pool, count, lost.get(pool.name.as_str()).map_or(&[], Vec::as_slice), now);
+        let mut next = pool_status(pool, count, lost.get(pool.name.as_str()).map_or(&[], Vec::as_slice), now);
+        account::voucher_fresh(world, pool, &mut next, now);
         if next != pool.status {
             plan.effects.push(Effect::WritePool { name: pool.name.clone(), status: Box::new(next) });
         }

@@ -2,7 +2,9 @@
 //! that simply runs.
 
 use super::status;
-use crate::world::records::{ProviderNode, Task};
+use crate::world::records::{Escrow, ProviderNode, Task};
+use supercargo_crds::escrow::EscrowStatus;
+use supercargo_crds::names::escrow_condition::{FROZEN, LEAVING};
 use supercargo_crds::names::node_condition::READY;
 use supercargo_crds::names::task_condition::{FINISHED, RECONCILING, STALLED, STARTED};
 use supercargo_crds::node::ProviderNodeStatus;
@@ -66,6 +68,25 @@ pub fn on_task(task: &Task, next: &ComputeTaskStatus) -> Option<Note> {
     let last = next.attempts.last().filter(|last| !task.status.attempts.iter().any(|known| known.index == last.index))?;
     let (_, message) = of(next, RECONCILING).filter(|(reason, _)| reason == "Retrying")?;
     Some(of_task(task, "Retrying", last.index, &format!("attempt {} ended as {}: {message}", last.index, last.outcome), false))
+}
+
+/// Money goes of an escrow's account, or it was frozen.
+pub fn on_escrow(escrow: &Escrow, next: &EscrowStatus) -> Option<Note> {
+    let of = |status: &EscrowStatus, kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).cloned();
+    // Whoever has the later end of two has told both: a message has the times in it.
+    let news = |kind| of(next, kind).filter(|told| of(&escrow.status, kind).is_none_or(|known| known.message != told.message));
+    let told = [FROZEN, LEAVING].into_iter().find_map(news)?;
+    let short = escrow.uid.chars().take(8).collect::<String>();
+    Some(Note {
+        kind: "Escrow",
+        namespace: escrow.namespace.clone(),
+        object: escrow.name.clone(),
+        uid: escrow.uid.clone(),
+        name: name(&escrow.name, &told.reason, format_args!("{short}-{}", told.last_transition_time.0.as_second())),
+        reason: told.reason,
+        message: told.message,
+        warning: true,
+    })
 }
 
 /// A node was set apart.

@@ -2,7 +2,7 @@
 
 use super::parting::EVICTED;
 use super::place;
-use super::{evidence, hindrance, node, status, waiting};
+use super::{account, evidence, hindrance, node, status, waiting};
 use crate::world::World;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::common::Money;
@@ -29,6 +29,8 @@ pub enum Outcome {
     Suspended,
     TimeLimit,
     StartTimeout,
+    /// What it would have cost from then on could not be collected.
+    Unfunded,
 }
 
 impl Outcome {
@@ -42,6 +44,7 @@ impl Outcome {
             Self::Suspended => "Suspended",
             Self::TimeLimit => "TimeLimit",
             Self::StartTimeout => "StartTimeout",
+            Self::Unfunded => "Unfunded",
         }
     }
 }
@@ -179,6 +182,8 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let refused = world.refused(&work, attempt).cloned();
     let (outcome, worker, pod) = of_attempt(task, placement, &workers, &seconds, refused.is_some())?;
     let refused = refused.filter(|_| outcome == Outcome::Refused);
+    let unfunded = account::ended_for(world, &work, attempt, pod).filter(|_| outcome == Outcome::Deleted);
+    let outcome = if unfunded.is_some() { Outcome::Unfunded } else { outcome };
     let mut status = super::task::placed(task, placement, now);
     let started = workers.iter().map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0))));
     if let Some(Some(started)) = started.collect::<Option<Vec<i64>>>().map(|all| all.into_iter().max()) {
@@ -210,13 +215,15 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         Some(Usage { seconds: before.seconds + wall.cast_signed(), gpu_seconds: before.gpu_seconds + gpu_seconds.cast_signed() });
     let fault = (outcome == Outcome::ProviderFault && !pod.parting.drained).then(|| placement.workers[worker].node.clone());
     status.cost = cost(world, task, &placement.token);
-    let words = refused.as_ref().map_or_else(|| words(task, outcome, worker, workers.len(), pod), |refused| refused.why.clone());
+    let why = refused.as_ref().map(|refused| refused.why.clone()).or(unfunded);
+    let words = why.unwrap_or_else(|| words(task, outcome, worker, workers.len(), pod));
     conclude(task, &mut status, outcome, words, now);
     if let Some(node) = fault
         && world.blamed.insert(work.clone(), attempt) != Some(attempt)
     {
         node::blame(world, &node, now);
     }
+    world.recalled.remove(&work);
     let rest = refused.map(|refused| pause_seconds(refused.times - 1)).or_else(|| rest_seconds(&status));
     if let Some(rest) = rest {
         world.resting.insert(work, now + rest);

@@ -1,7 +1,7 @@
 //! Bringing tasks to the market: what each asks for, what is held back for the place that it gets, and in which words it
 //! waits.
 
-use super::{Booking, budget, inventory};
+use super::{Booking, account, budget, inventory};
 use crate::world::World;
 use crate::world::free::isolation_rank;
 use crate::world::market::Decision;
@@ -63,6 +63,9 @@ pub fn payer<'a>(world: &'a World, task: &Task) -> Result<Payer<'a>, Wait> {
     }
     if let Some(why) = super::escrow::not_ready(world, escrow) {
         return Err(Wait::new("EscrowNotReady", format!("Escrow {}: {why}", name())));
+    }
+    if let Some(wait) = account::closed(world, escrow) {
+        return Err(wait);
     }
     let funding = escrow.funding.as_ref().and_then(|funding| Some((funding, world.fundings.get(funding)?.0.available)));
     let Some((funding, available)) = funding else {
@@ -155,6 +158,10 @@ pub fn wish(world: &World, task: &Task, now: i64) -> Result<Waiting, Wait> {
     if let Some(amount) = world.market.short_of(payer.funding, &work, now) {
         return Err(too_low(amount, payer.available));
     }
+    let capped = world.market.capped_at(payer.funding, &work, now).and_then(|second| account::too_fast(world, payer.funding, second));
+    if let Some(wait) = capped {
+        return Err(wait);
+    }
     let asked = task.spec.placement.max_price_per_hour.map(|most| most.0);
     let affordable = world.market.is_frugal(&work).then(|| affordable(task, left(world, task)));
     let excluded = if world.market.goes_anywhere(&work) { Vec::new() } else { failed_on(task) };
@@ -224,6 +231,13 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
     let funding = payer.funding.clone();
     if amount > payer.available {
         world.market.is_short(&funding, work.clone(), amount, now + SHORT_SECONDS);
+        world.todo.alarms.set(now + SHORT_SECONDS, work.clone());
+        return false;
+    }
+    // What can't be counted was refused above.
+    let second = budget::second(&held).unwrap_or_default();
+    if account::too_fast(world, &funding, second).is_some() {
+        world.market.is_capped(&funding, work.clone(), second, now + SHORT_SECONDS);
         world.todo.alarms.set(now + SHORT_SECONDS, work.clone());
         return false;
     }

@@ -1,6 +1,6 @@
 //! News: how each thing that happened changes what is known, and who has to be looked at because of it.
 
-use super::records::{self, Account, Escrow, Namespace, Node, Ours, Pod, ProviderNode, Reservation, Task};
+use super::records::{self, Account, Escrow, Leaving, Namespace, Node, Ours, Pod, ProviderNode, Reservation, Task};
 use super::{CLUSTER_NAMESPACE, Event, Key, World};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
@@ -122,10 +122,20 @@ impl World {
                 self.todo.works.push(work);
             }
             Event::Account { funding, account } => {
-                let before = self.accounts.insert(funding.clone(), account.clone());
+                let before = self.accounts.insert(funding.clone(), (*account).clone());
                 let payers: Vec<Key> = self.escrows_of(&funding);
-                let same = before.is_some_and(|before| Account { funded: account.funded, ..before } == account);
+                // Sums move with every post and block: nobody waits for a sum who is not told of it by the books.
+                let same = before.is_some_and(|before| {
+                    let leaving = Leaving { there: account.leaving.there, ..before.leaving.clone() };
+                    Account { funded: account.funded, leaving, ..before } == *account
+                });
                 payers.iter().for_each(|key| if same { self.todo.escrows.push(key.clone()) } else { self.escrow_changed(key) });
+            }
+            Event::Vouched { chain, unsigned } => {
+                if self.unsigned.get(&chain) != Some(&unsigned) {
+                    self.unsigned.insert(chain, unsigned);
+                    self.todo.pools = true;
+                }
             }
             Event::Record { place, record } => {
                 if let Some((_, node)) = place.split_once('/') {

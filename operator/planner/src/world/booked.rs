@@ -46,6 +46,13 @@ impl World {
         self.refusals.remove(&work);
         self.absent.remove(&work);
         self.market.booked(&work, reservation.as_deref());
+        if reservation.is_none()
+            && let Some(before) = self.reservations.get(&work)
+        {
+            let rate = self.accounts.get(&before.funding).and_then(|account| account.leaving.rate_units_per_second);
+            let freed = rate.map(|rate| self.market.slower(&before.funding, rate));
+            freed.into_iter().flatten().for_each(|capped| self.todo.works.push(capped));
+        }
         // Pods that are of no reservation are counted apart.
         let places = self.reservations.get(&work).into_iter().chain(reservation.as_deref()).flat_map(|held| &held.placement.workers);
         places.for_each(|place| self.todo.nodes.push(place.node.clone()));

@@ -4,8 +4,10 @@ use super::records::{Placement, Reservation};
 use foldhash::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use supercargo_market::account::is_within_rate;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Exchange, Offer, Reason, Refused, Running, Tenant, Waiting, Worker};
+use supercargo_market::rating::ExactCost;
 use supercargo_market::work::{FundingId, WorkId};
 
 /// A place that was found, and what is to be held back for it. It is asked of the books again and again until they answer.
@@ -33,6 +35,11 @@ pub struct Market {
     decided: HashMap<WorkId, Arc<Decision>>,
     /// The sum of what is decided and not in the books.
     committed: HashMap<FundingId, Amount>,
+    /// What a second of everything costs that is decided or in the books.
+    burning: HashMap<FundingId, ExactCost>,
+    burns: HashMap<WorkId, (FundingId, ExactCost)>,
+    /// Who would make it cost more a second than may be paid out: how much more, and until when that keeps it from asking.
+    capped: HashMap<FundingId, BTreeMap<WorkId, (ExactCost, i64)>>,
     reasons: HashMap<WorkId, Arc<Vec<Refused>>>,
     /// Who needs more than there is: how much, and until when that keeps it from asking again.
     short: HashMap<FundingId, BTreeMap<WorkId, (Amount, i64)>>,
@@ -75,6 +82,10 @@ impl Market {
             short.remove(work);
             !short.is_empty()
         });
+        self.capped.retain(|_, capped| {
+            capped.remove(work);
+            !capped.is_empty()
+        });
     }
 
     /// It does not look for a place for now.
@@ -91,7 +102,51 @@ impl Market {
         let sum = self.committed.entry(decision.funding.clone()).or_default();
         *sum = sum.checked_add(decision.amount).unwrap_or(Amount::MAX);
         self.reasons.remove(&work);
+        self.burn(&work, Some((&decision.funding, &decision.placement)));
         self.decided.insert(work, Arc::new(decision));
+    }
+
+    /// What a second of a work costs from now on.
+    fn burn(&mut self, work: &WorkId, by: Option<(&FundingId, &Placement)>) {
+        if let Some((funding, second)) = self.burns.remove(work) {
+            let sum = self.burning.get(&funding).copied().unwrap_or_default().saturating_sub(second);
+            if sum == ExactCost::default() {
+                self.burning.remove(&funding);
+            } else {
+                self.burning.insert(funding, sum);
+            }
+        }
+        let Some((funding, placement)) = by else { return };
+        // What can't be counted was never decided: each of these was rated before.
+        let Ok(second) = placement.second() else { return };
+        let sum = self.burning.entry(funding.clone()).or_default();
+        if let Ok(more) = sum.checked_add(second) {
+            *sum = more;
+            self.burns.insert(work.clone(), (funding.clone(), second));
+        }
+    }
+
+    /// What a second of everything costs that a funding pays for.
+    pub fn burning(&self, funding: &FundingId) -> ExactCost {
+        self.burning.get(funding).copied().unwrap_or_default()
+    }
+
+    /// It waits until less is paid a second, and not for a place.
+    pub fn is_capped(&mut self, funding: &FundingId, work: WorkId, second: ExactCost, until: i64) {
+        self.capped.entry(funding.clone()).or_default().insert(work, (second, until));
+    }
+
+    /// What a second of it costs, if it waits for that.
+    pub fn capped_at(&self, funding: &FundingId, work: &WorkId, now: i64) -> Option<ExactCost> {
+        self.capped.get(funding)?.get(work).filter(|(_, until)| now < *until).map(|(second, _)| *second)
+    }
+
+    /// Less is paid a second than before: who may go on now.
+    pub fn slower(&self, funding: &FundingId, rate_units_per_second: u64) -> Vec<WorkId> {
+        let burning = self.burning(funding);
+        let fits = |second: ExactCost| burning.checked_add(second).is_ok_and(|all| is_within_rate(all, rate_units_per_second));
+        let capped = self.capped.get(funding).into_iter().flatten();
+        capped.filter(|(_, (second, _))| fits(*second)).map(|(work, _)| work.clone()).collect()
     }
 
     /// What was decided and can't be: the place is free for others.
@@ -102,6 +157,7 @@ impl Market {
 
     fn undecide(&mut self, work: &WorkId) {
         let Some(decision) = self.decided.remove(work) else { return };
+        self.burn(work, None);
         if let Some(sum) = self.committed.get_mut(&decision.funding) {
             *sum = sum.saturating_sub(decision.amount);
             if sum.is_zero() {
@@ -118,12 +174,14 @@ impl Market {
     /// What the books say of a work is what counts.
     pub fn booked(&mut self, work: &WorkId, reservation: Option<&Reservation>) {
         self.undecide(work);
+        self.burn(work, reservation.map(|reservation| (&reservation.funding, &reservation.placement)));
         match reservation {
             Some(reservation) => {
                 self.exchange.run(&running(work, reservation));
                 self.stop(work);
                 self.frugal.remove(work);
                 self.anywhere.remove(work);
+                self.capped.values_mut().for_each(|capped| _ = capped.remove(work));
             }
             None => self.exchange.ended(&work.uid),
         }

@@ -20,8 +20,8 @@ use dirt::{Alarms, Pace, Queue};
 use foldhash::{HashMap, HashSet};
 use market::Market;
 use records::{
-    Account, Claim, Escrow, Limits, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Reservation, StorageClass, Task,
-    Unmade, Volume,
+    Account, Claim, Escrow, Limits, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Recall, Reservation, StorageClass,
+    Task, Unmade, Volume,
 };
 use standing::{Grounds, Policy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +132,12 @@ pub enum Event {
     /// What the chain says of an account, at finality.
     Account {
         funding: FundingId,
-        account: Account,
+        account: Box<Account>,
+    },
+    /// To whom of a chain's payees something is owed that is not signed for, and since when: of all others everything is.
+    Vouched {
+        chain: String,
+        unsigned: BTreeMap<u32, i64>,
     },
     /// What a provider's node has served by now, and what went wrong there.
     Record {
@@ -187,6 +192,10 @@ pub struct World {
     pub charged: HashSet<(WorkId, u32)>,
     pub fundings: HashMap<FundingId, (FundingBalance, Option<(String, u64)>)>,
     pub accounts: HashMap<FundingId, Account>,
+    /// By chain: payees whom something is owed that is not signed for, and since when.
+    pub unsigned: BTreeMap<String, BTreeMap<u32, i64>>,
+    /// Whose money goes.
+    pub recalled: HashMap<WorkId, Recall>,
     /// Who waits, who holds what, and what is on offer.
     pub market: Market,
     pub todo: Todo,
@@ -250,6 +259,7 @@ impl World {
         self.asked.remove(work);
         self.absent.remove(work);
         self.blamed.remove(work);
+        self.recalled.remove(work);
         for attempt in 0..=self.latest.remove(work).map_or(0, |latest| latest.attempt) {
             self.charged.remove(&(work.clone(), attempt));
         }

@@ -4,7 +4,7 @@ use super::records::Pod;
 use serde::{Deserialize, Serialize};
 use supercargo_market::metering::Measured;
 use supercargo_market::money::{Amount, Price};
-use supercargo_market::rating::Held;
+use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
 
 /// What is told as the reason of the end of a pod whose node is silent.
 pub const NODE_LOST: &str = "NodeLost";
@@ -52,6 +52,11 @@ pub struct Placement {
 }
 
 impl Placement {
+    /// What a second of it costs, with all its workers.
+    pub fn second(&self) -> Result<ExactCost, TooMuch> {
+        self.workers.iter().try_fold(ExactCost::default(), |sum, place| sum.checked_add(rating::cost(&place.held(), 1)?))
+    }
+
     /// The place that a pod of this attempt has: the pod has its name, in its namespace. What somebody else calls the same has
     /// none.
     pub fn place_of(&self, pod: &Pod) -> Option<&Place> {

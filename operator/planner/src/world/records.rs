@@ -347,7 +347,7 @@ pub struct Reservation {
 /// What a chain says of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Account {
-    /// Put in and not taken out or thawing, with what was posted since.
+    /// What can be collected of it whatever its payer does next, with what was posted since.
     pub funded: Amount,
     pub tenant: String,
     pub settler: u32,
@@ -356,6 +356,35 @@ pub struct Account {
     pub exists: bool,
     /// Something is wrong that a person has to mend. While the chain can't be read nothing else is known.
     pub stalled: Option<Stall>,
+    pub leaving: Leaving,
+}
+
+/// What goes of an account, or stands still in it, and how fast it may be paid from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leaving {
+    /// What is there now and allowed, with what was posted since.
+    pub there: Amount,
+    /// What costs more than what stays has to have ended by then.
+    pub until: Option<i64>,
+    pub thawing: Amount,
+    pub thaw_end: Option<i64>,
+    /// When other limits, or another settler, take effect.
+    pub change_at: Option<i64>,
+    pub leaves_us: bool,
+    /// Nothing can be posted until then.
+    pub frozen_until: Option<i64>,
+    /// None: not known.
+    pub rate_units_per_second: Option<u64>,
+}
+
+/// That a work has to end, because what it would cost from then on could not be collected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recall {
+    pub funding: FundingId,
+    pub attempt: u32,
+    /// It is told to end then.
+    pub at: i64,
+    pub why: String,
 }
 
 /// What a person has to mend before an account is paid from: a condition's reason and its words.

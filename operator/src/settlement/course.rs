@@ -1,0 +1,93 @@
+//! Whether a chain goes on, and what is said of endpoints that don't agree.
+
+use super::SettlementError;
+use super::agree::{NoAgreement, needed};
+use super::setup;
+use crate::runtime::config::ChainConfig;
+use supercargo_contracts::Finality;
+
+/// For so long endpoints may say nothing, or less than before, until it is told and taken for what it is.
+pub const PATIENCE_SECONDS: i64 = 60;
+
+/// Whether the chain went on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Course {
+    On,
+    Undone,
+}
+
+/// What was final stays so. Endpoints that are a little behind are waited for; what they say for long enough is what is. The
+/// contract credits nothing twice then either, and a post that was undone before it was booked is sent again.
+pub fn goes_on(last: Option<Finality>, block: Finality, blind_since: Option<i64>, now: i64) -> Result<Course, SettlementError> {
+    let Some(last) = last.filter(|last| block.number < last.number) else { return Ok(Course::On) };
+    if now >= blind_since.unwrap_or(now) + PATIENCE_SECONDS {
+        return Ok(Course::Undone);
+    }
+    Err(SettlementError::Waiting(format!(
+        "the last final block was {} and is {} now: waits for endpoints that are up to date",
+        last.number, block.number
+    )))
+}
+
+/// In words, with each endpoint's.
+pub fn no_agreement(config: &ChainConfig, none: &NoAgreement) -> SettlementError {
+    let names = setup::names(config);
+    let said: Vec<String> = none.said.iter().map(|(number, words)| format!("{} {words}", names[*number])).collect();
+    let said = said.join("; ");
+    if none.other_chain {
+        return SettlementError::Stalled(said);
+    }
+    let (all, needed) = (names.len(), needed(names.len()));
+    SettlementError::Waiting(format!("waits for endpoints of chain {} that agree, {needed} of {all}: {said}", config.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supercargo_contracts::B256;
+
+    fn block(number: u64) -> Finality {
+        Finality { number, hash: B256::ZERO, timestamp: 0 }
+    }
+
+    #[test]
+    fn endpoints_that_fall_behind_are_waited_for_and_believed_when_it_lasts() {
+        let told = |last, number, blind_since| goes_on(last, block(number), blind_since, 100).map_err(|error| error.to_string());
+        let waits = || Err("the last final block was 9 and is 8 now: waits for endpoints that are up to date".to_owned());
+        for (last, number, blind_since, expected) in [
+            (None, 5, None, Ok(Course::On)),
+            (Some(block(9)), 9, None, Ok(Course::On)),
+            (Some(block(9)), 10, Some(0), Ok(Course::On)),
+            (Some(block(9)), 8, None, waits()),
+            (Some(block(9)), 8, Some(41), waits()),
+            (Some(block(9)), 8, Some(40), Ok(Course::Undone)),
+        ] {
+            assert_eq!(told(last, number, blind_since), expected, "{number} after {last:?}");
+        }
+    }
+
+    #[test]
+    fn words_about_endpoints_name_them_by_host_and_never_tell_a_key() {
+        let config = ChainConfig {
+            name: "c".to_owned(),
+            chain_id: 1,
+            rpcs: vec!["https://a.test/v2/KEY".to_owned(), "https://user:KEY@b.test?k=KEY".to_owned()],
+            oldest_final_seconds: 3_600,
+            contract: String::new(),
+            token: String::new(),
+            token_address: None,
+            gas_alert_gwei: 0,
+            settler: 1,
+            settler_key_file: "k".into(),
+        };
+        let said = vec![(0, "does not answer".to_owned()), (1, "serves chain id 5, and 1 is configured".to_owned())];
+        let told = no_agreement(&config, &NoAgreement { said: said.clone(), other_chain: false });
+        assert_eq!(
+            told.to_string(),
+            "waits for endpoints of chain c that agree, 2 of 2: endpoint 1 (a.test) does not answer; \
+             endpoint 2 (b.test) serves chain id 5, and 1 is configured"
+        );
+        let set_up = no_agreement(&config, &NoAgreement { said, other_chain: true });
+        assert!(matches!(set_up, SettlementError::Stalled(_)), "only a person can mend it");
+    }
+}

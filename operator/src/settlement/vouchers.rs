@@ -1,0 +1,189 @@
+//! Vouchers: of each lane the newest total is signed for its payee, and kept in the books before anybody is given it. A row
+//! is a total, so whatever is signed, posted and claimed of one lane counts once. Whose key may ask for a payee's vouchers is
+//! read from the chain.
+
+use super::SettlementError;
+use super::evm::{EvmNode, EvmPen, account_of};
+use super::rail::Seen;
+use super::setup::said;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, RwLock};
+use supercargo_contracts::{Address, BlockId, ChainError, Row, sign_row};
+use supercargo_ledger::{Fence, Ledger, Voucher, VoucherTerms};
+use supercargo_market::work::FundingId;
+
+/// So many rows are signed in one go; the rest with the next look.
+const MOST_AT_ONCE: u32 = 256;
+/// What is not signed for so long is told.
+const PATIENCE_SECONDS: i64 = 300;
+/// So many payees' owners are asked for in one go.
+const MOST_OWNERS: usize = 32;
+
+/// Who owns which payee of which chain, as far as it is known.
+#[derive(Debug, Clone, Default)]
+pub struct Owners(Arc<RwLock<HashMap<(String, u32), Address>>>);
+
+impl Owners {
+    pub fn of(&self, chain: &str, payee: u32) -> Option<Address> {
+        self.0.read().ok()?.get(&(chain.to_owned(), payee)).copied()
+    }
+
+    pub fn learn(&self, chain: &str, payee: u32, owner: Address) {
+        if let Ok(mut known) = self.0.write() {
+            known.insert((chain.to_owned(), payee), owner);
+        }
+    }
+
+    /// The chain undid what was final: its payees may be others.
+    pub fn forget(&self, chain: &str) {
+        if let Ok(mut known) = self.0.write() {
+            known.retain(|(name, _), _| name != chain);
+        }
+    }
+}
+
+/// Since when something that each payee has earned is not signed for.
+#[derive(Debug, Default)]
+pub struct Unsigned(BTreeMap<u32, i64>);
+
+impl Unsigned {
+    /// Takes a look in, and says for whom that lasts already, and since when.
+    pub fn look(&mut self, payees: &BTreeSet<u32>, now: i64) -> BTreeMap<u32, i64> {
+        self.0.retain(|payee, _| payees.contains(payee));
+        payees.iter().for_each(|payee| _ = self.0.entry(*payee).or_insert(now));
+        self.0.iter().filter(|(_, since)| now >= **since + PATIENCE_SECONDS).map(|(payee, since)| (*payee, *since)).collect()
+    }
+}
+
+pub fn terms(pen: &EvmPen) -> VoucherTerms {
+    VoucherTerms { chain_id: pen.chain_id, contract: pen.contract.to_string(), signer: pen.key.address().to_string() }
+}
+
+/// Signs what is not signed yet, but of these accounts, whose books may be old. What one leader signs and doesn't get to
+/// keep, the next one signs again: the same bytes.
+pub async fn sign(
+    ledger: &Ledger,
+    fence: Fence,
+    pen: &EvmPen,
+    chain: &str,
+    foreign: &BTreeSet<FundingId>,
+    now: i64,
+) -> Result<(), SettlementError> {
+    let terms = terms(pen);
+    let mut vouchers = Vec::new();
+    for (funding, lane) in ledger.lanes_without_voucher(chain, &terms, MOST_AT_ONCE).await? {
+        if foreign.contains(&funding) {
+            continue;
+        }
+        let row = Row::new(lane.payee, lane.total.units().into());
+        let row = row.ok_or_else(|| SettlementError::Stalled("a row's total does not fit the contract".to_owned()))?;
+        let signature = sign_row(&pen.key, pen.chain_id, pen.contract, account_of(&funding)?, row).map_err(ChainError::from)?;
+        let (payee, total) = (lane.payee, lane.total);
+        vouchers.push(Voucher { funding, payee, total, terms: terms.clone(), signature: signature.to_vec(), signed_at: now });
+    }
+    if vouchers.is_empty() {
+        return Ok(());
+    }
+    Ok(ledger.keep_vouchers(fence, &vouchers).await?)
+}
+
+/// The payees of a chain for whom something is not signed yet.
+pub async fn unsigned(ledger: &Ledger, pen: &EvmPen, chain: &str) -> Result<BTreeSet<u32>, SettlementError> {
+    let lanes = ledger.lanes_without_voucher(chain, &terms(pen), MOST_AT_ONCE).await?;
+    Ok(lanes.into_iter().map(|(_, lane)| lane.payee).collect())
+}
+
+/// Reads who owns payees that are owed for and not known yet.
+pub async fn learn(seen: &Seen<'_, EvmNode, EvmPen>, owners: &Owners, chain: &str, payees: BTreeSet<u32>) -> Result<(), SettlementError> {
+    let at = BlockId::number(seen.agreed.block.number);
+    for payee in payees.into_iter().filter(|payee| owners.of(chain, *payee).is_none()).take(MOST_OWNERS) {
+        let chains = seen.agreeing().map(|node| node.chain.clone());
+        let contract = seen.pen.contract;
+        let asked = chains.map(|chain| async move { said(chain.payee_owner(contract, payee, at).await) });
+        if let Ok(owner) = seen.majority("a payee", asked).await? {
+            owners.learn(chain, payee, owner);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settlement::simulation::{account, charge, open};
+    use supercargo_contracts::{B256, PrivateKeySigner};
+
+    #[test]
+    fn what_is_signed_late_is_told_only_when_it_lasts() {
+        let mut unsigned = Unsigned::default();
+        let both: BTreeSet<u32> = [1, 7].into();
+        assert_eq!(unsigned.look(&both, 100), [].into());
+        assert_eq!(unsigned.look(&both, 399), [].into());
+        assert_eq!(unsigned.look(&[7].into(), 400), [(7, 100)].into());
+        assert_eq!(unsigned.look(&[].into(), 500), [].into());
+        assert_eq!(unsigned.look(&both, 600), [].into(), "it is another delay");
+    }
+
+    #[test]
+    fn who_owns_a_payee_is_known_by_chain() {
+        let owners = Owners::default();
+        owners.learn("a", 7, Address::repeat_byte(1));
+        owners.learn("b", 7, Address::repeat_byte(2));
+        owners.forget("a");
+        assert_eq!((owners.of("a", 7), owners.of("b", 7), owners.of("b", 8)), (None, Some(Address::repeat_byte(2)), None));
+    }
+
+    #[tokio::test]
+    async fn each_lanes_newest_total_is_signed_once_and_again_with_another_key() {
+        let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+        let fence = ledger.take_lead("test").await.expect("leads");
+        open(&ledger, fence).await;
+        ledger.commit(fence, &[charge(0, 1, 100), charge(1, 2, 100)]).await.expect("commits");
+        let pen = |byte| EvmPen {
+            key: PrivateKeySigner::from_bytes(&B256::repeat_byte(byte)).expect("a key"),
+            chain_id: 1,
+            contract: Address::repeat_byte(9),
+        };
+        let left = async |byte: u8| unsigned(&ledger, &pen(byte), "c").await.expect("reads");
+        let kept = async || ledger.vouchers("c", 7, &FundingId::from_stored(""), 10).await.expect("reads");
+        assert_eq!(left(1).await, [1, 7].into());
+        sign(&ledger, fence, &pen(1), "c", &[account(1)].into(), 5).await.expect("signs");
+        let first = kept().await;
+        assert_eq!(first.iter().map(|voucher| voucher.funding.clone()).collect::<Vec<_>>(), [account(0)], "the other's books may be old");
+        assert_eq!(left(1).await, [1, 7].into());
+
+        sign(&ledger, fence, &pen(1), "c", &BTreeSet::new(), 6).await.expect("signs");
+        sign(&ledger, fence, &pen(1), "c", &BTreeSet::new(), 7).await.expect("signs nothing");
+        assert!(left(1).await.is_empty());
+        let both = kept().await;
+        assert_eq!(both.iter().map(|voucher| voucher.signed_at).collect::<Vec<_>>(), [5, 6]);
+        for voucher in &both {
+            let paper = supercargo_contracts::Voucher {
+                chain_id: 1,
+                contract: Address::repeat_byte(9),
+                account: account_of(&voucher.funding).expect("an account"),
+                payee: 7,
+                total_units: voucher.total.units(),
+                signer: pen(1).key.address(),
+                signature: voucher.signature.clone().into(),
+                signed_at: 0,
+            };
+            assert!(paper.is_signed());
+        }
+
+        // Another hot key: what the old one signed is good for a week, and what the new one signs from now on.
+        assert_eq!(left(2).await, [1, 7].into());
+        sign(&ledger, fence, &pen(2), "c", &BTreeSet::new(), 8).await.expect("signs");
+        assert!(left(2).await.is_empty());
+        assert!(kept().await.iter().all(|voucher| voucher.terms.signer == pen(2).key.address().to_string()));
+    }
+
+    #[tokio::test]
+    async fn an_account_that_no_chain_could_know_is_not_signed_for() {
+        let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+        let pen = EvmPen { key: PrivateKeySigner::random(), chain_id: 1, contract: Address::repeat_byte(9) };
+        let fence = ledger.take_lead("test").await.expect("leads");
+        sign(&ledger, fence, &pen, "c", &BTreeSet::new(), 5).await.expect("there is nothing to sign");
+        assert!(account_of(&FundingId::chain("c", "0x12")).is_err());
+    }
+}
