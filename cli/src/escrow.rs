@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use kube::{Api, Client};
 use supercargo_contracts::calls::{self, Limits};
-use supercargo_contracts::{Address, B256, BlockId, account_id};
+use supercargo_contracts::{AccountState, Address, B256, BlockId, account_id};
 use supercargo_crds::Escrow;
 use supercargo_crds::escrow::Funding;
 use supercargo_market::money::Amount;
@@ -54,6 +54,20 @@ pub enum Command {
         amount: Amount,
         #[command(flatten)]
         which: Which,
+    },
+    /// Raise the account's limits at once: what is not given stays as it is, and nothing can be lowered this way
+    Raise {
+        #[command(flatten)]
+        which: Which,
+        /// How much more may be paid out in all
+        #[arg(long)]
+        allowance: Option<Amount>,
+        /// How much may be paid out at once
+        #[arg(long)]
+        burst: Option<Amount>,
+        /// How fast the burst refills, an hour
+        #[arg(long)]
+        per_hour: Option<Amount>,
     },
     /// Begin to take money out: it can be withdrawn when the thaw ends
     Thaw {
@@ -120,6 +134,7 @@ pub async fn run(command: Command) -> Result<()> {
                 .await
                 .map(drop)
         }
+        Command::Raise { which, allowance, burst, per_hour } => raise(&which, allowance, burst, per_hour).await,
         Command::Deposit { amount, which } => deposit(&which, amount).await,
         Command::Thaw { amount, which } => {
             let facts = which.facts().await?;
@@ -150,6 +165,32 @@ async fn open(which: &Which, allowance: Amount, burst: Amount, per_hour: Amount,
     println!("account {account}");
     println!("name it in the Escrow: spec.accountId: \"{account}\"");
     Ok(())
+}
+
+async fn raise(which: &Which, allowance: Option<Amount>, burst: Option<Amount>, per_hour: Option<Amount>) -> Result<()> {
+    let facts = which.facts().await?;
+    let state = which.signing.chain()?.account(facts.contract, facts.account, BlockId::latest()).await?;
+    if state.payer == Address::ZERO {
+        bail!("account {} does not exist on this chain", facts.account);
+    }
+    let data = calls::raise_call(facts.account, raised(&state, allowance, burst, per_hour)?)
+        .context("--burst or --per-hour is more than the contract can hold")?;
+    which.signing.transact("raising the account's limits", facts.contract, data).await.map(drop)
+}
+
+/// What the limits are to be: what they are, unless something else is asked for.
+fn raised(state: &AccountState, allowance: Option<Amount>, burst: Option<Amount>, per_hour: Option<Amount>) -> Result<Limits> {
+    let now = |units: u128| u64::try_from(units).context("the account's limits are more than can be said here");
+    let pick = |asked: Option<u64>, units: u128, flag: &str| match (asked, now(units)?) {
+        (Some(asked), now) if asked < now => bail!("{flag} would lower what is allowed now: that takes a thaw"),
+        (asked, now) => Ok(asked.unwrap_or(now)),
+    };
+    Ok(Limits {
+        allowance_units: pick(allowance.map(Amount::units), state.allowance_units, "--allowance")?,
+        burst_units: pick(burst.map(Amount::units), state.burst_units, "--burst")?,
+        rate_units_per_second: pick(per_hour.map(|hour| hour.units() / 3_600), state.rate_units_per_second, "--per-hour")?,
+        settler: state.settler,
+    })
 }
 
 /// The token lets the contract take exactly this much, and the contract takes it.
@@ -186,4 +227,33 @@ async fn show(which: &Which) -> Result<()> {
     println!("spendable  {} now, {} in all", amount(state.spendable_units), amount(state.allowance_units));
     println!("settler    {}{}", state.settler, if state.settler == facts.settler { "" } else { ", which is not this operator" });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_raised_stays_and_nothing_is_lowered() {
+        let state = AccountState {
+            payer: Address::ZERO,
+            tenant: B256::ZERO,
+            balance_units: 0,
+            thawing_units: 0,
+            thaw_end: 0,
+            spendable_units: 0,
+            allowance_units: 5_000_000,
+            burst_units: 2_000_000,
+            rate_units_per_second: 1_000,
+            settler: 3,
+            guardian: Address::ZERO,
+            frozen_until: 0,
+        };
+        let amount = |text: &str| Some(text.parse::<Amount>().expect("an amount"));
+        let limits = raised(&state, amount("6"), None, amount("7.20")).expect("it is more");
+        let expected = Limits { allowance_units: 6_000_000, burst_units: 2_000_000, rate_units_per_second: 2_000, settler: 3 };
+        assert_eq!(limits, expected);
+        let error = raised(&state, None, amount("1.99"), None).expect_err("it is less").to_string();
+        assert_eq!(error, "--burst would lower what is allowed now: that takes a thaw");
+    }
 }

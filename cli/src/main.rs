@@ -5,6 +5,7 @@ mod escrow;
 mod payee;
 mod task;
 mod transaction;
+mod voucher;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,6 +26,9 @@ enum Command {
     /// The number under which a provider is paid
     #[command(subcommand)]
     Payee(payee::Command),
+    /// What a payee can claim without the operator
+    #[command(subcommand)]
+    Voucher(voucher::Command),
     /// Tasks, in plain words
     #[command(subcommand)]
     Task(task::Command),
@@ -37,6 +41,7 @@ async fn main() -> ExitCode {
     let ran: Result<()> = match Arguments::parse().command {
         Command::Escrow(command) => escrow::run(command).await,
         Command::Payee(command) => payee::run(command).await,
+        Command::Voucher(command) => voucher::run(command).await,
         Command::Task(command) => task::run(command).await,
     };
     match ran {

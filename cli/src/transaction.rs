@@ -32,7 +32,7 @@ impl Signing {
         Ok(Chain::connect(&self.rpc)?)
     }
 
-    fn signer(&self) -> Result<Option<PrivateKeySigner>> {
+    pub fn signer(&self) -> Result<Option<PrivateKeySigner>> {
         if let Some(path) = &self.key_file {
             let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
             return Ok(Some(text.trim().parse().with_context(|| format!("{} does not hold a private key in hex", path.display()))?));

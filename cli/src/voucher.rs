@@ -1,0 +1,263 @@
+//! `kubectl supercargo voucher`: what a payee can claim on the chain without the operator. Pull them while it lives; claim with
+//! them when it doesn't.
+
+use crate::transaction::Signing;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use supercargo_contracts::{Address, B256, BlockId, Bytes, Chain, PayeeRequest, Row, Voucher, Vouchers, calls};
+use supercargo_market::money::Amount;
+
+/// An answer has at most 200 of some 500 bytes each.
+const MOST_BYTES: usize = 1 << 20;
+/// Nobody has so many accounts that it pays to ask on.
+const MOST_PAGES: usize = 500;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take a payee's newest vouchers from the operator, and keep them in a file
+    Pull {
+        payee: u32,
+        #[command(flatten)]
+        on: On,
+        /// The operator's API: its Service supercargo-api, port 8081
+        #[arg(long, env = "SUPERCARGO_API")]
+        api: String,
+        /// The chain's name in the operator's configuration, as the ProviderPool has it
+        #[arg(long, default_value = "default")]
+        chain: String,
+        /// Where they are kept: what is there already stays unless it is older
+        #[arg(long, default_value = "vouchers.json")]
+        file: PathBuf,
+    },
+    /// Claim with the vouchers of a file: anybody may, and what is credited is the payee's to collect
+    Claim {
+        #[arg(default_value = "vouchers.json")]
+        file: PathBuf,
+        #[command(flatten)]
+        on: On,
+    },
+}
+
+/// Which contract.
+#[derive(Debug, Clone, Args)]
+pub struct On {
+    /// The escrow contract's address
+    #[arg(long, env = "SUPERCARGO_CONTRACT")]
+    contract: Address,
+    #[command(flatten)]
+    signing: Signing,
+}
+
+pub async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Pull { payee, on, api, chain, file } => pull(payee, &on, &api, &chain, &file).await,
+        Command::Claim { file, on } => claim(&file, &on).await,
+    }
+}
+
+async fn pull(payee: u32, on: &On, api: &str, chain: &str, file: &Path) -> Result<()> {
+    let key = on.signing.signer()?.context("whose vouchers are they? Give --keystore or --key-file: the key that registered the payee")?;
+    let chain_id = on.signing.chain()?.chain_id().await?;
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().context("making an HTTP client")?;
+    let path = format!("/v1/vouchers/{chain}/{payee}");
+    let (mut found, mut after) = (Vec::new(), None::<B256>);
+    for _ in 0..MOST_PAGES {
+        let at = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs())?;
+        let request = PayeeRequest { chain_id, contract: on.contract, payee, path: &path, at };
+        let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
+        let asked = client
+            .get(format!("{}{path}{query}", api.trim_end_matches('/')))
+            .header("supercargo-at", at.to_string())
+            .header("supercargo-signature", request.sign(&key)?.to_string());
+        let page = read(asked.send().await.with_context(|| format!("asking {api}"))?).await?;
+        after = page.vouchers.last().map(|last| last.account);
+        found.extend(page.vouchers);
+        if !page.more || after.is_none() {
+            break;
+        }
+    }
+    for voucher in &found {
+        check(voucher, chain_id, on.contract, payee)?;
+    }
+    let known = kept(file)?;
+    let (pulled, all) = (found.len(), merged(known, found));
+    keep(file, &all)?;
+    println!("{pulled} vouchers of payee {payee}, {} in {}", all.len(), file.display());
+    Ok(())
+}
+
+/// No more than an answer has.
+async fn read(mut answer: reqwest::Response) -> Result<Vouchers> {
+    let status = answer.status();
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.context("reading the answer")? {
+        body.extend_from_slice(&part);
+        if body.len() > MOST_BYTES {
+            bail!("the answer is longer than any answer of the operator");
+        }
+    }
+    if !status.is_success() {
+        let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let words = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or("without a word");
+        bail!("the operator says no ({status}): {words}");
+    }
+    serde_json::from_slice(&body).context("the answer is no list of vouchers")
+}
+
+/// What can't be claimed with is worth nothing, whoever says that it is a voucher.
+fn check(voucher: &Voucher, chain_id: u64, contract: Address, payee: u32) -> Result<()> {
+    let whose = format!("the voucher of account {}", voucher.account);
+    if (voucher.chain_id, voucher.contract, voucher.payee) != (chain_id, contract, payee) {
+        bail!("{whose} is for payee {} of {} on chain {}", voucher.payee, voucher.contract, voucher.chain_id);
+    }
+    if !voucher.is_signed() {
+        bail!("{whose} is not signed by {}", voucher.signer);
+    }
+    Ok(())
+}
+
+fn kept(file: &Path) -> Result<Vec<Voucher>> {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok(serde_json::from_str::<Vouchers>(&text).with_context(|| format!("{} holds no vouchers", file.display()))?.vouchers),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("reading {}", file.display())),
+    }
+}
+
+/// Of each lane the one for the most; of two for as much the one that was signed later, for keys change.
+fn merged(known: Vec<Voucher>, found: Vec<Voucher>) -> Vec<Voucher> {
+    let mut lanes: BTreeMap<(u64, Address, B256, u32), Voucher> = BTreeMap::new();
+    for voucher in known.into_iter().chain(found) {
+        let lane = (voucher.chain_id, voucher.contract, voucher.account, voucher.payee);
+        let better = lanes.get(&lane).is_none_or(|kept| (voucher.total_units, voucher.signed_at) > (kept.total_units, kept.signed_at));
+        if better {
+            lanes.insert(lane, voucher);
+        }
+    }
+    lanes.into_values().collect()
+}
+
+/// Wholly or not at all: what was there is worth money.
+fn keep(file: &Path, vouchers: &[Voucher]) -> Result<()> {
+    let text = serde_json::to_string_pretty(&Vouchers { vouchers: vouchers.to_vec(), more: false })?;
+    let beside = file.with_extension("new");
+    let write = || {
+        let mut out = std::fs::File::create(&beside)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        std::fs::rename(&beside, file)
+    };
+    write().with_context(|| format!("writing {}", file.display()))
+}
+
+async fn claim(file: &Path, on: &On) -> Result<()> {
+    let chain = on.signing.chain()?;
+    let chain_id = chain.chain_id().await?;
+    let here = |voucher: &Voucher| (voucher.chain_id, voucher.contract) == (chain_id, on.contract) && voucher.is_signed();
+    let mut accounts: BTreeMap<B256, Vec<Voucher>> = BTreeMap::new();
+    for voucher in kept(file)?.into_iter().filter(here) {
+        if let Some(more) = left(&chain, on.contract, &voucher).await? {
+            println!("account {}: {more} more for payee {}", voucher.account, voucher.payee);
+            accounts.entry(voucher.account).or_default().push(voucher);
+        }
+    }
+    if accounts.is_empty() {
+        println!("there is nothing to claim now");
+    }
+    for (account, vouchers) in accounts {
+        on.signing.transact("claiming with vouchers", on.contract, claim_data(account, &vouchers)).await?;
+    }
+    Ok(())
+}
+
+/// What a voucher is good for beyond what its lane has; `None` for nothing, or not now.
+async fn left(chain: &Chain, contract: Address, voucher: &Voucher) -> Result<Option<Amount>> {
+    let lane = chain.lane(contract, voucher.account, voucher.payee, BlockId::latest()).await?;
+    let more = u128::from(voucher.total_units).saturating_sub(lane.posted_units);
+    if more == 0 {
+        return Ok(None);
+    }
+    // A case takes what is credited meanwhile; else a lane takes nothing until what it has is mature.
+    if lane.posted_units > lane.mature_units && lane.disputed_until == 0 {
+        println!("account {}: its lane takes no more until {} (Unix seconds)", voucher.account, lane.matures_at);
+        return Ok(None);
+    }
+    Ok(Some(Amount::from_units(u64::try_from(more).unwrap_or(u64::MAX))))
+}
+
+fn claim_data(account: B256, vouchers: &[Voucher]) -> Bytes {
+    match vouchers {
+        [one] => calls::claim_call(account, one.row(), one.signature.clone()),
+        many => {
+            let rows: Vec<Row> = many.iter().map(Voucher::row).collect();
+            calls::claim_many_call(account, &rows, many.iter().flat_map(|one| one.signature.to_vec()).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supercargo_contracts::{PrivateKeySigner, sign_row};
+
+    fn voucher(account: u8, total_units: u64, signed_at: i64) -> Voucher {
+        let key: PrivateKeySigner = format!("0x{}", "07".repeat(32)).parse().expect("a key");
+        let (contract, account) = (Address::repeat_byte(1), B256::repeat_byte(account));
+        let row = Row::new(3, total_units.into()).expect("fits");
+        let signature = sign_row(&key, 1, contract, account, row).expect("signs");
+        Voucher { chain_id: 1, contract, account, payee: 3, total_units, signer: key.address(), signature, signed_at }
+    }
+
+    #[test]
+    fn what_is_kept_is_never_less_than_what_was() {
+        let known = vec![voucher(1, 50, 5), voucher(2, 10, 5)];
+        // An operator with old books tells of less.
+        let found = vec![voucher(1, 40, 9), voucher(2, 10, 9), voucher(3, 1, 9)];
+        assert_eq!(merged(known, found), [voucher(1, 50, 5), voucher(2, 10, 9), voucher(3, 1, 9)]);
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_was_written_and_one_that_is_not_there_is_empty() {
+        let folder = std::env::temp_dir().join(format!("vouchers-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("vouchers.json");
+        assert_eq!(kept(&file).expect("is empty"), []);
+        keep(&file, &[voucher(1, 50, 5)]).expect("writes");
+        keep(&file, &[voucher(1, 60, 6)]).expect("writes again");
+        assert_eq!(kept(&file).expect("reads"), [voucher(1, 60, 6)]);
+        std::fs::write(&file, "{").expect("writes");
+        assert!(kept(&file).is_err(), "what can't be read is not taken for nothing");
+        std::fs::remove_dir_all(&folder).expect("goes");
+    }
+
+    #[test]
+    fn what_nobody_could_claim_with_is_refused_in_words() {
+        let (good, contract) = (voucher(1, 50, 5), Address::repeat_byte(1));
+        check(&good, 1, contract, 3).expect("is good");
+        for (bad, words) in [
+            (Voucher { chain_id: 2, ..good.clone() }, "on chain 2"),
+            (Voucher { payee: 4, ..good.clone() }, "is for payee 4"),
+            (Voucher { total_units: 51, ..good.clone() }, "is not signed by"),
+        ] {
+            let error = check(&bad, 1, contract, 3).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn several_vouchers_of_an_account_are_one_claim() {
+        let (first, second) = (voucher(1, 50, 5), voucher(1, 60, 5));
+        assert_eq!(
+            claim_data(first.account, std::slice::from_ref(&first)),
+            calls::claim_call(first.account, first.row(), first.signature.clone())
+        );
+        let joined: Bytes = [first.signature.to_vec(), second.signature.to_vec()].concat().into();
+        let many = calls::claim_many_call(first.account, &[first.row(), second.row()], joined);
+        assert_eq!(claim_data(first.account, &[first, second]), many);
+    }
+}
