@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod fees;
+pub mod funding;
 pub mod guard;
 pub mod journal;
 pub mod metering;
