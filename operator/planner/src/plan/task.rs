@@ -54,7 +54,12 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
     let status = match lives {
         Some(task) => advance(world, terms, task, plan, bookings, now),
         None => {
-            world.market.forget(work);
+            // What it runs in is its own until the books have its end.
+            if world.reservations.contains_key(work) {
+                world.market.stop(work)
+            } else {
+                world.market.forget(work)
+            }
             attempt::abandon(world, work, plan);
             None
         }
