@@ -42,6 +42,10 @@ pub struct Desk {
     checked: Option<Address>,
     foreign: Option<BTreeSet<FundingId>>,
     unsigned: Unsigned,
+    /// Since when accounts could not be read.
+    unread: BTreeMap<FundingId, i64>,
+    /// Final posts that the world does not know of yet.
+    untold: Vec<(FundingId, String)>,
     /// What goes was seen of these, and posted for.
     pressed: BTreeMap<FundingId, i64>,
     refused: BTreeMap<FundingId, String>,
@@ -81,6 +85,8 @@ impl Desk {
             checked: None,
             foreign: None,
             unsigned: Unsigned::default(),
+            unread: BTreeMap::new(),
+            untold: Vec::new(),
             pressed: BTreeMap::new(),
             refused: BTreeMap::new(),
             no_gas: None,
@@ -192,16 +198,26 @@ impl Desk {
 
     /// Follows accounts, and pays.
     async fn work(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(), SettlementError> {
-        let gas = seen.gas_balance_wei().await?;
         let signer = seen.pen.key.address().to_string();
+        let (gas, followed) = match self.read(seen, times, named, now).await {
+            Ok(read) => read,
+            Err(error) => {
+                self.tell_unread(named, &error, now).await;
+                return Err(error);
+            }
+        };
         health::of_signer(&self.settler.metrics.payment, &self.config, &signer, gas);
-        let followed = self.follow(seen, times, named, now).await?;
         if now >= self.last_owners + HEALTH_SECONDS {
             let payees = self.settler.ledger.payees(&self.config.name).await?;
             vouchers::learn(seen, &self.settler.owners, &self.config.name, payees).await?;
             self.last_owners = now;
         }
-        let Some(fence) = *self.settler.fence.borrow() else { return Ok(()) };
+        let Some(fence) = *self.settler.fence.borrow() else {
+            // Whoever leads meanwhile may post what was refused.
+            self.refused.clear();
+            self.no_gas = None;
+            return Ok(());
+        };
         self.no_gas = (gas == 0).then(|| format!("the settler's key {signer} has nothing left for gas: send it some"));
         let failed = self.pay(seen, fence, &followed.held, now).await?;
         let is_time = now >= self.last_post + self.settler.settings.post_seconds.cast_signed();
@@ -226,20 +242,45 @@ impl Desk {
         failed.map_or(Ok(()), Err)
     }
 
+    async fn read(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(u128, Followed), SettlementError> {
+        let gas = seen.gas_balance_wei().await?;
+        Ok((gas, self.follow(seen, times, named, now).await?))
+    }
+
+    /// Accounts that can't be read though the chain can: what was known of them is not believed for ever.
+    async fn tell_unread(&mut self, unread: &[FundingId], error: &SettlementError, now: i64) {
+        if matches!(error, SettlementError::Ledger(_)) {
+            return;
+        }
+        for funding in unread {
+            let since = *self.unread.entry(funding.clone()).or_insert(now);
+            if now >= since + PATIENCE_SECONDS {
+                let stall = Stall { reason: ENDPOINTS_DISAGREE, words: error.briefly() };
+                let account = Account { stalled: self.told.tell(funding, Some(stall), now), ..Account::default() };
+                self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
+            }
+        }
+    }
+
     /// Tells what the chain says of each account, and gives back what it means for posts.
     async fn follow(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<Followed, SettlementError> {
         let (mut followed, mut credited, mut posted) = (Followed::default(), 0, 0);
-        let mut split = None;
+        let mut split = false;
+        self.unread.retain(|funding, _| named.contains(funding));
         for funding in named {
             let observed = match follow::observe(&self.settler.ledger, seen, &self.config, times, funding).await {
                 Ok(observed) => observed,
                 // The endpoints will agree on this one later; the others are no worse for it.
                 Err(error @ SettlementError::Waiting(_)) => {
-                    split = Some(error);
+                    self.log(&error);
+                    self.tell_unread(std::slice::from_ref(funding), &error, now).await;
+                    followed.held.insert(funding.clone());
+                    split = true;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
+            self.unread.remove(funding);
             credited += observed.credited_units;
             posted += observed.posted_units;
             let mut account = observed.account;
@@ -258,8 +299,8 @@ impl Desk {
             self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
         }
         health::of_accounts(&self.settler.metrics.payment, &self.config.name, &self.told, credited, posted);
-        self.foreign = Some(followed.foreign.clone()).filter(|_| split.is_none()).or_else(|| self.foreign.take());
-        split.map_or(Ok(followed), Err)
+        self.foreign = Some(followed.foreign.clone()).filter(|_| !split).or_else(|| self.foreign.take());
+        Ok(followed)
     }
 
     /// What the last tries to post were refused for.
@@ -291,7 +332,12 @@ impl Desk {
         for (post, gas_used) in done {
             metrics.posts.with_label_values(&["final"]).inc();
             metrics.gas_per_row.observe(gas_used as f64 / post.rows.len().max(1) as f64);
-            self.announce(&post.funding, &post.id).await?;
+            self.untold.push((post.funding, post.id));
+        }
+        // What the books could not be asked about is told at the next look.
+        while let Some((funding, post)) = self.untold.first().cloned() {
+            self.announce(&funding, &post).await?;
+            self.untold.remove(0);
         }
         Ok(failed)
     }

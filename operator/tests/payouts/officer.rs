@@ -15,7 +15,7 @@ use supercargo_market::rating::{self, Held};
 use supercargo_market::work::{FundingId, SegmentId, WorkId};
 use supercargo_operator::runtime::config::{ChainConfig, Settlement};
 use supercargo_operator::runtime::telemetry::Metrics;
-use supercargo_operator::settlement::{self, Settler};
+use supercargo_operator::settlement::{self, Owners, Settler};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -74,7 +74,8 @@ pub async fn serve(orders: Orders) -> Result<i32> {
     let (_accounts, accounts) = watch::channel(vec![orders.funding()]);
     let (_fence, fences) = watch::channel(Some(fence));
     let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1) };
-    let settler = Settler { ledger: ledger.clone(), settings, fence: fences, accounts, news, metrics: Metrics::new()? };
+    let settler =
+        Settler { ledger: ledger.clone(), settings, fence: fences, accounts, news, metrics: Metrics::new()?, owners: Owners::default() };
     tokio::spawn(settlement::run(settler, config, CancellationToken::new()));
 
     let deposited = Amount::from_units(DEPOSIT_UNITS);
