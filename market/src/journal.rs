@@ -32,6 +32,11 @@ impl Envelope<'_> {
 
     /// The entry's hash: the next entry's `previous`, and as the last one of a post the head that goes on the chain.
     pub fn hash(&self) -> Hash {
+        self.hash_with(&Sha256::digest(self.payload).into())
+    }
+
+    /// The same from the payload's own hash: who is shown that alone can check the entry, and learns nothing of what it says.
+    pub fn hash_with(&self, payload: &Hash) -> Hash {
         let mut hasher = Sha256::new();
         hasher.update(b"supercargo.journal.entry");
         hasher.update(self.version().to_be_bytes());
@@ -41,7 +46,7 @@ impl Envelope<'_> {
         }
         hasher.update(self.sequence.to_be_bytes());
         hasher.update(self.previous);
-        hasher.update(Sha256::digest(self.payload));
+        hasher.update(payload);
         if let Some(signer) = self.signer {
             hasher.update(signer);
         }

@@ -2,6 +2,7 @@
 //! gets it, and where work runs best. Clocks and randomness are arguments.
 
 pub mod account;
+pub mod canonical;
 pub mod fees;
 pub mod funding;
 pub mod guard;
@@ -11,4 +12,6 @@ pub mod money;
 pub mod placement;
 pub mod rate_card;
 pub mod rating;
+pub mod receipt;
+pub mod usage;
 pub mod work;

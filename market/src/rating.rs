@@ -7,6 +7,7 @@ const NANOS_PER_UNIT: u128 = 1_000;
 const SECONDS_PER_HOUR: u128 = 3_600;
 const MILLIS: u128 = 1_000;
 const GIB: u128 = 1 << 30;
+const MIB: u128 = 1 << 20;
 /// What a numerator is divided by to give base units.
 const DENOMINATOR: u128 = NANOS_PER_UNIT * SECONDS_PER_HOUR * MILLIS * GIB;
 
@@ -81,17 +82,40 @@ impl ExactCost {
     }
 }
 
+/// CPU and memory over time: what a card with the basis Used bills in the place of what was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quantity {
+    pub cpu_milli_seconds: u64,
+    pub memory_mib_seconds: u64,
+}
+
+/// A quantity times its price, exactly.
+fn part(quantity: u128, price: Price, scale: u128) -> Option<u128> {
+    quantity.checked_mul(scale).and_then(|scaled| scaled.checked_mul(u128::from(price.nanos_per_hour())))
+}
+
 /// What so many seconds of it cost, exactly.
 pub fn cost(held: &Held, seconds: u64) -> Result<ExactCost, TooMuch> {
-    let part = |quantity: u128, price: Price, scale: u128| {
-        quantity.checked_mul(scale).and_then(|scaled| scaled.checked_mul(u128::from(price.nanos_per_hour())))
-    };
-    let devices = part(u128::from(held.devices), held.device_price, MILLIS * GIB);
     let cpu = part(u128::from(held.cpu_millis), held.cpu_price, GIB);
     let memory = part(u128::from(held.memory_bytes), held.memory_gib_price, MILLIS);
-    let beside = part(1, held.beside_price, MILLIS * GIB);
-    let per_second = [devices, cpu, memory, beside].into_iter().try_fold(0_u128, |sum, part| sum.checked_add(part?));
+    let per_second = [cpu, memory].into_iter().chain(of_devices(held)).try_fold(0_u128, |sum, part| sum.checked_add(part?));
     per_second.and_then(|rate| rate.checked_mul(u128::from(seconds))).map(ExactCost).ok_or(TooMuch)
+}
+
+/// The same with CPU and memory as they were used, never above what was held.
+pub fn cost_of_used(held: &Held, seconds: u64, used: &Quantity) -> Result<ExactCost, TooMuch> {
+    let held_for = |quantity: u64| u128::from(quantity).checked_mul(u128::from(seconds));
+    let cpu = held_for(held.cpu_millis).map(|most| most.min(u128::from(used.cpu_milli_seconds)));
+    let memory = held_for(held.memory_bytes).map(|most| most.min(u128::from(used.memory_mib_seconds) * MIB));
+    let cpu = cpu.and_then(|cpu| part(cpu, held.cpu_price, GIB));
+    let memory = memory.and_then(|memory| part(memory, held.memory_gib_price, MILLIS));
+    let devices = of_devices(held).map(|part| part?.checked_mul(u128::from(seconds)));
+    [cpu, memory].into_iter().chain(devices).try_fold(0_u128, |sum, part| sum.checked_add(part?)).map(ExactCost).ok_or(TooMuch)
+}
+
+/// A second of its devices, and of those beside them.
+fn of_devices(held: &Held) -> [Option<u128>; 2] {
+    [part(u128::from(held.devices), held.device_price, MILLIS * GIB), part(1, held.beside_price, MILLIS * GIB)]
 }
 
 /// Everything included, for an hour: what is compared with a price limit.
@@ -145,6 +169,31 @@ mod tests {
     fn more_than_the_books_can_hold_is_an_error() {
         let held = Held { devices: u32::MAX, device_price: Price::MAX, ..Held::default() };
         assert_eq!(cost(&held, u64::MAX), Err(TooMuch));
+    }
+
+    #[test]
+    fn what_was_used_is_never_more_than_what_was_held() {
+        let held = Held {
+            cpu_millis: 1_000,
+            cpu_price: "3.60".parse().expect("a price"),
+            memory_bytes: 1 << 30,
+            memory_gib_price: "0.36".parse().expect("a price"),
+            ..one_gpu("36")
+        };
+        // Of 10 s: the devices cost 0.10 whatever was used; all of CPU 0.01 and all of memory 0.001.
+        let cases = [
+            ("nothing is shown", 0, 0, "0.10"),
+            ("half of the CPU", 5_000, 0, "0.105"),
+            ("a quarter of the memory", 0, 2_560, "0.10025"),
+            ("all of both", 10_000, 10_240, "0.111"),
+            ("more than there was", u64::MAX, u64::MAX, "0.111"),
+        ];
+        for (name, cpu_milli_seconds, memory_mib_seconds, expected) in cases {
+            let used = Quantity { cpu_milli_seconds, memory_mib_seconds };
+            assert_eq!(cost_of_used(&held, 10, &used).and_then(ExactCost::charged).expect("fits").to_string(), expected, "{name}");
+        }
+        assert_eq!(cost_of_used(&held, 10, &Quantity { cpu_milli_seconds: u64::MAX, memory_mib_seconds: u64::MAX }), cost(&held, 10));
+        assert_eq!(cost_of_used(&held, 0, &Quantity { cpu_milli_seconds: 7, memory_mib_seconds: 7 }), Ok(ExactCost::default()));
     }
 
     proptest! {
