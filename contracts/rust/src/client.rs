@@ -119,6 +119,10 @@ pub struct PostedEvent {
     pub credited_units: u128,
     /// Numbers of the rows that were left for later.
     pub skipped: Vec<usize>,
+    /// The contract that tells it: any contract can say anything.
+    pub contract: Address,
+    pub lines_root: B256,
+    pub journal_head: B256,
 }
 
 /// A connection to one endpoint.
@@ -304,6 +308,9 @@ impl Chain {
             account: event.account,
             credited_units: event.credited.saturating_to(),
             skipped: numbers_of_bits(&event.skipped),
+            contract: event.address,
+            lines_root: event.linesRoot,
+            journal_head: event.journalHead,
         });
         let registered = found.logs().iter().find_map(|log| Escrow::Registered::decode_log(&log.inner).ok()).map(|event| event.payee);
         let enrolled = found.logs().iter().find_map(|log| Escrow::Enrolled::decode_log(&log.inner).ok()).map(|event| event.settler);
