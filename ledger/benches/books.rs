@@ -17,6 +17,7 @@ use supercargo_market::journal::{Envelope, Hash};
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
 use supercargo_market::rating::{self, Held};
+use supercargo_market::receipt::{DeviceSource, Devices, Ended, Metered};
 use supercargo_market::work::{FundingId, SegmentId, WorkId};
 
 /// So many wait for an answer at any time; some of them share an account.
@@ -127,7 +128,36 @@ fn charge(uid: &str, index: u32) -> Posting {
         cost: rating::cost(&held, 61).expect("fits"),
         payee: Some(7),
         fees: FeeSchedule { basis_points: 250, shares },
+        metered: Some(Box::new(metered())),
     })
+}
+
+/// As much as there is to say of a worker with one device.
+fn metered() -> Metered {
+    let (from, until) = (1_800_000_000, 1_800_000_061);
+    let devices = Devices {
+        resource_name: "nvidia.com/gpu".into(),
+        model: "NVIDIA-H100-80GB-HBM3".into(),
+        count: 1,
+        ids: vec!["GPU-00000000-0000-4000-8000-000000000001".into()],
+        source: DeviceSource::Kubelet,
+    };
+    Metered {
+        task: "team-a/train-0001".into(),
+        worker: 0,
+        provider: "acme".into(),
+        node: "node-000123".into(),
+        from,
+        until,
+        card: "00".repeat(32),
+        devices,
+        cpu_millis: 8_000,
+        memory_bytes: 64 << 30,
+        beside_per_hour: Default::default(),
+        used: None,
+        anomalies: Vec::new(),
+        ended: Ended { exit_code: Some(0), image: Some(format!("example.com/image@sha256:{}", "00".repeat(32))), words: None },
+    }
 }
 
 /// Postings a second while so many callers each wait for the answer to one posting before they send the next: a work is

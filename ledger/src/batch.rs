@@ -145,6 +145,8 @@ pub(crate) const CHARGES: Table = Table {
         Number("amount"),
         Bytes("salt"),
         Text("post"),
+        Text("metered"),
+        Number("entry"),
     ],
 };
 pub(crate) const LANES: Table =
@@ -203,9 +205,11 @@ pub(crate) const VOUCHERS: Table = Table {
     ],
 };
 
+pub(crate) const CARDS: Table = Table { name: "cards", keys: 1, columns: &[Text("hash"), Text("card")] };
+
 /// Every table, each after those that it refers to. A backup names them by their numbers here: a new one comes last.
-pub(crate) const TABLES: [&Table; 10] =
-    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS];
+pub(crate) const TABLES: [&Table; 11] =
+    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS, &CARDS];
 
 impl Table {
     fn names(&self) -> String {

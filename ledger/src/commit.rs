@@ -3,7 +3,11 @@
 use crate::posting::{Charge, Line, Outcome, Posting};
 use crate::working::{Funding, Reservation, Working};
 use crate::{Fence, Ledger, LedgerError, Result};
+use sha2::{Digest, Sha256};
+use supercargo_market::canonical;
 use supercargo_market::money::Amount;
+use supercargo_market::rate_card::RateCard;
+use supercargo_market::receipt::tag;
 use supercargo_market::work::{FundingId, WorkId};
 
 impl Ledger {
@@ -29,6 +33,7 @@ impl Working {
             Posting::Fund { funding, asset, deposited, withdrawn } => Ok(self.fund(funding, asset, *deposited, *withdrawn)),
             Posting::Reserve { work, funding, amount, detail } => self.reserve(work, funding, *amount, detail),
             Posting::Charge(charge) => self.charge(charge),
+            Posting::Card(card) => Ok(self.keep(card)),
             Posting::Release { work } => self.release(work),
         }
     }
@@ -124,13 +129,26 @@ impl Working {
             self.changes.grow_lanes(&row.funding, payee, &row.split, &split);
             row.split = split;
         }
-        self.changes.add_charge(charge, &row.funding, taken);
+        let metered = charge.metered.as_ref().map(|metered| metered.text());
+        let tagged = metered.as_ref().map(|text| tag(&Sha256::digest(text).into()));
+        self.changes.add_charge(charge, &row.funding, taken, metered);
         self.changes.fundings.insert(row.funding.clone());
         self.changes.reservations.insert(work.clone());
         let (attempt, seconds, evidence) = (charge.attempt, charge.seconds, charge.evidence);
         let (amount, absorbed) = (taken.units(), absorbed.units());
-        self.changes.lines.push(Line::Charge { work, segment, attempt, seconds, evidence, amount, absorbed });
+        self.changes.lines.push(Line::Charge { work, segment, attempt, seconds, evidence, amount, absorbed, metered: tagged });
         Ok(Outcome::Applied)
+    }
+
+    /// A card is named by its hash, so it is never another one.
+    fn keep(&mut self, card: &RateCard) -> Outcome {
+        let hash = card.hash().to_string();
+        if !self.cards.insert(hash.clone()) {
+            return Outcome::Already;
+        }
+        self.changes.cards.insert(hash.clone(), canonical::of(card));
+        self.changes.lines.push(Line::Card { card: hash });
+        Outcome::Applied
     }
 
     fn release(&mut self, work: &WorkId) -> Result<Outcome> {

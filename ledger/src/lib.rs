@@ -15,6 +15,7 @@ mod outbox;
 mod posting;
 mod read;
 mod reader;
+mod receipt;
 mod rows;
 mod store;
 mod verify;

@@ -5,12 +5,13 @@ use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::Line;
 use crate::read::lane;
+use crate::receipt::lines;
 use crate::rows::{post_id, rows_within};
 use crate::{Fence, Ledger, LedgerError, Result};
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
-use supercargo_market::journal::{Hash, leaf, root};
+use supercargo_market::journal::{Hash, root};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
@@ -350,24 +351,8 @@ async fn exists(transaction: &mut Transaction<'_, Any>, id: &str) -> Result<bool
 
 /// The root of the usage lines that the next post carries.
 async fn lines_root(transaction: &mut Transaction<'_, Any>, funding: &FundingId) -> Result<Hash> {
-    let query = "SELECT segment, work, attempt, seconds, evidence, amount, salt FROM charges WHERE funding = $1 AND post IS NULL";
-    let rows = sqlx::query(query).bind(funding.as_str()).fetch_all(&mut **transaction).await;
-    let mut rows = rows.map_err(LedgerError::database("reading usage lines"))?;
-    // In the order of their bytes, which not every database has by itself.
-    rows.sort_by_cached_key(|row| row.get::<String, _>(0));
-    let leaves: Result<Vec<Hash>> = rows
-        .iter()
-        .map(|row| {
-            let salt: Vec<u8> = row.get(6);
-            let salt: Hash = salt.try_into().map_err(|_| LedgerError::Broken("a salt is not 32 bytes long".to_owned()))?;
-            let line = serde_json::json!({
-                "segment": row.get::<String, _>(0), "work": row.get::<String, _>(1), "attempt": row.get::<i64, _>(2),
-                "seconds": row.get::<i64, _>(3), "evidence": row.get::<String, _>(4), "amount": amount(row.get(5)),
-            });
-            Ok(leaf(&salt, line.to_string().as_bytes()))
-        })
-        .collect();
-    Ok(root(&leaves?))
+    let lines = lines(transaction, "funding = $1 AND post IS NULL", funding.as_str()).await?;
+    Ok(root(&lines.into_iter().map(|(_, leaf)| leaf).collect::<Vec<Hash>>()))
 }
 
 fn post(row: &AnyRow) -> Result<Post> {

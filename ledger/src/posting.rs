@@ -1,10 +1,13 @@
 //! What can be written into the books.
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use supercargo_market::fees::{FeeSchedule, Payee};
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
+use supercargo_market::rate_card::RateCard;
 use supercargo_market::rating::ExactCost;
+use supercargo_market::receipt::Metered;
 use supercargo_market::work::{FundingId, SegmentId, WorkId};
 
 /// One change of the books. Each can be committed any number of times and counts once.
@@ -26,6 +29,8 @@ pub enum Posting {
         detail: String,
     },
     Charge(Charge),
+    /// Keep a rate card: receipts show those that charges were made by.
+    Card(Arc<RateCard>),
     /// Hold nothing back for a work any more.
     Release {
         work: WorkId,
@@ -47,6 +52,8 @@ pub struct Charge {
     /// Whom an account on a chain pays, and the fee out of it. A grant pays nobody on a chain.
     pub payee: Option<Payee>,
     pub fees: FeeSchedule,
+    /// All that the cost follows from, for the receipt.
+    pub metered: Option<Box<Metered>>,
 }
 
 /// What became of a posting.
@@ -83,6 +90,12 @@ pub enum Line {
         amount: u64,
         #[serde(default, skip_serializing_if = "is_zero")]
         absorbed: u64,
+        /// Of what was metered, as much of its digest as tells it apart.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metered: Option<String>,
+    },
+    Card {
+        card: String,
     },
     Release {
         work: String,

@@ -1,9 +1,11 @@
 //! Reading the books.
 
 use crate::commit::amount;
+use crate::receipt::summary;
 use crate::{Ledger, LedgerError, Result};
 use sqlx::Row;
 use sqlx::any::AnyRow;
+use std::collections::BTreeMap;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
 use supercargo_market::work::{FundingId, WorkId};
@@ -40,6 +42,11 @@ pub struct WorkBalance {
     /// Of what was charged: final on the chain, or paid by a grant.
     pub settled: Amount,
     pub transaction: Option<String>,
+    /// The root of usage lines that this transaction posted.
+    pub root: Option<String>,
+    /// The digest of its receipt, and how busy its devices were on average, in percent: once nothing is held back for it.
+    pub receipt: Option<String>,
+    pub gpu_percent: Option<u32>,
 }
 
 /// What an account owes a payee.
@@ -90,7 +97,7 @@ impl Ledger {
     pub async fn work(&self, work: &WorkId) -> Result<WorkBalance> {
         let failed = LedgerError::database("reading what a work has cost");
         let id = work.to_string();
-        let row = sqlx::query("SELECT reserved, charged, absorbed, funding FROM reservations WHERE work = $1")
+        let row = sqlx::query("SELECT reserved, charged, absorbed, funding, open FROM reservations WHERE work = $1")
             .bind(id.clone())
             .fetch_optional(self.pool())
             .await
@@ -98,15 +105,27 @@ impl Ledger {
         let Some(row) = row else { return Ok(WorkBalance::default()) };
         let charged = amount(row.get(1));
         let by_grant = FundingId::from_stored(row.get::<String, _>(3)).account().is_none();
-        let query = "SELECT CAST(COALESCE(SUM(c.amount), 0) AS BIGINT), MAX(p.winner) FROM charges c JOIN posts p ON p.id = c.post WHERE c.work = $1 AND p.state = 'FINAL'";
-        let paid = sqlx::query(query).bind(id.clone()).fetch_one(self.pool()).await.map_err(&failed)?;
-        Ok(WorkBalance {
+        let query = "SELECT CAST(SUM(c.amount) AS BIGINT), p.winner, p.lines_root FROM charges c JOIN posts p ON p.id = c.post \
+                     WHERE c.work = $1 AND p.state = 'FINAL' GROUP BY p.id, p.winner, p.lines_root ORDER BY p.winner";
+        let paid = sqlx::query(query).bind(id.clone()).fetch_all(self.pool()).await.map_err(&failed)?;
+        let settled = Amount::from_units(paid.iter().map(|row| amount(row.get(0)).units()).sum());
+        let mut balance = WorkBalance {
             reserved: amount(row.get(0)),
             charged,
             absorbed: amount(row.get(2)),
-            settled: if by_grant { charged } else { amount(paid.get(0)) },
-            transaction: paid.get(1),
-        })
+            settled: if by_grant { charged } else { settled },
+            transaction: paid.last().and_then(|row| row.get(1)),
+            root: paid.last().map(|row| root_text(row, 2)),
+            ..WorkBalance::default()
+        };
+        // While it runs its receipt grows, and nobody is told of it.
+        if row.get::<i64, _>(4) == 0 {
+            let mut connection = self.pool().acquire().await.map_err(&failed)?;
+            if let Some((digest, gpu_percent)) = summary(&mut connection, work).await? {
+                (balance.receipt, balance.gpu_percent) = (Some(digest), gpu_percent);
+            }
+        }
+        Ok(balance)
     }
 
     pub async fn lanes(&self, funding: &FundingId) -> Result<Vec<Lane>> {
@@ -157,21 +176,44 @@ impl Ledger {
     pub async fn works_of(&self, post: &str) -> Result<Vec<(WorkId, WorkBalance)>> {
         let query = "SELECT r.reserved, r.charged, r.absorbed, \
                      CAST(COALESCE(SUM(CASE WHEN p.state = 'FINAL' THEN c.amount ELSE 0 END), 0) AS BIGINT), \
-                     MAX(CASE WHEN p.state = 'FINAL' THEN p.winner END), r.work \
+                     MAX(CASE WHEN p.state = 'FINAL' THEN p.winner || '/' || p.id END), r.work \
                      FROM reservations r JOIN charges c ON c.work = r.work LEFT JOIN posts p ON p.id = c.post \
                      WHERE r.work IN (SELECT work FROM charges WHERE post = $1) \
                      GROUP BY r.work, r.reserved, r.charged, r.absorbed ORDER BY r.work";
         let rows = sqlx::query(query).bind(post.to_owned()).fetch_all(self.pool()).await;
         let rows = rows.map_err(LedgerError::database("reading what a post pays for"))?;
-        let balance = |row: &AnyRow| WorkBalance {
-            reserved: amount(row.get(0)),
-            charged: amount(row.get(1)),
-            absorbed: amount(row.get(2)),
-            settled: amount(row.get(3)),
-            transaction: row.get(4),
-        };
-        rows.iter().map(|row| Ok((work_id(row.get(5))?, balance(row)))).collect()
+        let mut roots: BTreeMap<String, Option<String>> = BTreeMap::new();
+        let mut works = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let last: Option<String> = row.get(4);
+            let (transaction, root) = match last.as_deref().and_then(|last| last.split_once('/')) {
+                Some((transaction, id)) => {
+                    if !roots.contains_key(id) {
+                        roots.insert(id.to_owned(), self.root_of(id).await?);
+                    }
+                    (Some(transaction.to_owned()), roots.get(id).cloned().flatten())
+                }
+                None => (None, None),
+            };
+            let [reserved, charged, absorbed, settled] = [0, 1, 2, 3].map(|index| amount(row.get(index)));
+            works.push((
+                work_id(row.get(5))?,
+                WorkBalance { reserved, charged, absorbed, settled, transaction, root, ..Default::default() },
+            ));
+        }
+        Ok(works)
     }
+
+    /// The root of usage lines of a post.
+    async fn root_of(&self, post: &str) -> Result<Option<String>> {
+        let row = sqlx::query("SELECT lines_root FROM posts WHERE id = $1").bind(post.to_owned()).fetch_optional(self.pool()).await;
+        Ok(row.map_err(LedgerError::database("reading a post's root"))?.map(|row| root_text(&row, 0)))
+    }
+}
+
+/// As the chain's explorers write it.
+fn root_text(row: &AnyRow, index: usize) -> String {
+    format!("0x{}", hex::encode(row.get::<Vec<u8>, _>(index)))
 }
 
 pub(crate) fn lane(row: &AnyRow) -> Lane {

@@ -15,6 +15,10 @@ impl Reader {
         Ok(Self(Store::open_to_read(url).await?))
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.0
+    }
+
     /// Reads every entry of the journal once and holds each to the one before it.
     pub async fn verify(&self, expect: Expect) -> Result<Verified> {
         self.0.verify(expect).await

@@ -4,6 +4,7 @@ use crate::key::is_signed;
 use crate::store::{Head, Store, fact};
 use crate::{Ledger, LedgerError, Result};
 use sqlx::Row;
+use sqlx::any::AnyRow;
 use supercargo_market::journal::{Envelope, GENESIS, Hash};
 
 /// So many entries are read at once.
@@ -37,6 +38,18 @@ pub(crate) struct Entry {
     pub(crate) kind: String,
     pub(crate) payload: String,
     pub(crate) seal: Option<(Hash, Vec<u8>)>,
+}
+
+impl Entry {
+    /// From its sequence, hash, kind, payload, signer and signature.
+    pub(crate) fn read(row: &AnyRow) -> Result<Self> {
+        let hash =
+            |bytes: Vec<u8>| bytes.try_into().map_err(|_| LedgerError::Broken("a hash in the journal is not 32 bytes long".to_owned()));
+        let signer: Option<Hash> = row.get::<Option<Vec<u8>>, _>(4).map(hash).transpose()?;
+        let seal = signer.zip(row.get::<Option<Vec<u8>>, _>(5));
+        let (sequence, kind, payload) = (row.get::<i64, _>(0).unsigned_abs(), row.get(2), row.get(3));
+        Ok(Self { sequence, hash: hash(row.get(1))?, kind, payload, seal })
+    }
 }
 
 pub(crate) fn envelope<'a>(journal: &'a str, entry: &'a Entry, previous: Hash) -> Envelope<'a> {
@@ -118,16 +131,7 @@ impl Store {
         let query = "SELECT sequence, hash, kind, payload, signer, signature FROM journal WHERE sequence > $1 ORDER BY sequence LIMIT $2";
         let rows = sqlx::query(query).bind(sequence.cast_signed()).bind(PAGE).fetch_all(&self.pool).await;
         let rows = rows.map_err(LedgerError::database("reading the journal"))?;
-        let hash =
-            |bytes: Vec<u8>| bytes.try_into().map_err(|_| LedgerError::Broken("a hash in the journal is not 32 bytes long".to_owned()));
-        rows.iter()
-            .map(|row| {
-                let signer: Option<Hash> = row.get::<Option<Vec<u8>>, _>(4).map(hash).transpose()?;
-                let seal = signer.zip(row.get::<Option<Vec<u8>>, _>(5));
-                let (sequence, kind, payload) = (row.get::<i64, _>(0).unsigned_abs(), row.get(2), row.get(3));
-                Ok(Entry { sequence, hash: hash(row.get(1))?, kind, payload, seal })
-            })
-            .collect()
+        rows.iter().map(Entry::read).collect()
     }
 
     /// What the books call the journal's last entry.

@@ -4,7 +4,7 @@
 //! What was read stays here for the next group. Whoever else writes moves the mark of the books, and then all of it is read
 //! again.
 
-use crate::batch::{CHARGES, Cell, FUNDINGS, LANES, RECORDS, RESERVATIONS};
+use crate::batch::{CARDS, CHARGES, Cell, FUNDINGS, LANES, RECORDS, RESERVATIONS};
 use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::{Charge, Line, Posting};
@@ -59,6 +59,8 @@ pub(crate) struct Working {
     pub(crate) reservations: HashMap<String, Reservation>,
     /// Segments that the group is about, and that were charged before.
     pub(crate) found: BTreeSet<String>,
+    /// Rate cards that are kept, by their hashes.
+    pub(crate) cards: BTreeSet<String>,
     pub(crate) changes: Changes,
 }
 
@@ -69,6 +71,9 @@ pub(crate) struct Changes {
     pub(crate) reservations: BTreeSet<String>,
     charges: Vec<Cell>,
     lanes: BTreeMap<(String, Payee), u64>,
+    /// Where among the cells of a charge the number of its entry belongs, and which of the lines that is.
+    entries: Vec<(usize, usize)>,
+    pub(crate) cards: BTreeMap<String, String>,
     /// What places have served and done wrong.
     records: BTreeMap<String, Record>,
     pub(crate) lines: Vec<Line>,
@@ -82,7 +87,7 @@ impl Working {
 
     /// Reads what the postings need and is not here.
     pub(crate) async fn fetch(&mut self, writing: &mut Writing, postings: impl Iterator<Item = &Posting>) -> Result<()> {
-        let (mut fundings, mut works, mut segments) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut fundings, mut works, mut segments, mut cards) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for posting in postings {
             match posting {
                 Posting::Fund { funding, .. } => drop(fundings.insert(funding.to_string())),
@@ -97,6 +102,7 @@ impl Working {
                     }
                     works.insert(work);
                 }
+                Posting::Card(card) => drop(cards.insert(card.hash().to_string())),
                 Posting::Release { work } => drop(works.insert(work.to_string())),
             }
         }
@@ -110,6 +116,10 @@ impl Working {
         for row in CHARGES.find(&mut writing.transaction, segments.iter(), "looking for charges").await? {
             self.found.insert(row.get(0));
         }
+        cards.retain(|card| !self.cards.contains(card));
+        for row in CARDS.find(&mut writing.transaction, cards.iter(), "looking for rate cards").await? {
+            self.cards.insert(row.get(0));
+        }
         fundings.retain(|funding| !self.fundings.contains_key(funding));
         for row in FUNDINGS.find(&mut writing.transaction, fundings.iter(), "reading balances").await? {
             self.fundings.insert(row.get(0), funding(&row));
@@ -119,7 +129,11 @@ impl Working {
 
     /// Writes what the group has changed. Works that are over are forgotten then: hardly anybody asks for them again.
     pub(crate) async fn save(&mut self, store: &Store, writing: &mut Writing) -> Result<()> {
-        let changes = std::mem::take(&mut self.changes);
+        let mut changes = std::mem::take(&mut self.changes);
+        for (cell, line) in std::mem::take(&mut changes.entries) {
+            // The lines are appended in their order, below.
+            changes.charges[cell] = Cell::Number(writing.mark.head.sequence.cast_signed() + 1 + i64::try_from(line).unwrap_or(i64::MAX));
+        }
         let mut cells = Vec::with_capacity(changes.fundings.len() * FUNDINGS.columns.len());
         for id in changes.fundings {
             let Some(row) = self.fundings.get(&id) else { continue };
@@ -138,6 +152,8 @@ impl Working {
         }
         RESERVATIONS.put(&mut writing.transaction, cells, "writing reservations").await?;
         CHARGES.insert(&mut writing.transaction, changes.charges, "writing charges").await?;
+        let cards = changes.cards.into_iter().flat_map(|(hash, card)| [hash.into(), card.into()]);
+        CARDS.insert(&mut writing.transaction, cards.collect(), "keeping rate cards").await?;
         let lanes = changes.lanes.into_iter().flat_map(|((funding, payee), more)| {
             [funding.into(), i64::from(payee).into(), signed(Amount::from_units(more)).into(), 0.into(), 0.into()]
         });
@@ -164,7 +180,7 @@ impl Reservation {
 }
 
 impl Changes {
-    pub(crate) fn add_charge(&mut self, charge: &Charge, funding: &str, taken: Amount) {
+    pub(crate) fn add_charge(&mut self, charge: &Charge, funding: &str, taken: Amount, metered: Option<String>) {
         let segment = charge.segment.to_string();
         let seconds = i64::try_from(charge.seconds).unwrap_or(i64::MAX);
         let salt = crate::key::random::<32>();
@@ -178,7 +194,11 @@ impl Changes {
             signed(taken).into(),
             salt.as_slice().into(),
             Cell::Null,
+            metered.map_or(Cell::Null, Cell::Text),
+            Cell::Null,
         ]);
+        // Its own line comes next.
+        self.entries.push((self.charges.len() - 1, self.lines.len()));
         let record = self.records.entry(charge.place.clone()).or_default();
         *record = record.with(charge.seconds, charge.fault, charge.evidence);
     }

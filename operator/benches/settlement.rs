@@ -63,6 +63,7 @@ async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, round: u32, 
                     cost,
                     payee: Some(task % PROVIDERS + 1),
                     fees: FeeSchedule::default(),
+                    metered: None,
                 })
             });
             [Some(reserve), charge.ok(), Some(Posting::Release { work })]

@@ -104,7 +104,19 @@ impl History<'_> {
                 let (segment, work) = (SegmentId::of_pod(format!("{}-{work}", self.name), segment), self.work(work));
                 let fees = FeeSchedule { basis_points: 1_000, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] };
                 let (evidence, place) = (Evidence::Record, "acme/n1".to_owned());
-                Posting::Charge(Charge { work, attempt: 0, segment, seconds, evidence, place, fault: false, cost, payee: Some(7), fees })
+                Posting::Charge(Charge {
+                    work,
+                    attempt: 0,
+                    segment,
+                    seconds,
+                    evidence,
+                    place,
+                    fault: false,
+                    cost,
+                    payee: Some(7),
+                    fees,
+                    metered: None,
+                })
             }
             Step::Release(work) => Posting::Release { work: self.work(work) },
             _ => unreachable!("only these four are postings"),

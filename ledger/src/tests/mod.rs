@@ -7,6 +7,7 @@ mod histories;
 #[allow(dead_code, reason = "its other half is for measuring")]
 mod postgres;
 mod postings;
+mod receipts;
 mod vouchers;
 
 use crate::{Charge, Fence, Ledger, Posting};
@@ -103,6 +104,7 @@ fn charge(work: &str, segment: u32, seconds: u64) -> Posting {
         cost: rating::cost(&held, seconds).expect("fits"),
         payee: Some(7),
         fees: FeeSchedule { basis_points: 1_000, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] },
+        metered: None,
     })
 }
 

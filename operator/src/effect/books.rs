@@ -35,6 +35,7 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
                 events.push(load_work(ledger, work).await?);
             }
             Posting::Charge(charge) => events.push(load_work(ledger, &charge.work).await?),
+            Posting::Card(_) => {}
             Posting::Release { work } => {
                 events.push(load_work(ledger, work).await?);
                 fundings.extend(ledger.reservation(work).await?.map(|row| row.funding));

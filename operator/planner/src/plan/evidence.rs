@@ -73,6 +73,7 @@ fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measur
         cost: rating::cost(&place.held(), measured.seconds).unwrap_or_default(),
         payee: place.payee,
         fees: terms.fees.clone(),
+        metered: None,
     }
 }
 

@@ -94,6 +94,8 @@ impl Theatre {
                 self.world.apply(Event::Record { place: charge.place, record });
                 self.world.apply(Event::Charged { work: charge.work, attempt: charge.attempt });
             }
+            // The planner's own bookings have none.
+            Posting::Card(_) => {}
             Posting::Release { work } => {
                 if let Some((funding, left, _)) = self.books.open.remove(&work) {
                     *self.books.funds.get_mut(&funding).expect("a funding") += left;
