@@ -3,6 +3,7 @@
 
 mod escrow;
 mod payee;
+mod receipt;
 mod task;
 mod transaction;
 mod voucher;
@@ -29,6 +30,9 @@ enum Command {
     /// What a payee can claim without the operator
     #[command(subcommand)]
     Voucher(voucher::Command),
+    /// Receipts: what a task cost, checked by whoever has one
+    #[command(subcommand)]
+    Receipt(receipt::Command),
     /// Tasks, in plain words
     #[command(subcommand)]
     Task(task::Command),
@@ -42,6 +46,7 @@ async fn main() -> ExitCode {
         Command::Escrow(command) => escrow::run(command).await,
         Command::Payee(command) => payee::run(command).await,
         Command::Voucher(command) => voucher::run(command).await,
+        Command::Receipt(command) => receipt::run(command).await,
         Command::Task(command) => task::run(command).await,
     };
     match ran {

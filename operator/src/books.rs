@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use supercargo_ledger::{Expect, Reader, Verified, restore, sibling, verify_export};
+use supercargo_market::work::WorkId;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -23,6 +24,13 @@ pub enum Command {
         file: Option<PathBuf>,
         #[command(flatten)]
         expected: Expected,
+    },
+    /// Writes the receipt of a task, which its buyer checks with `kubectl supercargo receipt verify`
+    Receipt {
+        /// The task's UID
+        uid: String,
+        /// Where to; the standard output when it is not given
+        file: Option<PathBuf>,
     },
     /// Copies all the books into a file, as they are at one moment
     Backup { file: PathBuf },
@@ -75,6 +83,15 @@ pub async fn run(config: &Path, url: Option<String>, command: Command) -> Result
             out.keep()?;
             Ok(format!("{}: {}", file.display(), told(&verified)))
         }
+        Command::Receipt { uid, file } => {
+            let found = Reader::open(&database.url).await?.receipt(&WorkId::task(uid.as_str())).await?;
+            let receipt = found.with_context(|| format!("nothing was charged for a task with UID {uid}"))?;
+            let Some(file) = file else { return Ok(receipt.text()) };
+            let mut out = Whole::create(&file)?;
+            writeln!(out.writer, "{}", receipt.text()).with_context(|| format!("writing {}", file.display()))?;
+            out.keep()?;
+            Ok(format!("{}: {} charges, digest {}", file.display(), receipt.body.charges.len(), receipt.digest))
+        }
         Command::Backup { file } => {
             let reader = Reader::open(&database.url).await?;
             let mut out = Whole::create(&file)?;
@@ -126,7 +143,52 @@ impl Whole {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use supercargo_ledger::Ledger;
+    use supercargo_ledger::{Charge, Ledger, Posting};
+    use supercargo_market::fees::FeeSchedule;
+    use supercargo_market::metering::Evidence;
+    use supercargo_market::money::Amount;
+    use supercargo_market::rating::{self, Held};
+    use supercargo_market::receipt;
+    use supercargo_market::work::{FundingId, SegmentId};
+
+    #[tokio::test]
+    async fn a_receipt_is_written_for_who_was_charged() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (url, file) = (format!("sqlite://{}", folder.path().join("books.db").display()), folder.path().join("receipt"));
+        let ledger = Ledger::open(&url).await.expect("opens");
+        let fence = ledger.take_lead("test").await.expect("leads");
+        let (work, funding) = (WorkId::task("u"), FundingId::internal("e"));
+        let (deposited, amount) = (Amount::from_units(1_000), Amount::from_units(500));
+        let held = Held { devices: 1, device_price: "0.0036".parse().expect("a price"), ..Held::default() };
+        let charge = Charge {
+            work: work.clone(),
+            attempt: 0,
+            segment: SegmentId::of_pod("p", 0),
+            seconds: 61,
+            evidence: Evidence::Record,
+            place: "acme/n1".into(),
+            fault: false,
+            cost: rating::cost(&held, 61).expect("fits"),
+            payee: None,
+            fees: FeeSchedule::default(),
+            metered: None,
+        };
+        let postings = [
+            Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO },
+            Posting::Reserve { work: work.clone(), funding, amount, detail: "{}".into() },
+            Posting::Charge(charge),
+            Posting::Release { work },
+        ];
+        ledger.commit(fence, &postings).await.expect("commits");
+        let of = |uid: &str, file| run(Path::new("/no/configuration"), Some(url.clone()), Command::Receipt { uid: uid.into(), file });
+        let error = of("v", None).await.expect_err("it was not charged").to_string();
+        assert_eq!(error, "nothing was charged for a task with UID v");
+        let told = of("u", Some(file.clone())).await.expect("is written");
+        let text = of("u", None).await.expect("is written");
+        assert_eq!(std::fs::read_to_string(&file).expect("is there"), format!("{text}\n"));
+        let checked = receipt::verify(&text, &receipt::Expected::default(), &|_, _, _| false).expect("it holds");
+        assert!(told.ends_with(&format!("1 charges, digest {}", hex::encode(checked.digest))), "{told}");
+    }
 
     #[tokio::test]
     async fn the_books_are_copied_checked_and_restored_by_command() {
