@@ -65,7 +65,7 @@ pub struct ComputeTaskStatus {
     pub usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
-    /// What proves the charges, once all of them are settled.
+    /// What proves the charges: written with the end, and once all of them are settled with where they stand on the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Receipt>,
 }
@@ -164,7 +164,7 @@ pub struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
-    /// The SHA-256 of the task's receipt, in hex.
+    /// The SHA-256 of the body of its receipt, in hex: what was final when the charges were written.
     #[schemars(length(max = 64))]
     pub digest: String,
     /// The root of the usage lines that it is one of, as it was posted to the chain. Absent for internal credit.
@@ -255,13 +255,16 @@ pub struct Attempt {
 }
 
 /// What was used in all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// Billed seconds of all attempts.
     pub seconds: i64,
     /// The same, times the GPUs.
     pub gpu_seconds: i64,
+    /// How busy the GPUs were on average, in percent, as far as their exporter tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_utilization_percent: Option<i32>,
 }
 
 /// What it costs, in the Escrow's token.

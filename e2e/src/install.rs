@@ -77,6 +77,8 @@ fn chart_values(info: &ClusterInfo, market: &Market, operator: &Written) -> Valu
             "fees": { "basisPoints": 250, "shares": shares },
             "settlement": { "pollSeconds": 1, "postSeconds": 2, "minimumAmount": "0.000001" },
             "gpuResourceNames": ["nvidia.com/gpu", "nvidia.com/mig-1g.10gb"],
+            // What it scrapes every few seconds is there within as many.
+            "prometheus": { "url": info.prometheus_url, "settleSeconds": 10, "gapSeconds": 30 },
         },
     })
 }

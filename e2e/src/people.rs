@@ -27,6 +27,25 @@ pub async fn send(layout: &Layout, info: &ClusterInfo, market: &Market, person: 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Has a receipt checked, by itself and against the chain, and gives back what was printed.
+pub async fn check(info: &ClusterInfo, market: &Market, receipt: &str, args: &[&str]) -> Result<String> {
+    let folder = tempfile::tempdir().context("making a folder")?;
+    let file = folder.path().join("receipt.json");
+    std::fs::write(&file, receipt).with_context(|| format!("writing {}", file.display()))?;
+    let output = Command::new(image::beside()?.join("kubectl-supercargo"))
+        .args(["receipt", "verify", &file.display().to_string(), "--rpc", &info.chain_url])
+        .args(args)
+        .envs(crate::http::direct())
+        .env("SUPERCARGO_CONTRACT", market.addresses.escrow.to_string())
+        .output()
+        .await
+        .context("starting kubectl-supercargo")?;
+    if !output.status.success() {
+        bail!("the receipt does not hold: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// The word after `name` at the start of a line.
 pub fn printed<'a>(output: &'a str, name: &str) -> Result<&'a str> {
     let line =

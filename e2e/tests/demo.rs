@@ -11,10 +11,11 @@ use supercargo_e2e::demo::NAMESPACE;
 use supercargo_e2e::explain::explained;
 use supercargo_e2e::journey::{Stage, succeeded};
 use supercargo_e2e::people::printed;
-use supercargo_e2e::{http, kubectl, people};
+use supercargo_e2e::{http, install, kubectl, people};
 use supercargo_market::money::Amount;
 use tokio::process::Command;
 
+const OPERATOR: &str = "/usr/local/bin/supercargo-operator";
 const PATIENCE: Duration = Duration::from_secs(300);
 /// What e2e/examples/task.yaml asks for.
 const SHARE: Share = Share { gpus: 1, cpu_millis: 100, memory_mebibytes: 64 };
@@ -83,6 +84,7 @@ async fn holds(stage: &Stage, told: &str, took: Duration) -> Result<()> {
 
     let transaction = printed(&told, "Its provider was paid by transaction ")?.trim_end_matches('.');
     is_on_the_chain(stage, transaction).await?;
+    its_receipt_holds(stage, &task, transaction).await?;
     let lane = printed(&told, "The provider's lane stands at ")?;
     let posted: Amount = lane.split_once(' ').context("a total")?.0.parse()?;
     is_the_lanes_total(stage, posted).await
@@ -114,6 +116,23 @@ async fn is_on_the_chain(stage: &Stage, transaction: &str) -> Result<()> {
     ensure!(receipt["status"] == "0x1", "the transaction went through: {receipt}");
     let contract = stage.market.addresses.escrow.to_string();
     ensure!(receipt["to"].as_str().is_some_and(|to| to.eq_ignore_ascii_case(&contract)), "it went to {contract}: {receipt}");
+    Ok(())
+}
+
+/// The operator writes it, and the buyer's own command checks it: by itself, against the status and on the chain.
+async fn its_receipt_holds(stage: &Stage, task: &Value, transaction: &str) -> Result<()> {
+    let told = &task["status"]["receipt"];
+    ensure!(told["transaction"] == transaction, "the status says where it is on the chain: {told}");
+    let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| format!("{value} is no text"));
+    let (uid, digest, root) = (text(&task["metadata"]["uid"])?, text(&told["digest"])?, text(&told["root"])?);
+    let write = ["-n", install::NAMESPACE, "exec", "deploy/supercargo-operator", "--", OPERATOR, "books", "receipt", &uid];
+    let receipt = kubectl::run(&stage.layout, &write).await?;
+    let checked = people::check(&stage.info, &stage.market, &receipt, &["--digest", &digest, "--root", &root]).await?;
+    let lines = ["every charge follows from its card", "every charge is in the journal, every charge is signed, by 0x"];
+    let posted = format!("root {root} was posted by {transaction} in block ");
+    for line in lines.into_iter().chain([posted.as_str()]) {
+        ensure!(checked.lines().any(|printed| printed.trim().starts_with(line)), "{line:?} is missing in:\n{checked}");
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ pub mod api;
 pub mod books;
 pub mod effect;
 pub mod engine;
+pub mod metering;
 pub mod runtime;
 pub mod settlement;
 pub mod watch;

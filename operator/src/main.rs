@@ -11,7 +11,9 @@ use supercargo_operator::api::{self, Api, Cluster};
 use supercargo_operator::books;
 use supercargo_operator::effect::Hands;
 use supercargo_operator::engine::{self, Joints};
+use supercargo_operator::metering::Prometheus;
 use supercargo_operator::plan::network::NetworkTerms;
+use supercargo_operator::plan::usage::UsageTerms;
 use supercargo_operator::plan::{ChainTerms, Terms};
 use supercargo_operator::runtime::config::ChainConfig;
 use supercargo_operator::runtime::{self, Config, lease, telemetry};
@@ -113,7 +115,8 @@ async fn run(config: &Path) -> Result<()> {
         let api = Api { ledger: ledger.clone(), owners, chains: api_chains(&config), gate, now: watch::now };
         tokio::spawn(api::serve(listener, api, stop.clone()));
     }
-    let hands = Hands { client, ledger };
+    let usage = config.prometheus.as_ref().map(|source| Prometheus::new(source, metrics.usage.clone())).transpose()?;
+    let hands = Hands { client, ledger, usage };
     let joints = Joints { news, leads, fence: fence_out, accounts: accounts_out, hands, identity, terms: terms(&config), metrics };
     let loops = tokio::spawn(engine::run(joints, stop.clone()));
 
@@ -160,6 +163,7 @@ fn terms(config: &Config) -> Terms {
         chains: config.chains.iter().map(chain).collect(),
         taints_nodes: config.taint_nodes,
         user_namespaces: config.user_namespaces,
+        usage: config.prometheus.as_ref().map(|source| UsageTerms { settle_seconds: source.settle_seconds.cast_signed() }),
         network: NetworkTerms {
             // Read once before, when the configuration was checked.
             cluster: config.network.cluster_ranges.iter().filter_map(|range| Range::read(range)).collect(),

@@ -6,15 +6,16 @@ use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
 use std::collections::BTreeSet;
 use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow};
+use supercargo_market::usage::Anomaly;
 use supercargo_market::work::{FundingId, WorkId};
 
 /// Commits what is to be booked and tells what the books say afterwards of everything that they touched.
 pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<Event>, LedgerError> {
-    let postings: Vec<Posting> = bookings.into_iter().map(Booking::posting).collect();
+    let postings: Vec<Posting> = bookings.into_iter().flat_map(Booking::postings).collect();
     let outcomes = ledger.commit(fence, &postings).await?;
     let mut events = Vec::new();
     let mut fundings: Vec<FundingId> = Vec::new();
-    let mut places = BTreeSet::new();
+    let (mut places, mut works) = (BTreeSet::new(), Vec::new());
     for (posting, outcome) in postings.iter().zip(&outcomes) {
         match (posting, outcome) {
             (Posting::Reserve { work, .. }, Outcome::Refused(why)) => {
@@ -32,15 +33,21 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
             Posting::Fund { funding, .. } => fundings.push(funding.clone()),
             Posting::Reserve { work, funding, .. } => {
                 fundings.push(funding.clone());
-                events.push(load_work(ledger, work).await?);
+                works.push(work);
             }
-            Posting::Charge(charge) => events.push(load_work(ledger, &charge.work).await?),
+            Posting::Charge(charge) => works.push(&charge.work),
             Posting::Card(_) => {}
             Posting::Release { work } => {
-                events.push(load_work(ledger, work).await?);
+                works.push(work);
                 fundings.extend(ledger.reservation(work).await?.map(|row| row.funding));
             }
         }
+    }
+    // All of them are in the books by now: once is enough for each.
+    works.sort_unstable();
+    works.dedup();
+    for work in works {
+        events.push(load_work(ledger, work).await?);
     }
     for place in places {
         events.push(Event::Record { place: place.to_owned(), record: ledger.record(place).await? });
@@ -54,6 +61,13 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
         }
     }
     Ok(events)
+}
+
+/// What charges say that two sources disagree about.
+pub fn anomalies(bookings: &[Booking]) -> Vec<Anomaly> {
+    let charges =
+        bookings.iter().filter_map(|booking| if let Booking::Post(Posting::Charge(charge)) = booking { Some(charge) } else { None });
+    charges.filter_map(|charge| charge.metered.as_ref()).flat_map(|metered| metered.anomalies.iter().copied()).collect()
 }
 
 /// What the books say of one work.

@@ -34,7 +34,7 @@ fn is_code(error: &kube::Error, code: u16) -> bool {
 pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, EffectError> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     match effect {
-        Effect::Book(_) => Ok(Vec::new()),
+        Effect::Book(_) | Effect::ReadUsage { .. } => Ok(Vec::new()),
         Effect::FitNamespace { namespace, fittings, closed } => fit_namespace(client, namespace, &fittings, closed).await,
         Effect::CreatePod { work, fitting, pod } => match make_pod(client, fitting.as_ref(), &pod).await {
             // Whoever reads the task's status can mend it: a quota, a limit, a name that is taken.

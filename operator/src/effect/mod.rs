@@ -6,12 +6,15 @@ mod kubernetes;
 
 pub use books::{book, load, load_work};
 
+use crate::metering::{MeteringError, Prometheus};
 use crate::plan::Effect;
+use crate::plan::usage::Asked;
 use crate::runtime::pauses;
 use crate::runtime::telemetry::Metrics;
-use crate::world::Event;
+use crate::watch::now;
+use crate::world::{Event, Usage};
 use kube::Client;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 use supercargo_ledger::{Fence, Ledger, LedgerError};
 use supercargo_market::work::WorkId;
@@ -38,6 +41,8 @@ pub enum EffectError {
     Taken(String),
     #[error("the API server did not answer within {} s", PATIENCE.as_secs())]
     Late,
+    #[error("reading what containers used: {0}")]
+    Usage(#[from] MeteringError),
     #[error("booking: {0}")]
     Ledger(#[from] LedgerError),
 }
@@ -89,6 +94,7 @@ impl EffectError {
                 };
                 Some(Event::Unfit { namespace, why })
             }
+            Self::Usage(_) => Some(Event::UsageAway { at: now() }),
             _ => None,
         }
     }
@@ -107,6 +113,8 @@ pub struct Done {
 pub struct Hands {
     pub client: Client,
     pub ledger: Ledger,
+    /// Where what containers use is read, where there is such a place.
+    pub usage: Option<Prometheus>,
 }
 
 /// Which effects are under way, and which have to wait.
@@ -132,11 +140,19 @@ impl Executor {
                 continue;
             }
             tracing::debug!(effect = %effect, "begins");
-            let (hands, done) = (self.hands.clone(), self.done.clone());
+            let (hands, done, usage_metrics) = (self.hands.clone(), self.done.clone(), self.metrics.usage.clone());
             tokio::spawn(async move {
                 let kind = effect.kind();
                 let result = match effect {
-                    Effect::Book(bookings) => books::book(&hands.ledger, fence, bookings).await.map_err(EffectError::from),
+                    Effect::Book(bookings) => {
+                        let anomalies = books::anomalies(&bookings);
+                        let booked = books::book(&hands.ledger, fence, bookings).await.map_err(EffectError::from);
+                        anomalies.into_iter().filter(|_| booked.is_ok()).for_each(|anomaly| usage_metrics.count(anomaly));
+                        booked
+                    }
+                    Effect::ReadUsage { work, attempt, asked } => {
+                        read_usage(hands.usage.as_ref(), &asked).await.map(|used| vec![Event::Used { work, attempt, used }])
+                    }
                     other => {
                         let answered = tokio::time::timeout(PATIENCE, kubernetes::carry_out(&hands.client, other)).await;
                         answered.unwrap_or(Err(EffectError::Late))
@@ -175,6 +191,12 @@ impl Executor {
     pub fn next_try(&self) -> Option<Instant> {
         self.paused.values().map(|(until, _)| *until).filter(|until| *until > Instant::now()).min()
     }
+}
+
+async fn read_usage(prometheus: Option<&Prometheus>, asked: &[Asked]) -> Result<BTreeMap<String, Usage>, EffectError> {
+    let Some(prometheus) = prometheus else { return Ok(BTreeMap::new()) };
+    let read = tokio::time::timeout(PATIENCE, prometheus.read(asked, now())).await;
+    Ok(read.unwrap_or(Err(MeteringError::Late))?)
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ pub struct Config {
     /// Extended resources that count as GPUs.
     #[serde(default = "default_gpu_resources")]
     pub gpu_resource_names: Vec<String>,
+    /// Where what containers use is read. Without one CPU and memory are never billed as they are used, for nobody can show it.
+    #[serde(default)]
+    pub prometheus: Option<PrometheusConfig>,
     #[serde(default)]
     pub network: Network,
     /// Whether nodes of pools with binding Direct are tainted, so that nobody else's pods get there.
@@ -132,6 +135,65 @@ pub struct Lease {
 impl Default for Lease {
     fn default() -> Self {
         Self { namespace: "supercargo".to_owned(), name: "supercargo-leader".to_owned(), duration_seconds: 6, renew_seconds: 2 }
+    }
+}
+
+/// A Prometheus that scrapes the kubelets, and the GPUs' exporter.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrometheusConfig {
+    pub url: String,
+    /// Labels that all series of this cluster have there: where it has several clusters', others' are refused.
+    #[serde(default)]
+    pub match_labels: BTreeMap<String, String>,
+    /// How long after a container's end its last samples are waited for, where CPU and memory are billed as they are used.
+    #[serde(default = "a_minute")]
+    pub settle_seconds: u64,
+    /// Two samples further apart have a gap between them, in which no memory is billed.
+    #[serde(default = "two_minutes")]
+    pub gap_seconds: u64,
+    /// How long an answer may take.
+    #[serde(default = "five")]
+    pub timeout_seconds: u64,
+}
+
+fn a_minute() -> u64 {
+    60
+}
+
+fn two_minutes() -> u64 {
+    120
+}
+
+fn five() -> u64 {
+    5
+}
+
+impl PrometheusConfig {
+    fn validate(&self) -> Result<(), (String, String)> {
+        let wrong = |field: &str, message: &str| Err((field.to_owned(), message.to_owned()));
+        let address = reqwest::Url::parse(&self.url).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+        if address.is_none() {
+            return wrong("url", "must be an address such as http://prometheus.monitoring:9090");
+        }
+        let is_name = |label: &str| {
+            let mut letters = label.chars();
+            letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+                && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        };
+        if let Some(label) = self.match_labels.keys().find(|label| !is_name(label)) {
+            return Err((format!("matchLabels.{label}"), "is no name of a label: letters, digits and underscores".to_owned()));
+        }
+        if self.settle_seconds > 600 {
+            return wrong("settleSeconds", "must be at most 600: so long every task's end would wait");
+        }
+        if !(10..=3_600).contains(&self.gap_seconds) {
+            return wrong("gapSeconds", "must be from 10 to 3600");
+        }
+        if !(1..=30).contains(&self.timeout_seconds) {
+            return wrong("timeoutSeconds", "must be from 1 to 30");
+        }
+        Ok(())
     }
 }
 
@@ -264,6 +326,9 @@ impl Config {
         if self.api.as_ref().is_some_and(|api| api.audience.is_empty()) {
             return wrong("api.audience".into(), "must name whom tokens are made for".into());
         }
+        if let Some(Err((field, message))) = self.prometheus.as_ref().map(PrometheusConfig::validate) {
+            return wrong(format!("prometheus.{field}"), message);
+        }
         if self.settlement.poll_seconds == 0 {
             return wrong("settlement.pollSeconds".into(), "must be more than 0".into());
         }
@@ -322,6 +387,22 @@ mod tests {
             (
                 format!("{GOOD}network: {{clusterRanges: [10.0.0.0/40]}}"),
                 "the configuration's network.clusterRanges[0] is wrong: \"10.0.0.0/40\" is no address range such as 10.96.0.0/12",
+            ),
+            (
+                format!("{GOOD}prometheus: {{url: prometheus:9090}}"),
+                "the configuration's prometheus.url is wrong: must be an address such as http://prometheus.monitoring:9090",
+            ),
+            (
+                format!("{GOOD}prometheus: {{url: 'http://p:9090', matchLabels: {{my-cluster: a}}}}"),
+                "the configuration's prometheus.matchLabels.my-cluster is wrong: is no name of a label: letters, digits and underscores",
+            ),
+            (
+                format!("{GOOD}prometheus: {{url: 'http://p:9090', settleSeconds: 601}}"),
+                "the configuration's prometheus.settleSeconds is wrong: must be at most 600: so long every task's end would wait",
+            ),
+            (
+                format!("{GOOD}prometheus: {{url: 'http://p:9090', gapSeconds: 5}}"),
+                "the configuration's prometheus.gapSeconds is wrong: must be from 10 to 3600",
             ),
             (
                 format!("{GOOD}lease: {{renewSeconds: 5}}"),

@@ -1,6 +1,7 @@
 //! Logs, metrics and health. No metric is labelled with an object's name or an error's text.
 
 use super::payment::PaymentMetrics;
+use crate::metering::metrics::UsageMetrics;
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub struct Metrics {
     pub effects: IntCounterVec,
     pub pass_seconds: Histogram,
     pub payment: PaymentMetrics,
+    pub usage: UsageMetrics,
 }
 
 impl Metrics {
@@ -48,6 +50,7 @@ impl Metrics {
                     .buckets(vec![0.0001, 0.001, 0.01, 0.05, 0.1, 1.0]),
             )?,
             payment: PaymentMetrics::new(&registry)?,
+            usage: UsageMetrics::new(&registry)?,
             registry,
         };
         metrics.registry.register(Box::new(metrics.leads.clone()))?;

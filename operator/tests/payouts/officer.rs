@@ -123,6 +123,7 @@ async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, tasks: Range
             cost: rating::cost(&held, seconds(task))?,
             payee: Some(task % PROVIDERS + 1),
             fees: fees.clone(),
+            metered: None,
         }));
         postings.push(Posting::Release { work });
     }

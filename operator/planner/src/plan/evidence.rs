@@ -2,19 +2,21 @@
 //! transaction. The pod's task need not exist any more.
 
 use super::outcome::is_provider_fault;
-use super::{Booking, Terms, attempt, parting};
-use crate::world::World;
+use super::usage::{self, Reading};
+use super::{Booking, Plan, Terms, attempt, parting};
 use crate::world::free::record_place;
-use crate::world::records::{Place, Placement, Pod, Task};
+use crate::world::records::{Placement, Pod, Task};
+use crate::world::{Usage, World};
 use supercargo_ledger::{Charge, Posting};
 use supercargo_market::metering::{self, Evidence, Measured, PodRecord};
-use supercargo_market::rating;
+use supercargo_market::receipt::{DeviceSource, Devices, Ended, Metered, words_digest};
+use supercargo_market::usage::{Anomaly, same_devices};
 use supercargo_market::work::{SegmentId, WorkId};
 
 /// A provider's fault is not billed when the attempt was shorter.
 const FAULT_FREE_SECONDS: u64 = 600;
 
-pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, bookings: &mut Vec<Booking>) {
+pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     parting::evict(world, work);
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
@@ -23,10 +25,16 @@ pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, bookings: &mut Vec<
         return parting::keep(world, work, bookings);
     }
     let billed = billed(world, &workers, placement, world.task_of(work).map(|task| &**task));
+    let placement = placement.clone();
+    let Reading::Ready(used) = usage::read(world, work, &placement, &billed, terms, plan, now) else {
+        return parting::keep(world, work, bookings);
+    };
+    let workers = world.workers_of(work, &placement);
     parting::keep_billed(world, work, &workers, &billed, bookings);
-    for ((pod, place), measured) in workers.iter().zip(&placement.workers).zip(billed) {
+    for (worker, (pod, measured)) in (0..).zip(workers.iter().zip(billed)) {
         if let (Some(pod), Some(measured)) = (pod, measured) {
-            bookings.push(Booking::Post(Posting::Charge(charge(work, placement, place, pod, measured, terms))));
+            let charge = charge(work, &placement, worker, pod, measured, used.get(&pod.uid), terms);
+            bookings.push(Booking::Post(Posting::Charge(charge)));
         }
     }
     bookings.push(Booking::Post(Posting::Release { work: work.clone() }));
@@ -59,7 +67,9 @@ pub fn billed(world: &World, workers: &[Option<&Pod>], placement: &Placement, ta
     measured
 }
 
-fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measured: Measured, terms: &Terms) -> Charge {
+fn charge(work: &WorkId, placement: &Placement, worker: u32, pod: &Pod, measured: Measured, used: Option<&Usage>, terms: &Terms) -> Charge {
+    let place = &placement.workers[worker as usize];
+    let metered = metered(placement, worker, pod, measured, used);
     Charge {
         work: work.clone(),
         attempt: placement.attempt,
@@ -70,10 +80,43 @@ fn charge(work: &WorkId, placement: &Placement, place: &Place, pod: &Pod, measur
         // Who drains a node said so before.
         fault: is_provider_fault(pod) && !pod.parting.drained,
         // A cost that does not fit was refused when the reservation was made; zero seconds always fit.
-        cost: rating::cost(&place.held(), measured.seconds).unwrap_or_default(),
+        cost: metered.cost(place.basis, &place.held(), measured.seconds).unwrap_or_default(),
         payee: place.payee,
         fees: terms.fees.clone(),
-        metered: None,
+        metered: Some(Box::new(metered)),
+    }
+}
+
+/// All that the receipt has to say of a worker.
+fn metered(placement: &Placement, worker: u32, pod: &Pod, measured: Measured, used: Option<&Usage>) -> Metered {
+    let place = &placement.workers[worker as usize];
+    let mut anomalies = used.map(|usage| usage.anomalies.clone()).unwrap_or_default();
+    let told: Vec<&str> =
+        pod.devices.iter().filter(|device| device.resource_name == placement.resource_name).map(|device| device.id.as_str()).collect();
+    let exported = used.map(|usage| &usage.devices).filter(|devices| !devices.is_empty());
+    if exported.is_some_and(|exported| !same_devices(&told, exported)) {
+        anomalies.push(Anomaly::OtherDevices);
+    }
+    let (ids, source) = match exported {
+        _ if !told.is_empty() => (told.into_iter().map(str::to_owned).collect(), DeviceSource::Kubelet),
+        Some(exported) => (exported.iter().cloned().collect(), DeviceSource::Exporter),
+        None => (Vec::new(), DeviceSource::Count),
+    };
+    Metered {
+        task: format!("{}/{}", placement.namespace, placement.task),
+        worker,
+        provider: place.provider.clone(),
+        node: place.node.clone(),
+        from: measured.from,
+        until: measured.until,
+        card: place.rate_card.clone(),
+        devices: Devices { resource_name: placement.resource_name.clone(), model: place.model.clone(), count: place.devices, ids, source },
+        cpu_millis: place.cpu_millis,
+        memory_bytes: place.memory_bytes,
+        beside_per_hour: place.held().beside_price,
+        used: used.and_then(|usage| usage.used),
+        anomalies,
+        ended: Ended { exit_code: pod.exit_code, image: pod.image_digest.clone(), words: pod.last_words.as_deref().map(words_digest) },
     }
 }
 

@@ -19,6 +19,7 @@ mod pod;
 mod standing;
 mod status;
 mod task;
+pub mod usage;
 mod waiting;
 
 use crate::world::World;
@@ -38,6 +39,7 @@ use supercargo_crds::validate::Range;
 use supercargo_ledger::Posting;
 use supercargo_market::fees::FeeSchedule;
 use supercargo_market::work::WorkId;
+use usage::{Asked, UsageTerms};
 
 /// What is there for pods, and before them.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +57,15 @@ pub enum Booking {
 }
 
 impl Booking {
+    /// All that the ledger is to take for it: the cards first, by which a place is priced.
+    pub fn postings(self) -> Vec<Posting> {
+        let cards = match &self {
+            Self::Reserve(_, decision) => decision.cards.iter().cloned().map(Posting::Card).collect(),
+            Self::Post(_) => Vec::new(),
+        };
+        cards.into_iter().chain([self.posting()]).collect()
+    }
+
     /// As the ledger takes it. A placement is written as text here, and not in the pass that found it: writing takes longer.
     pub fn posting(self) -> Posting {
         match self {
@@ -93,6 +104,12 @@ pub enum Effect {
         namespace: String,
         names: Vec<String>,
         at: i64,
+    },
+    /// What an attempt's containers used.
+    ReadUsage {
+        work: WorkId,
+        attempt: u32,
+        asked: Vec<Asked>,
     },
     DeletePod {
         namespace: String,
@@ -169,6 +186,7 @@ impl Effect {
             Self::DeletePod { namespace, name, .. } | Self::MarkPod { namespace, name, .. } | Self::FreePod { namespace, name, .. } => {
                 format!("pod/{namespace}/{name}")
             }
+            Self::ReadUsage { work, .. } => format!("usage/{work}"),
             Self::WriteTask { namespace, name, .. } | Self::DeleteTask { namespace, name, .. } => format!("task/{namespace}/{name}"),
             Self::ApplyNode { name, .. } | Self::WriteNode { name, .. } => format!("node/{name}"),
             Self::TaintNode { name, .. } => format!("taint/{name}"),
@@ -184,6 +202,7 @@ impl Effect {
             Self::Book(_) => "book",
             Self::CreatePod { .. } => "create_pod",
             Self::FindPods { .. } => "find_pods",
+            Self::ReadUsage { .. } => "read_usage",
             Self::DeletePod { .. } => "delete_pod",
             Self::MarkPod { .. } => "mark_pod",
             Self::FreePod { .. } => "free_pod",
@@ -219,6 +238,8 @@ pub struct Terms {
     pub taints_nodes: bool,
     /// Whether pods get users of their own where the node can give them.
     pub user_namespaces: bool,
+    /// Where somebody can tell what containers use.
+    pub usage: Option<UsageTerms>,
 }
 
 #[derive(Debug, Clone)]
@@ -280,6 +301,8 @@ mod parting_tests;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod usage_tests;
 #[cfg(test)]
 mod waiting_tests;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::common::Money;
 use supercargo_crds::names::task_condition::{FINISHED, PLACED, RECONCILING, RESERVED, STARTED, SUCCEEDED};
 use supercargo_crds::task::GangSuccess;
-use supercargo_crds::task_status::{Attempt, ComputeTaskStatus, Cost, Usage};
+use supercargo_crds::task_status::{Attempt, ComputeTaskStatus, Cost, Receipt, Usage};
 
 const KEPT_ATTEMPTS: usize = 10;
 /// After the second fault of providers in a row, or a refusal by the API server, the next attempt waits, each time twice as
@@ -208,11 +208,18 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     }
     let surplus = status.attempts.len().saturating_sub(KEPT_ATTEMPTS);
     status.attempts.drain(..surplus);
-    let before = status.usage.clone().unwrap_or(Usage { seconds: 0, gpu_seconds: 0 });
+    let before = status.usage.clone().unwrap_or_default();
     let gpu_seconds = placement.workers.iter().zip(&seconds).map(|(place, seconds)| u64::from(place.devices) * seconds).sum::<u64>();
     let wall = seconds.iter().copied().max().unwrap_or_default();
-    status.usage =
-        Some(Usage { seconds: before.seconds + wall.cast_signed(), gpu_seconds: before.gpu_seconds + gpu_seconds.cast_signed() });
+    let balance = world.works.get(&work);
+    status.usage = Some(Usage {
+        seconds: before.seconds + wall.cast_signed(),
+        gpu_seconds: before.gpu_seconds + gpu_seconds.cast_signed(),
+        gpu_utilization_percent: balance.and_then(|balance| balance.gpu_percent).and_then(|percent| i32::try_from(percent).ok()),
+    });
+    let digest = balance.and_then(|balance| balance.receipt.clone());
+    // Where it stands on the chain comes later, and beside it.
+    status.receipt = digest.map(|digest| Receipt { digest, root: None, transaction: None });
     let fault = (outcome == Outcome::ProviderFault && !pod.parting.drained).then(|| placement.workers[worker].node.clone());
     status.cost = cost(world, task, &placement.token);
     let why = refused.as_ref().map(|refused| refused.why.clone()).or(unfunded);

@@ -90,7 +90,8 @@ pub fn keep(world: &World, work: &WorkId, bookings: &mut Vec<Booking>) {
 pub fn keep_billed(world: &World, work: &WorkId, workers: &[Option<&Pod>], billed: &[Option<Measured>], bookings: &mut Vec<Booking>) {
     let parted = workers.iter().flatten().any(|pod| !pod.parting.is_none());
     let by_our_clock = |measured: &Measured| matches!(measured.evidence, Evidence::Clamped | Evidence::Observed);
-    if parted || billed.iter().flatten().any(by_our_clock) {
+    // Workers of a gang are compared by what all pods of their nodes have shown of the kubelets' clocks.
+    if parted || workers.len() > 1 || billed.iter().flatten().any(by_our_clock) {
         bookings.extend(kept(world, work, workers, billed));
     }
 }
@@ -104,5 +105,5 @@ fn kept(world: &World, work: &WorkId, workers: &[Option<&Pod>], billed: &[Option
         place.billed = *billed;
     }
     let (funding, amount, at) = (reservation.funding.clone(), reservation.reserved, placement.bound);
-    Some(Booking::Reserve(work.clone(), Arc::new(Decision { funding, amount, placement, at })))
+    Some(Booking::Reserve(work.clone(), Arc::new(Decision { funding, amount, placement, cards: Vec::new(), at })))
 }

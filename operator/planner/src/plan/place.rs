@@ -3,14 +3,16 @@
 
 use super::{Booking, account, budget, inventory};
 use crate::world::World;
-use crate::world::free::isolation_rank;
+use crate::world::free::{isolation_rank, model_of};
 use crate::world::market::Decision;
 use crate::world::records::{Parting, Place, Placement, Task};
 use crate::world::volumes::{Missing, Reach};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Reason, Refused, Request, Strategy, Topology, Waiting};
+use supercargo_market::rate_card::RateCard;
 use supercargo_market::rating::{Held, TooMuch};
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -242,6 +244,7 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
         return false;
     }
     let attempt = world.latest.get(work).map_or(0, |placement| placement.attempt + 1);
+    let cards = cards(world, &assignments);
     let placement = Placement {
         attempt,
         namespace: task.namespace.clone(),
@@ -254,7 +257,7 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
         bound: now,
         workers: (0..).zip(assignments).map(|(worker, chosen)| place(world, &task, &payer, chosen, attempt, worker)).collect(),
     };
-    world.market.decide(work.clone(), Decision { funding, amount, placement, at: now });
+    world.market.decide(work.clone(), Decision { funding, amount, placement, cards, at: now });
     true
 }
 
@@ -280,7 +283,8 @@ pub fn extend(world: &World, task: &Task, bookings: &mut Vec<Booking>) {
         let hold_seconds = placement.hold_seconds + run_seconds - placement.run_seconds;
         let placement = Placement { run_seconds, hold_seconds, ..placement.clone() };
         let funding = reservation.funding.clone();
-        bookings.push(Booking::Reserve(work, Arc::new(Decision { funding, amount, at: placement.bound, placement })));
+        // The cards are in the books since it was placed.
+        bookings.push(Booking::Reserve(work, Arc::new(Decision { funding, amount, at: placement.bound, placement, cards: Vec::new() })));
     }
 }
 
@@ -299,9 +303,23 @@ fn terms(task: &Task, held: &[Held], left: Amount) -> Result<(u64, Amount), TooM
     if leash.run_seconds < least_seconds(task) { Err(TooMuch) } else { Ok((leash.run_seconds, leash.reserved)) }
 }
 
+/// The cards that places are priced by, each once.
+fn cards(world: &World, assignments: &[Assignment]) -> Vec<Arc<RateCard>> {
+    let cards = assignments.iter().filter_map(|chosen| world.rate_cards.get(&chosen.pool));
+    let different: BTreeMap<&str, &Arc<RateCard>> = cards.map(|known| (known.hash.as_str(), &known.card)).collect();
+    different.into_values().cloned().collect()
+}
+
+/// The model that a node's devices are priced as.
+fn model(world: &World, node: &str, resource: &str) -> Option<String> {
+    let terms = world.terms_of(world.provider_node_of(node)?)?;
+    Some(model_of(world.nodes.get(node)?, &terms, resource).0)
+}
+
 fn place(world: &World, task: &Task, payer: &Payer<'_>, chosen: Assignment, attempt: u32, worker: u32) -> Place {
     let pool = world.pools.get(&chosen.pool);
     let payee = pool.and_then(|pool| pool.spec.payee).and_then(|payee| u32::try_from(payee).ok());
+    let card = world.rate_cards.get(&chosen.pool);
     Place {
         provider: pool.map(|pool| pool.spec.provider.clone()).unwrap_or_default(),
         pod: pod_name(task, attempt, worker),
@@ -315,7 +333,9 @@ fn place(world: &World, task: &Task, payer: &Payer<'_>, chosen: Assignment, atte
         cpu_price_nanos: chosen.held.cpu_price.nanos_per_hour(),
         memory_price_nanos: chosen.held.memory_gib_price.nanos_per_hour(),
         beside_price_nanos: chosen.held.beside_price.nanos_per_hour(),
-        rate_card: world.rate_cards.get(&chosen.pool).cloned().unwrap_or_default(),
+        rate_card: card.map(|card| card.hash.clone()).unwrap_or_default(),
+        model: model(world, &chosen.node, &task.spec.resources.gpu.resource_name).unwrap_or_default(),
+        basis: card.map(|card| card.card.basis).unwrap_or_default(),
         parting: Parting::default(),
         billed: None,
         node: chosen.node,

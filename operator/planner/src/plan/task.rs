@@ -6,7 +6,7 @@ use crate::world::World;
 use crate::world::records::{Place, Placement, Task};
 use supercargo_crds::common::Money;
 use supercargo_crds::names::task_condition::{FINISHED, PLACED, RESERVED, STALLED};
-use supercargo_crds::task_status::{Assignment, ComputeTaskStatus, Resolved};
+use supercargo_crds::task_status::{Assignment, ComputeTaskStatus, Receipt, Resolved};
 use supercargo_ledger::Posting;
 use supercargo_market::work::WorkId;
 
@@ -64,7 +64,7 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
             None
         }
     };
-    evidence::plan(world, work, terms, bookings);
+    evidence::plan(world, work, terms, plan, bookings, now);
     give_back(world, terms, work, lives, plan, bookings, now);
     if let (Some(task), Some(status)) = (lives, status)
         && status != task.status
@@ -214,10 +214,14 @@ fn finished(world: &mut World, task: &Task, plan: &mut Plan, now: i64) -> Option
             plan.effects.push(Effect::DeleteTask { namespace: task.namespace.clone(), name: task.name.clone(), uid: task.uid.to_string() });
             return None;
         }
-        world.todo.alarms.set(until.max(now + 1), work);
+        world.todo.alarms.set(until.max(now + 1), work.clone());
     }
     let before = task.status.cost.as_ref()?;
     let cost = outcome::cost(world, task, &before.token)?;
-    // One write more, later: when all of it is paid.
-    (cost != *before && cost.settled == cost.charged).then(|| ComputeTaskStatus { cost: Some(cost), ..task.status.clone() })
+    // One write more, later: when all of it is paid, and where that is seen.
+    (cost != *before && cost.settled == cost.charged).then(|| {
+        let root = world.works.get(&work).and_then(|balance| balance.root.clone());
+        let receipt = task.status.receipt.clone().map(|receipt| Receipt { root, transaction: cost.transaction.clone(), ..receipt });
+        ComputeTaskStatus { cost: Some(cost), receipt, ..task.status.clone() }
+    })
 }

@@ -1,7 +1,7 @@
 //! News: how each thing that happened changes what is known, and who has to be looked at because of it.
 
 use super::records::{self, Account, Escrow, Leaving, Namespace, Node, Ours, Pod, ProviderNode, Reservation, Task};
-use super::{CLUSTER_NAMESPACE, Event, Key, World};
+use super::{CLUSTER_NAMESPACE, Event, Key, NamedCard, World};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ impl World {
                 self.node_changed(&name, true);
             }
             Event::Pool(pool) => {
-                self.rate_cards.insert(pool.name.clone(), pool.spec.pricing.card().hash().to_string());
+                let card = pool.spec.pricing.card();
+                self.rate_cards.insert(pool.name.clone(), NamedCard { hash: card.hash().to_string(), card: Arc::new(card) });
                 let changed = self.pools.insert(pool.name.clone(), (*pool).clone()).is_none_or(|before| before.spec != pool.spec);
                 self.pool_changed(changed.then_some(&pool.name));
             }
@@ -113,14 +114,25 @@ impl World {
                 self.todo.works.push(work);
             }
             Event::Charged { work, attempt } => {
+                self.usage.remove(&work);
                 self.charged.insert((work.clone(), attempt));
                 self.todo.works.push(work);
             }
             Event::Funding { funding, balance, last_post } => self.apply_funding(funding, balance, last_post),
-            Event::Settled { work, balance } => {
+            Event::Settled { work, mut balance } => {
+                // A post says nothing of the receipt: paying does not change it.
+                if let Some(known) = self.works.get(&work) {
+                    (balance.receipt, balance.gpu_percent) = (known.receipt.clone(), known.gpu_percent);
+                }
                 self.works.insert(work.clone(), balance);
                 self.todo.works.push(work);
             }
+            Event::Used { work, attempt, used } => {
+                self.usage_away = None;
+                self.usage.insert(work.clone(), (attempt, used));
+                self.todo.works.push(work);
+            }
+            Event::UsageAway { at } => self.usage_away = Some(at),
             Event::Account { funding, account } => {
                 let before = self.accounts.insert(funding.clone(), (*account).clone());
                 let payers: Vec<Key> = self.escrows_of(&funding);

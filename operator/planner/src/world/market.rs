@@ -7,6 +7,7 @@ use std::sync::Arc;
 use supercargo_market::account::is_within_rate;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Exchange, Offer, Reason, Refused, Running, Tenant, Waiting, Worker};
+use supercargo_market::rate_card::RateCard;
 use supercargo_market::rating::ExactCost;
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -16,6 +17,8 @@ pub struct Decision {
     pub funding: FundingId,
     pub amount: Amount,
     pub placement: Placement,
+    /// The cards that its places are priced by, for the books to keep.
+    pub cards: Vec<Arc<RateCard>>,
     pub at: i64,
 }
 

@@ -29,6 +29,8 @@ use std::sync::Arc;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::{FundingBalance, WorkBalance};
 use supercargo_market::placement::Record;
+use supercargo_market::rate_card::RateCard;
+use supercargo_market::usage::{Anomaly, Used};
 use supercargo_market::work::{FundingId, WorkId};
 
 /// A name in a namespace.
@@ -139,11 +141,37 @@ pub enum Event {
         chain: String,
         unsigned: BTreeMap<u32, i64>,
     },
+    /// What an attempt's containers used, as far as anybody tells; by their pods' UIDs.
+    Used {
+        work: WorkId,
+        attempt: u32,
+        used: BTreeMap<String, Usage>,
+    },
+    /// What containers use can't be read.
+    UsageAway {
+        at: i64,
+    },
     /// What a provider's node has served by now, and what went wrong there.
     Record {
         place: String,
         record: Record,
     },
+}
+
+/// What was read of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub used: Option<Used>,
+    /// The devices that the GPUs' exporter says its pod has.
+    pub devices: BTreeSet<String>,
+    pub anomalies: Vec<Anomaly>,
+}
+
+/// A rate card and the hash that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedCard {
+    pub hash: String,
+    pub card: Arc<RateCard>,
 }
 
 /// Everything that the planner may look at.
@@ -154,8 +182,8 @@ pub struct World {
     pub nodes: BTreeMap<String, Node>,
     pub clocks: Clocks,
     pub pools: BTreeMap<String, Pool>,
-    /// The hash of each pool's rate card.
-    pub rate_cards: HashMap<String, String>,
+    /// Each pool's rate card.
+    pub rate_cards: HashMap<String, NamedCard>,
     pub provider_nodes: BTreeMap<String, ProviderNode>,
     pub escrows: BTreeMap<Key, Escrow>,
     pub namespaces: BTreeMap<String, Namespace>,
@@ -190,6 +218,10 @@ pub struct World {
     /// Who tries again not before when.
     pub resting: HashMap<WorkId, i64>,
     pub charged: HashSet<(WorkId, u32)>,
+    /// What the latest attempts used, until they are charged.
+    pub usage: HashMap<WorkId, (u32, BTreeMap<String, Usage>)>,
+    /// When what containers use could last not be read.
+    pub usage_away: Option<i64>,
     pub fundings: HashMap<FundingId, (FundingBalance, Option<(String, u64)>)>,
     pub accounts: HashMap<FundingId, Account>,
     /// By chain: payees whom something is owed that is not signed for, and since when.
@@ -237,6 +269,7 @@ impl World {
         self.works.clear();
         self.latest.clear();
         self.charged.clear();
+        self.usage.clear();
         self.fundings.clear();
         self.refusals.clear();
         self.records.clear();
@@ -260,6 +293,7 @@ impl World {
         self.absent.remove(work);
         self.blamed.remove(work);
         self.recalled.remove(work);
+        self.usage.remove(work);
         for attempt in 0..=self.latest.remove(work).map_or(0, |latest| latest.attempt) {
             self.charged.remove(&(work.clone(), attempt));
         }

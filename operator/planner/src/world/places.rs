@@ -4,6 +4,7 @@ use super::records::Pod;
 use serde::{Deserialize, Serialize};
 use supercargo_market::metering::Measured;
 use supercargo_market::money::{Amount, Price};
+use supercargo_market::rate_card::Basis;
 use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
 
 /// What is told as the reason of the end of a pod whose node is silent.
@@ -88,6 +89,12 @@ pub struct Place {
     #[serde(default)]
     pub beside_price_nanos: u64,
     pub rate_card: String,
+    /// The model that its devices are priced as.
+    #[serde(default)]
+    pub model: String,
+    /// Whether CPU and memory are billed as they are held or as they are used.
+    #[serde(default)]
+    pub basis: Basis,
     #[serde(default, skip_serializing_if = "Parting::is_none")]
     pub parting: Parting,
     /// What was billed of it, where its pod's record alone does not say so.

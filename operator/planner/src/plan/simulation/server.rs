@@ -113,7 +113,8 @@ impl Theatre {
                     self.world.apply(Event::Node(Box::new(self.node(&name))));
                 }
             }
-            Effect::ApplyNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
+            // Nobody here tells what is used.
+            Effect::ReadUsage { .. } | Effect::ApplyNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
         }
     }
 
