@@ -63,6 +63,8 @@ pub struct Machine {
     pub silent: Option<(Nanos, bool)>,
     pub ready: bool,
     pub ready_since: i64,
+    /// When its kubelet last told of itself.
+    pub told: Nanos,
     pub used: BTreeMap<Slot, usize>,
 }
 
@@ -99,6 +101,7 @@ impl Machine {
             silent: None,
             ready: true,
             ready_since: BEGIN / SECOND,
+            told: BEGIN,
             used: BTreeMap::new(),
         };
         (0..WHOLE_NODES + SHARED_NODES).map(one).collect()
@@ -130,6 +133,7 @@ impl Machine {
             ready: self.ready,
             ready_since: self.ready_since,
             seen,
+            heartbeat: Some(self.second(self.told)),
             cpu_millis: 256_000,
             memory_bytes: 1 << 40,
             storage_bytes: 8 << 40,

@@ -256,6 +256,9 @@ impl Play {
     }
 
     fn tell_node(&mut self, node: usize) {
+        if self.machines[node].silent.is_none() {
+            self.machines[node].told = self.now;
+        }
         let record = self.machines[node].record(0);
         self.api.news.push(News::Node(Rc::new(record)));
     }

@@ -290,8 +290,12 @@ impl World {
 
     /// A node that is ready, and was so before, says that what runs there is alive. One that comes back has yet to tell what
     /// became of its pods meanwhile: of each by itself.
-    fn apply_node(&mut self, node: Node) {
+    fn apply_node(&mut self, mut node: Node) {
         let before = self.nodes.get(&node.name);
+        // News may come long after what it tells of: no longer was it alive after we last saw it than its own clock says.
+        if let Some((known, (earlier, later))) = before.and_then(|known| Some((known, known.heartbeat.zip(node.heartbeat)?))) {
+            node.seen = node.seen.min(known.seen + (later - earlier).max(0));
+        }
         let stayed = node.ready && before.is_some_and(|before| before.ready && before.ready_since == node.ready_since);
         let moved = before.is_none_or(|before| before.labels != node.labels);
         self.grounds.surveyed &= before.is_some_and(|before| before.addresses == node.addresses);

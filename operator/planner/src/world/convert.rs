@@ -175,6 +175,7 @@ pub fn node(object: &Node, now: i64) -> Option<records::Node> {
         ready,
         ready_since: told.and_then(|condition| seconds(condition.last_transition_time.as_ref())).unwrap_or(now),
         seen: now,
+        heartbeat: told.and_then(|condition| seconds(condition.last_heartbeat_time.as_ref())),
         cordoned: object.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
         cpu_millis: millis(&allocatable, "cpu"),
         memory_bytes: units(&allocatable, "memory"),

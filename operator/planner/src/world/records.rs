@@ -203,6 +203,8 @@ pub struct Node {
     pub ready_since: i64,
     /// When it was last seen, by our clock.
     pub seen: i64,
+    /// When its kubelet last told of itself, by that kubelet's clock.
+    pub heartbeat: Option<i64>,
     pub cordoned: bool,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
