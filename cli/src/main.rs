@@ -4,6 +4,7 @@
 mod escrow;
 mod payee;
 mod receipt;
+mod settler;
 mod task;
 mod transaction;
 mod voucher;
@@ -27,6 +28,9 @@ enum Command {
     /// The number under which a provider is paid
     #[command(subcommand)]
     Payee(payee::Command),
+    /// The operator's keys on the chain
+    #[command(subcommand)]
+    Settler(settler::Command),
     /// What a payee can claim without the operator
     #[command(subcommand)]
     Voucher(voucher::Command),
@@ -45,6 +49,7 @@ async fn main() -> ExitCode {
     let ran: Result<()> = match Arguments::parse().command {
         Command::Escrow(command) => escrow::run(command).await,
         Command::Payee(command) => payee::run(command).await,
+        Command::Settler(command) => settler::run(command).await,
         Command::Voucher(command) => voucher::run(command).await,
         Command::Receipt(command) => receipt::run(command).await,
         Command::Task(command) => task::run(command).await,

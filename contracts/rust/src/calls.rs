@@ -106,6 +106,11 @@ pub fn enroll_call(hot: Address) -> Bytes {
     Escrow::enrollCall { hot }.abi_encode().into()
 }
 
+/// Another hot key, by the cold one.
+pub fn rotate_call(settler: u32, hot: Address, compromised: bool) -> Bytes {
+    Escrow::rotateCall { settler, hot, compromised }.abi_encode().into()
+}
+
 /// Of the test token only.
 pub fn mint_call(to: Address, units: u64) -> Bytes {
     TestToken::mintCall { to, amount: U256::from(units) }.abi_encode().into()
