@@ -18,6 +18,7 @@ mod reader;
 mod receipt;
 mod rows;
 mod store;
+mod undone;
 mod verify;
 mod vouchers;
 mod working;

@@ -7,6 +7,7 @@ use crate::posting::Line;
 use crate::read::lane;
 use crate::receipt::lines;
 use crate::rows::{post_id, rows_within};
+use crate::store::Writing;
 use crate::{Fence, Ledger, LedgerError, Result};
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
@@ -301,18 +302,7 @@ impl Ledger {
             .await;
         let Some(row) = row.map_err(&failed)? else { return Ok(()) };
         let (funding, voided): (String, String) = (row.get(0), format!("{id}:void:{}", writing.mark.head.sequence));
-        // The same lanes will have the same id again, so what is given up takes another.
-        let copy = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, winner, block, planned_at) \
-                    SELECT $1, funding, 'VOID', rows, amount, lines_root, journal_head, winner, block, planned_at FROM posts WHERE id = $2";
-        sqlx::query(copy).bind(&voided).bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
-        sqlx::query("UPDATE attempts SET post = $1 WHERE post = $2")
-            .bind(&voided)
-            .bind(id)
-            .execute(&mut *writing.transaction)
-            .await
-            .map_err(&failed)?;
-        sqlx::query("UPDATE charges SET post = NULL WHERE post = $1").bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
-        sqlx::query("DELETE FROM posts WHERE id = $1").bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
+        self.set_aside(&mut writing, id, &voided).await?;
         sqlx::query("UPDATE lanes SET planned = posted WHERE funding = $1")
             .bind(&funding)
             .execute(&mut *writing.transaction)
@@ -320,6 +310,23 @@ impl Ledger {
             .map_err(&failed)?;
         self.store.append(&mut writing, POSTING, &[Line::Void { post: id.to_owned(), funding }]).await?;
         writing.commit(doing).await
+    }
+
+    /// The same lanes will have the same id again, so what is given up takes another, with its transactions; its usage lines
+    /// are planned again.
+    pub(crate) async fn set_aside(&self, writing: &mut Writing, id: &str, aside: &str) -> Result<()> {
+        let failed = LedgerError::database("setting a post aside");
+        let copy = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, winner, block, planned_at) \
+                    SELECT $1, funding, 'VOID', rows, amount, lines_root, journal_head, winner, block, planned_at FROM posts WHERE id = $2";
+        for statement in [
+            sqlx::query(copy).bind(aside).bind(id),
+            sqlx::query("UPDATE attempts SET post = $1 WHERE post = $2").bind(aside).bind(id),
+            sqlx::query("UPDATE charges SET post = NULL WHERE post = $1").bind(id),
+            sqlx::query("DELETE FROM posts WHERE id = $1").bind(id),
+        ] {
+            statement.execute(&mut *writing.transaction).await.map_err(&failed)?;
+        }
+        Ok(())
     }
 
     /// The last post of an account that is final.
@@ -334,7 +341,7 @@ impl Ledger {
     }
 }
 
-async fn open_post(transaction: &mut Transaction<'_, Any>, funding: &FundingId) -> Result<Option<String>> {
+pub(crate) async fn open_post(transaction: &mut Transaction<'_, Any>, funding: &FundingId) -> Result<Option<String>> {
     let query = "SELECT id FROM posts WHERE funding = $1 AND state IN ('PLANNED', 'SIGNED', 'MINED')";
     let row = sqlx::query(query)
         .bind(funding.as_str())
@@ -355,7 +362,7 @@ async fn lines_root(transaction: &mut Transaction<'_, Any>, funding: &FundingId)
     Ok(root(&lines.into_iter().map(|(_, leaf)| leaf).collect::<Vec<Hash>>()))
 }
 
-fn post(row: &AnyRow) -> Result<Post> {
+pub(crate) fn post(row: &AnyRow) -> Result<Post> {
     let hash = |index: usize| -> Result<Hash> {
         let bytes: Vec<u8> = row.get(index);
         bytes.try_into().map_err(|_| LedgerError::Broken("a post's hash is not 32 bytes long".to_owned()))

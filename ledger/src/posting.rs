@@ -117,6 +117,12 @@ pub enum Line {
         post: String,
         funding: String,
     },
+    /// It was final, and the chain undid it.
+    Undone {
+        post: String,
+        funding: String,
+        amount: u64,
+    },
 }
 
 fn is_zero(units: &u64) -> bool {

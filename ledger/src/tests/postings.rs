@@ -140,6 +140,33 @@ on_both! {
         assert_eq!((again.id, again.rows, again.lines_root), (post.id, post.rows, post.lines_root));
     }
 
+    async fn what_the_chain_undid_beyond_finality_is_owed_again(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books");
+        ledger.move_final(fence, &post.id, "0x2", 11).await.expect("notes");
+        assert_eq!(ledger.last_final(&account()).await.expect("reads"), Some(("0x2".to_owned(), 11)));
+        ledger.commit(fence, &[charge("a", 1, 50)]).await.expect("commits");
+        let next = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("more is owed");
+        assert!(!ledger.undo_final(fence, &post.id).await.expect("asks"), "one is under way");
+        ledger.book_final(fence, &next.id, "0x3", 12, &[]).await.expect("books");
+        assert_eq!(ledger.newest_final("default", 5).await.expect("reads").iter().map(|post| post.block).collect::<Vec<_>>(), [Some(11), Some(12)]);
+
+        assert!(ledger.undo_final(fence, &next.id).await.expect("takes it back"));
+        assert!(ledger.undo_final(fence, &next.id).await.expect("takes it back once"));
+        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!((balance.posted, balance.owed), (units(0), units(150)));
+        assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(100), "the first is still there");
+        let again = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("all of it is owed");
+        assert_eq!((again.rows.as_slice(), again.amount), ([(1, 15), (7, 135)].as_slice(), units(150)));
+        ledger.book_final(fence, &again.id, "0x4", 13, &[]).await.expect("books");
+        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!((balance.posted, balance.owed), (units(150), units(0)));
+        assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(150));
+        ledger.verify().await.expect("the journal is whole");
+    }
+
     async fn books_that_were_closed_are_found_as_they_were(place: Place) {
         let (ledger, fence) = place.books().await;
         ledger.commit(fence, &[fund(1_000), reserve("a", 400)]).await.expect("commits");

@@ -1,0 +1,63 @@
+//! What was final and is not on the chain any more: the chain undid what it had promised never to undo.
+
+use crate::commit::signed;
+use crate::journal::POSTING;
+use crate::outbox::{open_post, post};
+use crate::posting::Line;
+use crate::{Fence, Ledger, LedgerError, Post, Result};
+use sqlx::Row;
+use supercargo_market::money::Amount;
+
+impl Ledger {
+    /// The newest final posts of a chain's accounts, the oldest of them first.
+    pub async fn newest_final(&self, chain: &str, most: u32) -> Result<Vec<Post>> {
+        let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts \
+                     WHERE state = 'FINAL' AND funding LIKE $1 ORDER BY block DESC, id LIMIT $2";
+        let rows = sqlx::query(query).bind(format!("chain:{chain}:%")).bind(i64::from(most)).fetch_all(self.pool()).await;
+        let rows = rows.map_err(LedgerError::database("reading the newest final posts"))?;
+        rows.iter().rev().map(post).collect()
+    }
+
+    /// A final post is in another block than it was, or there by another of its transactions.
+    pub async fn move_final(&self, fence: Fence, id: &str, transaction_hash: &str, block: u64) -> Result<()> {
+        let doing = "noting where a final post is";
+        let mut writing = self.store.begin(fence).await?;
+        let update = sqlx::query("UPDATE posts SET winner = $1, block = $2 WHERE id = $3 AND state = 'FINAL'");
+        let update = update.bind(transaction_hash).bind(block.cast_signed()).bind(id).execute(&mut *writing.transaction).await;
+        update.map_err(LedgerError::database(doing))?;
+        writing.commit(doing).await
+    }
+
+    /// Takes a final post back that can never be on the chain again: all that its payees were paid from the account is owed
+    /// anew. More than was undone, perhaps: but a row is a total, and the contract knows what it has. `false`: another post
+    /// of the account is under way, and comes first.
+    pub async fn undo_final(&self, fence: Fence, id: &str) -> Result<bool> {
+        let doing = "taking a final post back";
+        let failed = LedgerError::database(doing);
+        let mut writing = self.store.begin(fence).await?;
+        let query =
+            "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE id = $1 AND state = 'FINAL'";
+        let row = sqlx::query(query).bind(id).fetch_optional(&mut *writing.transaction).await.map_err(&failed)?;
+        let Some(found) = row.as_ref().map(post).transpose()? else { return Ok(true) };
+        if open_post(&mut writing.transaction, &found.funding).await?.is_some() {
+            return Ok(false);
+        }
+        let mut units = 0;
+        for (payee, _) in &found.rows {
+            let query = sqlx::query("SELECT posted FROM lanes WHERE funding = $1 AND payee = $2");
+            let row = query.bind(found.funding.as_str()).bind(i64::from(*payee)).fetch_one(&mut *writing.transaction).await;
+            units += row.map_err(&failed)?.get::<i64, _>(0).unsigned_abs();
+            let update = sqlx::query("UPDATE lanes SET posted = 0, planned = 0 WHERE funding = $1 AND payee = $2");
+            update.bind(found.funding.as_str()).bind(i64::from(*payee)).execute(&mut *writing.transaction).await.map_err(&failed)?;
+        }
+        let moved = signed(Amount::from_units(units));
+        let update = sqlx::query("UPDATE fundings SET owed = owed + $1, posted = posted - $2 WHERE id = $3");
+        update.bind(moved).bind(moved).bind(found.funding.as_str()).execute(&mut *writing.transaction).await.map_err(&failed)?;
+        let undone = format!("{id}:undone:{}", writing.mark.head.sequence);
+        self.set_aside(&mut writing, id, &undone).await?;
+        let line = Line::Undone { post: id.to_owned(), funding: found.funding.to_string(), amount: units };
+        self.store.append(&mut writing, POSTING, &[line]).await?;
+        writing.commit(doing).await?;
+        Ok(true)
+    }
+}
