@@ -71,6 +71,8 @@ pub mod escrow_condition {
     pub const LEAVING: &str = "Leaving";
     /// Its payer or guardian stopped everything for a while.
     pub const FROZEN: &str = "Frozen";
+    /// The settler's key will soon be unable to pay for transactions.
+    pub const GAS_LOW: &str = "GasLow";
     /// A person must act. What was charged is kept, and posted once it is mended.
     pub const STALLED: &str = "Stalled";
 }

@@ -42,9 +42,24 @@ pub fn no_agreement(config: &ChainConfig, none: &NoAgreement) -> SettlementError
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use supercargo_contracts::B256;
+
+    pub fn config() -> ChainConfig {
+        ChainConfig {
+            name: "c".to_owned(),
+            chain_id: 1,
+            rpcs: vec!["https://a.test/v2/KEY".to_owned(), "https://user:KEY@b.test?k=KEY".to_owned()],
+            oldest_final_seconds: 3_600,
+            contract: String::new(),
+            token: String::new(),
+            token_address: None,
+            gas_alert_gwei: 0,
+            settler: 1,
+            settler_key_file: "k".into(),
+        }
+    }
 
     fn block(number: u64) -> Finality {
         Finality { number, hash: B256::ZERO, timestamp: 0 }
@@ -68,18 +83,7 @@ mod tests {
 
     #[test]
     fn words_about_endpoints_name_them_by_host_and_never_tell_a_key() {
-        let config = ChainConfig {
-            name: "c".to_owned(),
-            chain_id: 1,
-            rpcs: vec!["https://a.test/v2/KEY".to_owned(), "https://user:KEY@b.test?k=KEY".to_owned()],
-            oldest_final_seconds: 3_600,
-            contract: String::new(),
-            token: String::new(),
-            token_address: None,
-            gas_alert_gwei: 0,
-            settler: 1,
-            settler_key_file: "k".into(),
-        };
+        let config = config();
         let said = vec![(0, "does not answer".to_owned()), (1, "serves chain id 5, and 1 is configured".to_owned())];
         let told = no_agreement(&config, &NoAgreement { said: said.clone(), other_chain: false });
         assert_eq!(

@@ -7,6 +7,7 @@ use super::evm::{EvmNode, EvmPen};
 use super::health::{self, Owing};
 use super::outbox::{self, Progress};
 use super::rail::Seen;
+use super::recheck::recheck;
 use super::setup::{self, Wires};
 use super::told::Told;
 use super::vouchers::{self, Unsigned};
@@ -25,6 +26,8 @@ use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 const HEALTH_SECONDS: i64 = 30;
+/// So often final posts are looked at again, and when the chain undid what was final.
+const RECHECK_SECONDS: i64 = 600;
 
 pub struct Desk {
     settler: Settler,
@@ -38,6 +41,7 @@ pub struct Desk {
     last_post: i64,
     last_health: i64,
     last_owners: i64,
+    last_recheck: i64,
     /// The key that the chain says is our settler's, and the accounts whose books may be old: once they were looked at.
     checked: Option<Address>,
     foreign: Option<BTreeSet<FundingId>>,
@@ -50,6 +54,7 @@ pub struct Desk {
     pressed: BTreeMap<FundingId, i64>,
     refused: BTreeMap<FundingId, String>,
     no_gas: Option<String>,
+    gas_low: Option<String>,
     told: Told,
     owing: Owing,
     logged: String,
@@ -82,6 +87,7 @@ impl Desk {
             last_post: 0,
             last_health: 0,
             last_owners: 0,
+            last_recheck: 0,
             checked: None,
             foreign: None,
             unsigned: Unsigned::default(),
@@ -90,6 +96,7 @@ impl Desk {
             pressed: BTreeMap::new(),
             refused: BTreeMap::new(),
             no_gas: None,
+            gas_low: None,
             told: Told::default(),
             owing: Owing::default(),
             logged: String::new(),
@@ -149,6 +156,7 @@ impl Desk {
         if goes_on(self.last_final, agreed.block, self.blind_since, now)? == Course::Undone {
             tracing::error!(chain = self.config.name, last = agreed.block.number, "the chain undid what was final");
             self.settler.owners.forget(&self.config.name);
+            self.last_recheck = 0;
         }
         let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
         let times = match self.times {
@@ -198,7 +206,6 @@ impl Desk {
 
     /// Follows accounts, and pays.
     async fn work(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(), SettlementError> {
-        let signer = seen.pen.key.address().to_string();
         let (gas, followed) = match self.read(seen, times, named, now).await {
             Ok(read) => read,
             Err(error) => {
@@ -206,7 +213,6 @@ impl Desk {
                 return Err(error);
             }
         };
-        health::of_signer(&self.settler.metrics.payment, &self.config, &signer, gas);
         if now >= self.last_owners + HEALTH_SECONDS {
             let payees = self.settler.ledger.payees(&self.config.name).await?;
             vouchers::learn(seen, &self.settler.owners, &self.config.name, payees).await?;
@@ -218,7 +224,13 @@ impl Desk {
             self.no_gas = None;
             return Ok(());
         };
+        let signer = seen.pen.key.address();
         self.no_gas = (gas == 0).then(|| format!("the settler's key {signer} has nothing left for gas: send it some"));
+        if now >= self.last_recheck + RECHECK_SECONDS {
+            let rechecked = recheck(&self.settler.ledger, fence, seen, &self.config.name).await?;
+            self.settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(rechecked.sent + rechecked.undone);
+            self.last_recheck = now;
+        }
         let failed = self.pay(seen, fence, &followed.held, now).await?;
         let is_time = now >= self.last_post + self.settler.settings.post_seconds.cast_signed();
         // What something goes from is posted at once when that is seen, and from then on as often as everything else.
@@ -244,6 +256,9 @@ impl Desk {
 
     async fn read(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(u128, Followed), SettlementError> {
         let gas = seen.gas_balance_wei().await?;
+        let signer = seen.pen.key.address().to_string();
+        health::of_signer(&self.settler.metrics.payment, &self.config, &signer, gas);
+        self.gas_low = health::gas_low(&self.config, &signer, gas);
         Ok((gas, self.follow(seen, times, named, now).await?))
     }
 
@@ -294,6 +309,7 @@ impl Desk {
                 followed.leaving.insert(funding.clone(), until);
             }
             followed.rooms.insert(funding.clone(), observed.room);
+            account.gas_low.clone_from(&self.gas_low);
             account.stalled = account.stalled.or_else(|| self.not_posted(funding));
             account.stalled = self.told.tell(funding, account.stalled, now);
             self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;

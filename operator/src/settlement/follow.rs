@@ -64,6 +64,7 @@ pub async fn observe(
         exists,
         stalled: foreign.or_else(other_settler),
         leaving: leaving(&state, change, reach, with_credited(reach.there_units), seen.agreed.block.timestamp, config.settler),
+        gas_low: None,
     };
     Ok(Observed { account, credited_units, posted_units, room: Amount::from_units(narrow(room)) })
 }
@@ -110,7 +111,7 @@ fn leaving(state: &AccountState, change: Option<ChangeState>, reach: Reach, ther
 }
 
 /// The chain never has more of a lane than what we planned to post, or signed for the payee to claim: of ours, that is.
-fn other_ledger(lane: &Lane, signed: Amount, credited_units: u128) -> Option<Stall> {
+pub fn other_ledger(lane: &Lane, signed: Amount, credited_units: u128) -> Option<Stall> {
     let planned = lane.planned.max(signed).units();
     (credited_units > u128::from(planned)).then(|| Stall {
         reason: OTHER_LEDGER,

@@ -51,6 +51,18 @@ pub fn of_signer(metrics: &PaymentMetrics, config: &ChainConfig, address: &str, 
     metrics.signer_gas_alert_gwei.with_label_values(&[chain]).set(gauge(config.gas_alert_gwei.into()));
 }
 
+/// That little is left for gas, in words which change only now and then: so much is a sixteenth of the level that alerts.
+pub fn gas_low(config: &ChainConfig, address: &str, gas_wei: u128) -> Option<String> {
+    let (left, alert) = (gas_wei / 1_000_000_000, u128::from(config.gas_alert_gwei));
+    let step = (alert / 16).max(1);
+    (left < alert).then(|| {
+        format!(
+            "the settler's key {address} has less than {} gwei left for gas, and {alert} is what alerts: send it some",
+            (left / step + 1) * step
+        )
+    })
+}
+
 pub fn of_accounts(metrics: &PaymentMetrics, chain: &str, told: &Told, credited_units: u128, posted_units: u128) {
     for reason in REASONS {
         metrics.stalled.with_label_values(&[chain, reason]).set(gauge(told.count(reason) as u128));
@@ -94,5 +106,24 @@ impl Owing {
             metrics.open_posts.with_label_values(&[chain, name]).set(gauge(count as u128));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_for_gas_is_told_below_the_alert_and_in_steps() {
+        let config = crate::settlement::course::tests::config();
+        let config = ChainConfig { gas_alert_gwei: 160, ..config };
+        let told = |gwei: u128| gas_low(&config, "0xs", gwei * 1_000_000_000);
+        assert_eq!(told(160), None);
+        let words =
+            |least: u32| format!("the settler's key 0xs has less than {least} gwei left for gas, and 160 is what alerts: send it some");
+        assert_eq!(told(159), Some(words(160)));
+        assert_eq!((told(19), told(10), told(9)), (Some(words(20)), Some(words(20)), Some(words(10))));
+        assert_eq!(told(0), Some(words(10)));
+        assert_eq!(gas_low(&ChainConfig { gas_alert_gwei: 0, ..config.clone() }, "0xs", 0), None, "nobody wants to be told");
     }
 }

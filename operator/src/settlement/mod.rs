@@ -11,6 +11,7 @@ mod follow;
 mod health;
 mod outbox;
 mod rail;
+mod recheck;
 mod setup;
 mod told;
 mod vouchers;

@@ -8,7 +8,7 @@ use crate::world::records::{Account, Escrow, Leaving, Pod, Pool, Recall, Reserva
 use std::collections::BTreeMap;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::EscrowStatus;
-use supercargo_crds::names::escrow_condition::{FROZEN, LEAVING};
+use supercargo_crds::names::escrow_condition::{FROZEN, GAS_LOW, LEAVING};
 use supercargo_crds::names::node_condition::VOUCHER_FRESH;
 use supercargo_crds::pool::ProviderPoolStatus;
 use supercargo_market::account::{MOST_RATE_PERCENT, is_within_rate, outlast};
@@ -173,6 +173,10 @@ pub fn told(world: &World, escrow: &Escrow, next: &mut EscrowStatus, now: i64) {
             status::set(&mut next.conditions, LEAVING, true, reason, message, escrow.generation, now);
         }
         None => status::clear(&mut next.conditions, LEAVING),
+    }
+    match &account.gas_low {
+        Some(words) => status::set(&mut next.conditions, GAS_LOW, true, "GasLow", words, escrow.generation, now),
+        None => status::clear(&mut next.conditions, GAS_LOW),
     }
     match leaving.frozen_until {
         Some(until) => {

@@ -228,6 +228,25 @@ fn what_goes_is_told_in_the_escrows_status_and_once_as_an_event() {
 }
 
 #[test]
+fn that_the_settlers_key_runs_out_of_gas_is_told_before_it_has() {
+    let mut theatre = calm([]);
+    let mut told = |gas_low: Option<&str>| {
+        says(&mut theatre, Account { gas_low: gas_low.map(str::to_owned), ..account(Leaving::default()) });
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        let status =
+            effects.into_iter().find_map(|effect| if let Effect::WriteEscrow { status, .. } = effect { Some(*status) } else { None })?;
+        let mut escrow = theatre.world.escrows.values().next().cloned().expect("it is there");
+        escrow.status = status.clone();
+        theatre.world.apply(Event::Escrow(Box::new(escrow)));
+        Some(status.conditions.iter().find(|condition| condition.type_ == "GasLow").map(|told| told.message.clone()))
+    };
+    assert_eq!(told(None), Some(None));
+    assert_eq!(told(Some("little is left")), Some(Some("little is left".into())));
+    assert_eq!(told(Some("little is left")), None, "it is told");
+    assert_eq!(told(None), Some(None));
+}
+
+#[test]
 fn a_pool_says_whether_its_payee_could_claim_all_that_it_has_earned() {
     let mut theatre = calm([]);
     let mut paid = super::simulation::pool();

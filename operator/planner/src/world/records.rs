@@ -359,6 +359,8 @@ pub struct Account {
     /// Something is wrong that a person has to mend. While the chain can't be read nothing else is known.
     pub stalled: Option<Stall>,
     pub leaving: Leaving,
+    /// The settler's key has little left for gas: how much, in words.
+    pub gas_low: Option<String>,
 }
 
 /// What goes of an account, or stands still in it, and how fast it may be paid from.

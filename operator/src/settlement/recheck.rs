@@ -1,0 +1,83 @@
+//! Posts that were final, looked at again. A chain that undid what it had promised never to undo may have lost them: then the
+//! same bytes are sent again, and only where these can never be included any more is what they paid owed anew. Whatever is
+//! paid twice by that is credited once: a row is a total.
+
+use super::SettlementError;
+use super::rail::{Included, Rail};
+use supercargo_ledger::{Attempt, Fence, Ledger, Post};
+
+/// So many of a chain's newest posts are looked at: no reorganisation that anybody mends by waiting goes further back.
+const MOST: u32 = 16;
+
+/// What became of the newest final posts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rechecked {
+    /// Not on the chain, and sent again.
+    pub sent: u64,
+    /// Taken back: owed anew.
+    pub undone: u64,
+}
+
+pub async fn recheck<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, chain: &str) -> Result<Rechecked, SettlementError> {
+    let mut rechecked = Rechecked::default();
+    let mut missing = Vec::new();
+    for post in ledger.newest_final(chain, MOST).await? {
+        // A chain that is shorter than it was comes to this block again.
+        if post.block.is_none_or(|block| block > rail.finalized_block()) {
+            continue;
+        }
+        let attempts = ledger.attempts(&post.id).await?;
+        match there(rail, &attempts).await? {
+            Some((attempt, found)) if (post.winner.as_deref(), post.block) != (Some(attempt.hash.as_str()), Some(found.block)) => {
+                ledger.move_final(fence, &post.id, &attempt.hash, found.block).await?;
+            }
+            Some(_) => {}
+            None => missing.push((post, attempts)),
+        }
+    }
+    // The oldest first: its nonce comes before the others'.
+    for (post, attempts) in missing {
+        bring_back(ledger, fence, rail, &post, &attempts, &mut rechecked).await?;
+    }
+    Ok(rechecked)
+}
+
+/// The one of its transactions that is in a block, with an effect.
+async fn there<'a, R: Rail>(rail: &R, attempts: &'a [Attempt]) -> Result<Option<(&'a Attempt, Included)>, SettlementError> {
+    for attempt in attempts {
+        if let Some(found) = rail.included(&attempt.hash).await?.filter(|found| found.succeeded) {
+            return Ok(Some((attempt, found)));
+        }
+    }
+    Ok(None)
+}
+
+async fn bring_back<R: Rail>(
+    ledger: &Ledger,
+    fence: Fence,
+    rail: &R,
+    post: &Post,
+    attempts: &[Attempt],
+    rechecked: &mut Rechecked,
+) -> Result<(), SettlementError> {
+    let ours = rail.signer();
+    let winner = attempts.iter().find(|attempt| Some(&attempt.hash) == post.winner.as_ref() && attempt.signer == ours);
+    let last = winner.or_else(|| attempts.iter().rfind(|attempt| attempt.signer == ours));
+    if let Some(attempt) = last {
+        if rail.latest_nonce().await? <= attempt.nonce {
+            rail.send(&attempt.raw).await?;
+            rechecked.sent += 1;
+            tracing::error!(post = post.id, hash = attempt.hash, "the chain undid a post that was final: the same bytes are sent again");
+            return Ok(());
+        }
+        if rail.final_nonce().await? <= attempt.nonce {
+            // What used the nonce may be undone too, and ours come back.
+            return Ok(());
+        }
+    }
+    if ledger.undo_final(fence, &post.id).await? {
+        rechecked.undone += 1;
+        tracing::error!(post = post.id, "the chain undid a post that was final, and it can't come back: what it paid is owed again");
+    }
+    Ok(())
+}

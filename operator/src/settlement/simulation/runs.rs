@@ -1,0 +1,251 @@
+//! The runs: an operator that dies, payees that claim, books that are lost, and what each lane has at the end of it.
+
+use super::super::agree::Terms;
+use super::super::rail::{Endpoints, Seen};
+use super::super::recheck::recheck;
+use super::super::{follow, outbox};
+use super::{Dice, Door, Simulated, State, Transaction, account, charge, doors, open};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use supercargo_ledger::{Expect, Fence, Lane, Ledger, Reader, Voucher, VoucherTerms, restore};
+use supercargo_market::money::Amount;
+use supercargo_market::work::FundingId;
+
+/// Runs in `make test`; the long set takes its number from the environment.
+const RUNS: u64 = 300;
+
+/// One look, and one step of what is planned; the payees sign for nothing and claim what they were given. What fails is tried
+/// again at the next look. Gives back the accounts of which the chain has more than the books.
+async fn look(ledger: &Ledger, fence: Fence, chain: &Arc<Simulated>, endpoints: &Endpoints<Door>, now: i64) -> BTreeSet<FundingId> {
+    // Time goes fast enough that replacements happen.
+    let clock = now * 25;
+    let Ok(agreed) = endpoints.look(Terms { chain_id: 1, now: 0, oldest_seconds: 0 }).await else { return BTreeSet::new() };
+    let foreign = stalled(ledger, chain, agreed.block.number as usize).await;
+    let seen = Seen { endpoints, agreed: &agreed, pen: chain };
+    if now % 4 == 0 {
+        let _ = recheck(ledger, fence, &seen, "c").await;
+    }
+    for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
+        let _ = outbox::plan(ledger, fence, &account(number), Amount::from_units(1), Amount::MAX, clock).await;
+    }
+    let _ = outbox::advance(ledger, fence, &seen, "c", &foreign, clock).await;
+    if now % 3 == 0 {
+        vouch(ledger, fence, &foreign).await;
+    }
+    foreign
+}
+
+/// The accounts of which so many blocks have more than these books, by the rule that accounts are followed by.
+async fn stalled(ledger: &Ledger, chain: &Arc<Simulated>, blocks: usize) -> BTreeSet<FundingId> {
+    let credited = chain.state.lock().expect("one thread").lanes(blocks);
+    let mut stalled = BTreeSet::new();
+    for number in 0..2 {
+        let vouched = ledger.vouched(&account(number)).await.expect("reads");
+        for lane in ledger.lanes(&account(number)).await.expect("reads") {
+            let has = credited.get(&(account(number), lane.payee)).copied().unwrap_or_default();
+            let stall = follow::other_ledger(&lane, vouched.get(&lane.payee).copied().unwrap_or_default(), has.into());
+            if let Some(stall) = stall {
+                assert!(stall.words.contains("another ledger posted, or this one is an old backup"), "{}", stall.words);
+                stalled.insert(account(number));
+            }
+        }
+    }
+    stalled
+}
+
+/// Keeps vouchers for all that is owed: what their signatures are is nothing to this chain.
+async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>) {
+    let terms = VoucherTerms { chain_id: 1, contract: "0xc".into(), signer: "simulated".into() };
+    let lanes = ledger.lanes_without_voucher("c", &terms, 100).await.expect("reads");
+    let lanes = lanes.into_iter().filter(|(funding, _)| !foreign.contains(funding));
+    let voucher = |(funding, lane): (FundingId, Lane)| Voucher {
+        funding,
+        payee: lane.payee,
+        total: lane.total,
+        terms: terms.clone(),
+        signature: Vec::new(),
+        signed_at: 0,
+    };
+    let _ = ledger.keep_vouchers(fence, &lanes.map(voucher).collect::<Vec<_>>()).await;
+}
+
+/// A payee takes its vouchers, or claims with what it took. What an operator with old books has is less, and changes nothing.
+async fn claim(ledger: &Ledger, chain: &Arc<Simulated>, taken: &mut BTreeMap<(FundingId, u32), u64>) {
+    let payee = if chain.dice.lock().expect("one thread").roll(2) == 0 { 7 } else { 1 };
+    for voucher in ledger.vouchers("c", payee, &FundingId::from_stored(""), 10).await.expect("reads") {
+        let kept = taken.entry((voucher.funding, payee)).or_default();
+        *kept = (*kept).max(voucher.total.units());
+    }
+    let count = chain.dice.lock().expect("one thread").roll(1 << 30);
+    let mut state = chain.state.lock().expect("one thread");
+    for ((funding, payee), total) in taken.iter().filter(|((_, whose), _)| *whose == payee) {
+        let hash = format!("claim {count} of {payee} from {funding}");
+        state.waiting.push(Transaction { hash, nonce: None, funding: funding.clone(), rows: vec![(*payee, *total)] });
+    }
+}
+
+/// Lanes that were credited another sum than what is owed.
+#[derive(Default)]
+struct Wrong {
+    doubled: Vec<String>,
+    lost: Vec<String>,
+}
+
+/// What becomes of the books in a run.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Kept,
+    /// They are restored as they were a while ago; what was charged since is charged again, or lost with them.
+    Restored {
+        again: bool,
+    },
+}
+
+/// The books of one run, and their copies.
+struct Shelf {
+    folder: tempfile::TempDir,
+    books: u32,
+    copy: Option<(Vec<u8>, u32)>,
+}
+
+impl Shelf {
+    fn url(&self) -> String {
+        format!("sqlite://{}", self.folder.path().join(format!("books{}.db", self.books)).display())
+    }
+
+    async fn copies(&mut self, charges: u32) {
+        let mut copy = Vec::new();
+        Reader::open(&self.url()).await.expect("opens").backup(&mut copy).await.expect("copies");
+        self.copy = Some((copy, charges));
+    }
+
+    /// Other books with what the copy has, and how many charges that is.
+    async fn restores(&mut self) -> Option<(Ledger, u32)> {
+        let (copy, charges) = self.copy.take()?;
+        self.books += 1;
+        restore(&self.url(), None, copy.as_slice(), Expect::default()).await.expect("restores");
+        Some((Ledger::open(&self.url()).await.expect("opens"), charges))
+    }
+}
+
+fn seconds(charge: u32) -> u64 {
+    100 + u64::from(charge)
+}
+
+async fn commits(ledger: &Ledger, fence: Fence, number: u32) {
+    ledger.commit(fence, &[charge(u64::from(number % 2), number, seconds(number))]).await.expect("commits");
+}
+
+async fn run(seed: u64, wrong: &mut Wrong) {
+    let fate = match seed % 10 {
+        3 => Fate::Restored { again: true },
+        6 => Fate::Restored { again: false },
+        _ => Fate::Kept,
+    };
+    let mut shelf = Shelf { folder: tempfile::tempdir().expect("a folder"), books: 0, copy: None };
+    let url = if fate == Fate::Kept { "sqlite::memory:".to_owned() } else { shelf.url() };
+    let mut ledger = Ledger::open(&url).await.expect("opens");
+    let mut fence = ledger.take_lead("first").await.expect("leads");
+    open(&ledger, fence).await;
+    let state = Mutex::new(State { faults: true, deep: seed.is_multiple_of(5), ..State::default() });
+    let chain = Arc::new(Simulated { state, dice: Mutex::new(Dice(seed * 2 + 1)) });
+    let endpoints = doors(&chain, seed);
+    let (mut charges, mut taken) = (0, BTreeMap::new());
+    for now in 0..1_000_i64 {
+        let faults = now < 60;
+        chain.state.lock().expect("one thread").faults = faults;
+        let roll = chain.dice.lock().expect("one thread").roll(6);
+        if faults && roll < 3 && charges < 30 {
+            charges += 1;
+            commits(&ledger, fence, charges).await;
+        }
+        if faults && roll == 4 {
+            claim(&ledger, &chain, &mut taken).await;
+        }
+        if faults && roll == 5 {
+            // The operator dies and another takes the lead: nothing is remembered but the books.
+            fence = ledger.take_lead("next").await.expect("leads");
+        }
+        if fate != Fate::Kept && now == 20 {
+            shelf.copies(charges).await;
+        }
+        if now == 40
+            && let Some((restored, known)) = shelf.restores().await
+        {
+            ledger = restored;
+            fence = ledger.take_lead("after the fire").await.expect("leads");
+            for number in (known + 1..=charges).filter(|_| fate == Fate::Restored { again: true }) {
+                commits(&ledger, fence, number).await;
+            }
+        }
+        let foreign = look(&ledger, fence, &chain, &endpoints, now).await;
+        chain.live();
+        if !faults && settled(&ledger, &foreign).await && paid(&ledger, &chain, &foreign).await.is_empty() {
+            break;
+        }
+    }
+    let everything = chain.state.lock().expect("one thread").blocks.len();
+    let foreign = stalled(&ledger, &chain, everything).await;
+    assert!(settled(&ledger, &foreign).await, "seed {seed}: faults stopped, and not all was settled");
+    wrong.lost.extend(paid(&ledger, &chain, &foreign).await.iter().map(|words| format!("seed {seed}: {words}")));
+    let credited = chain.state.lock().expect("one thread").lanes(everything);
+    for number in 0..2_u64 {
+        for lane in ledger.lanes(&account(number)).await.expect("reads").iter().filter(|_| !foreign.contains(&account(number))) {
+            let has = credited.get(&(account(number), lane.payee)).copied().unwrap_or_default();
+            if has > lane.total.units() {
+                wrong.doubled.push(format!("seed {seed}: lane {} of account {number} has {has} of {}", lane.payee, lane.total.units()));
+            }
+        }
+        // Whatever books there were: each charge was made once.
+        let made: u64 = (1..=charges).filter(|charge| u64::from(charge % 2) == number).map(seconds).sum();
+        let has: u64 = credited.iter().filter(|((funding, _), _)| *funding == account(number)).map(|(_, units)| units).sum();
+        if has > made {
+            wrong.doubled.push(format!("seed {seed}: account {number} paid {has} for work of {made}"));
+        }
+    }
+    ledger.verify().await.expect("the journal is whole");
+}
+
+/// Lanes of accounts that go on which don't have what they are owed.
+async fn paid(ledger: &Ledger, chain: &Arc<Simulated>, foreign: &BTreeSet<FundingId>) -> Vec<String> {
+    let lanes = {
+        let state = chain.state.lock().expect("one thread");
+        state.lanes(state.blocks.len())
+    };
+    let mut less = Vec::new();
+    for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
+        for lane in ledger.lanes(&account(number)).await.expect("reads") {
+            let credited = lanes.get(&(account(number), lane.payee)).copied().unwrap_or_default();
+            if credited < lane.total.units() {
+                less.push(format!("lane {} of account {number} has {credited} of {}", lane.payee, lane.total.units()));
+            }
+        }
+    }
+    less
+}
+
+async fn settled(ledger: &Ledger, foreign: &BTreeSet<FundingId>) -> bool {
+    for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
+        let balance = ledger.funding(&account(number)).await.expect("reads").expect("known");
+        if !balance.owed.is_zero() {
+            return false;
+        }
+    }
+    ledger.open_posts().await.expect("reads").iter().all(|post| foreign.contains(&post.funding))
+}
+
+#[tokio::test]
+async fn histories_of_crashes_and_reorganisations_pay_everything_once() {
+    let asked = std::env::var("SUPERCARGO_CRASH_RUNS").ok().and_then(|text| text.parse().ok());
+    let (runs, mut wrong) = (asked.unwrap_or(RUNS), Wrong::default());
+    for seed in 1..=runs {
+        run(seed, &mut wrong).await;
+    }
+    if asked.is_some() {
+        println!("figure settlement.crash_runs {runs} runs");
+        println!("figure settlement.double_paid {} payouts", wrong.doubled.len());
+        println!("figure settlement.lost {} payouts", wrong.lost.len());
+    }
+    let all = [wrong.doubled, wrong.lost].concat();
+    assert!(all.is_empty(), "of {runs} runs: {all:#?}");
+}
