@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use supercargo_e2e::cluster::GPU_EXPORTER_PORT;
 use supercargo_e2e::journey::{Journey, condition_of, journey};
-use supercargo_e2e::{http, wait};
+use supercargo_e2e::{http, install, kubectl, wait};
+
+const OPERATOR: &str = "/usr/local/bin/supercargo-operator";
 
 #[tokio::test]
 async fn prometheus_reaches_every_target_that_it_is_told_of() {
@@ -73,6 +75,30 @@ async fn the_gpu_that_a_container_sees_is_the_one_that_the_exporter_says_its_pod
         })
         .await?;
         journey.kubectl(&["delete", "computetask", "looks", "--wait=false"]).await.map(drop)
+    })
+    .await;
+}
+
+/// A device is busy for 90 % while anybody has it, by its exporter.
+#[tokio::test]
+async fn what_a_container_used_is_read_from_prometheus_and_stands_in_the_status_and_on_the_receipt() {
+    journey("used", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        // Some scrapes long, for one comes every five seconds.
+        journey.task("busy", &["--for", "25"], json!({})).await?;
+        let task = journey.until("busy", "Finished", "True", Duration::from_secs(120)).await?;
+        let status = &task["status"];
+        ensure!(status["usage"]["gpuUtilizationPercent"] == 90, "{}", status["usage"]);
+        let uid = task["metadata"]["uid"].as_str().context("a UID")?;
+        let write = ["-n", install::NAMESPACE, "exec", "deploy/supercargo-operator", "--", OPERATOR, "books", "receipt", uid];
+        let receipt: Value = serde_json::from_str(&kubectl::run(&journey.stage.layout, &write).await?)?;
+        ensure!(receipt["digest"] == status["receipt"]["digest"], "{} and {}", receipt["digest"], status["receipt"]);
+        let metered = &receipt["body"]["charges"][0]["metered"];
+        ensure!(metered["used"]["shows"] != "Nothing" && metered["anomalies"].is_null(), "{metered}");
+        let ids = metered["devices"]["ids"].as_array().context("its devices are named")?;
+        ensure!(ids.len() == 1 && ids[0].as_str().is_some_and(|id| id.starts_with("GPU-")), "{metered}");
+        Ok(())
     })
     .await;
 }

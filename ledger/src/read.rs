@@ -44,7 +44,8 @@ pub struct WorkBalance {
     pub transaction: Option<String>,
     /// The root of usage lines that this transaction posted.
     pub root: Option<String>,
-    /// The digest of its receipt, and how busy its devices were on average, in percent: once nothing is held back for it.
+    /// The digest of its receipt, and how busy its devices were on average, in percent: where it was asked for, and once
+    /// nothing is held back.
     pub receipt: Option<String>,
     pub gpu_percent: Option<u32>,
 }
@@ -97,7 +98,7 @@ impl Ledger {
     pub async fn work(&self, work: &WorkId) -> Result<WorkBalance> {
         let failed = LedgerError::database("reading what a work has cost");
         let id = work.to_string();
-        let row = sqlx::query("SELECT reserved, charged, absorbed, funding, open FROM reservations WHERE work = $1")
+        let row = sqlx::query("SELECT reserved, charged, absorbed, funding FROM reservations WHERE work = $1")
             .bind(id.clone())
             .fetch_optional(self.pool())
             .await
@@ -109,7 +110,7 @@ impl Ledger {
                      WHERE c.work = $1 AND p.state = 'FINAL' GROUP BY p.id, p.winner, p.lines_root ORDER BY p.winner";
         let paid = sqlx::query(query).bind(id.clone()).fetch_all(self.pool()).await.map_err(&failed)?;
         let settled = Amount::from_units(paid.iter().map(|row| amount(row.get(0)).units()).sum());
-        let mut balance = WorkBalance {
+        Ok(WorkBalance {
             reserved: amount(row.get(0)),
             charged,
             absorbed: amount(row.get(2)),
@@ -117,13 +118,15 @@ impl Ledger {
             transaction: paid.last().and_then(|row| row.get(1)),
             root: paid.last().map(|row| root_text(row, 2)),
             ..WorkBalance::default()
-        };
-        // While it runs its receipt grows, and nobody is told of it.
-        if row.get::<i64, _>(4) == 0 {
-            let mut connection = self.pool().acquire().await.map_err(&failed)?;
-            if let Some((digest, gpu_percent)) = summary(&mut connection, work).await? {
-                (balance.receipt, balance.gpu_percent) = (Some(digest), gpu_percent);
-            }
+        })
+    }
+
+    /// The same with what is told of its receipt. While it runs that grows, and nobody is told of it.
+    pub async fn work_with_receipt(&self, work: &WorkId) -> Result<WorkBalance> {
+        let mut balance = self.work(work).await?;
+        let mut connection = self.pool().acquire().await.map_err(LedgerError::database("reading a receipt"))?;
+        if let Some((digest, gpu_percent)) = summary(&mut connection, work).await? {
+            (balance.receipt, balance.gpu_percent) = (Some(digest), gpu_percent);
         }
         Ok(balance)
     }

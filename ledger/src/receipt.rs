@@ -122,10 +122,10 @@ fn charged(row: &AnyRow, work: &WorkId) -> Result<(Charged, Kept)> {
     Ok((charged, Kept { salt: hash(row, 7)?, post: row.get(8) }))
 }
 
-/// What a status tells of a receipt: its digest, and how busy the devices were.
+/// What a status tells of a receipt once nothing is held back: its digest, and how busy the devices were.
 pub(crate) async fn summary(reading: &mut AnyConnection, work: &WorkId) -> Result<Option<(String, Option<u32>)>> {
     let body = body(reading, work).await?;
-    Ok(body.map(|(body, _)| (hex::encode(body.digest()), body.gpu_percent())))
+    Ok(body.filter(|(body, _)| !body.open).map(|(body, _)| (hex::encode(body.digest()), body.gpu_percent())))
 }
 
 /// The entries of the charges, each with those after it up to one that is signed.

@@ -119,13 +119,11 @@ fn finish(world: &mut World, executor: &mut Executor, done: Done, fence: &mut Op
 async fn begin(joints: &Joints, world: &mut World) -> Result<Fence, LedgerError> {
     let fence = joints.hands.ledger.take_lead(&joints.identity).await?;
     world.begin_anew(now());
-    let works: Vec<_> = world
-        .tasks
-        .values()
-        .map(|task| task.work())
-        .chain(world.pods.values().filter_map(|pod| pod.ours.as_ref().map(|ours| ours.work.clone())))
-        .collect();
-    for event in effect::load(&joints.hands.ledger, &works).await? {
+    let with_pods: BTreeSet<_> = world.pods.values().filter_map(|pod| pod.ours.as_ref().map(|ours| ours.work.clone())).collect();
+    let mut works: Vec<_> = world.tasks.values().map(|task| task.work()).chain(with_pods.iter().cloned()).collect();
+    works.sort_unstable();
+    works.dedup();
+    for event in effect::load(&joints.hands.ledger, &works, &with_pods).await? {
         world.apply(event);
     }
     tracing::info!(fence = fence.number(), tasks = world.tasks.len(), "leads");

@@ -97,7 +97,7 @@ on_both! {
             assert_eq!((fresh.body.charged.units(), fresh.body.absorbed.units()), if basis == Basis::Used { (150, 50) } else { (150, 150) });
             let checked = check(&fresh, &Expected { signer: Some(key().signer()), ..Expected::default() });
             assert_eq!((checked.charges, checked.signed, checked.anchored, checked.unrated), (2, 2, 0, 0));
-            let balance = ledger.work(&WorkId::task(work.as_str())).await.expect("reads");
+            let balance = ledger.work_with_receipt(&WorkId::task(work.as_str())).await.expect("reads");
             assert_eq!((balance.receipt.as_ref(), balance.gpu_percent, balance.root), (Some(&fresh.digest), Some(70), None));
 
             let post = settle(&ledger, fence, &format!("0x{basis:?}")).await;
@@ -106,7 +106,7 @@ on_both! {
             let expected = Expected { digest: Some(settled.body.digest()), root: Some(post.lines_root), signer: Some(key().signer()) };
             assert_eq!(check(&settled, &expected).anchored, 2);
             assert_eq!((settled.anchors[0].transaction.clone(), settled.anchors[0].block), (Some(format!("0x{basis:?}")), Some(9)));
-            let balance = ledger.work(&WorkId::task(work.as_str())).await.expect("reads");
+            let balance = ledger.work_with_receipt(&WorkId::task(work.as_str())).await.expect("reads");
             assert_eq!(balance.root, Some(format!("0x{}", hex::encode(post.lines_root))));
             let paid = ledger.works_of(&post.id).await.expect("reads");
             let (_, told) = paid.iter().find(|(id, _)| *id.uid == *work).expect("it is paid for");
@@ -125,10 +125,10 @@ on_both! {
         assert_eq!(ledger.receipt(&WorkId::task("nobody")).await.expect("reads"), None);
         ledger.commit(fence, &[metered_charge("b", 0, 10, Basis::Allocated)]).await.expect("commits");
         assert!(of(&ledger, "b").await.body.open);
-        assert_eq!(ledger.work(&WorkId::task("b")).await.expect("reads").receipt, None);
+        assert_eq!(ledger.work_with_receipt(&WorkId::task("b")).await.expect("reads").receipt, None);
         ledger.commit(fence, &[release("b")]).await.expect("commits");
         let done = of(&ledger, "b").await;
-        assert_eq!(ledger.work(&WorkId::task("b")).await.expect("reads").receipt, Some(done.digest));
+        assert_eq!(ledger.work_with_receipt(&WorkId::task("b")).await.expect("reads").receipt, Some(done.digest));
     }
 
     async fn a_charge_of_older_books_is_shown_and_proved_but_not_calculated_again(place: Place) {

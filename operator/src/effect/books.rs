@@ -5,7 +5,7 @@ use crate::watch::now;
 use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
 use std::collections::BTreeSet;
-use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow};
+use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow, WorkBalance};
 use supercargo_market::usage::Anomaly;
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -72,22 +72,29 @@ pub fn anomalies(bookings: &[Booking]) -> Vec<Anomaly> {
 
 /// What the books say of one work.
 pub async fn load_work(ledger: &Ledger, work: &WorkId) -> Result<Event, LedgerError> {
+    let balance = ledger.work_with_receipt(work).await?;
+    of_work(ledger, work, balance).await
+}
+
+async fn of_work(ledger: &Ledger, work: &WorkId, balance: WorkBalance) -> Result<Event, LedgerError> {
     let row = ledger.reservation(work).await?;
     let latest = row.as_ref().map(placement).transpose()?;
     let reservation = row
         .filter(|row| row.open)
         .zip(latest.clone())
         .map(|(row, placement)| Box::new(Reservation { funding: row.funding, reserved: row.reserved, charged: row.charged, placement }));
-    Ok(Event::Reserved { work: work.clone(), reservation, latest: latest.map(Box::new), balance: ledger.work(work).await? })
+    Ok(Event::Reserved { work: work.clone(), reservation, latest: latest.map(Box::new), balance })
 }
 
-/// Where a new leader begins: every open reservation, and the works that are given.
-pub async fn load(ledger: &Ledger, works: &[WorkId]) -> Result<Vec<Event>, LedgerError> {
+/// Where a new leader begins: every open reservation, and the works that are given. Who has pods may yet have to be told how
+/// it ended, with its receipt; of the others there may be very many.
+pub async fn load(ledger: &Ledger, works: &[WorkId], with_pods: &BTreeSet<WorkId>) -> Result<Vec<Event>, LedgerError> {
     let mut events = Vec::new();
     let open = ledger.open_reservations().await?;
     let closed = works.iter().filter(|work| !open.iter().any(|row| row.work == **work));
     for work in open.iter().map(|row| &row.work).chain(closed) {
-        let event = load_work(ledger, work).await?;
+        let told = !with_pods.contains(work);
+        let event = if told { of_work(ledger, work, ledger.work(work).await?).await? } else { load_work(ledger, work).await? };
         // A work whose reservation was released had its last attempt charged in the same transaction.
         if let Event::Reserved { reservation: None, latest: Some(latest), .. } = &event {
             events.push(Event::Charged { work: work.clone(), attempt: latest.attempt });

@@ -5,7 +5,7 @@ use super::cluster::{NAMESPACE, News, pool_of};
 use super::play::{Happening, Play};
 use super::trace::{BEGIN, Nanos, SECOND};
 use k8s_openapi::api::core::v1 as core;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use supercargo_ledger::{Fence, LedgerError};
 use supercargo_operator::effect;
@@ -127,8 +127,9 @@ impl Play {
         officer.leads = true;
         officer.world.begin_anew(clock);
         let of_pods = officer.world.pods.values().filter_map(|pod| Some(pod.ours.as_ref()?.work.clone()));
-        let works: Vec<_> = officer.world.tasks.values().map(|task| task.work()).chain(of_pods).collect();
-        let events = effect::load(&ledger, &works).await.expect("books in memory");
+        let with_pods: BTreeSet<_> = of_pods.collect();
+        let works: Vec<_> = officer.world.tasks.values().map(|task| task.work()).chain(with_pods.iter().cloned()).collect();
+        let events = effect::load(&ledger, &works, &with_pods).await.expect("books in memory");
         events.into_iter().for_each(|event| officer.world.apply(event));
         self.look_again(who, self.now + LATENCY);
     }
