@@ -9,6 +9,9 @@ use supercargo_ledger::{Attempt, Fence, Ledger, Post};
 /// So many of a chain's newest posts are looked at: no reorganisation that anybody mends by waiting goes further back.
 const MOST: u32 = 16;
 
+/// What is further down is left alone: nodes forget old receipts, and that is no reorganisation.
+const DEEPEST_BLOCKS: u64 = 100_000;
+
 /// What became of the newest final posts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rechecked {
@@ -23,7 +26,8 @@ pub async fn recheck<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, chain: &s
     let mut missing = Vec::new();
     for post in ledger.newest_final(chain, MOST).await? {
         // A chain that is shorter than it was comes to this block again.
-        if post.block.is_none_or(|block| block > rail.finalized_block()) {
+        let depth = post.block.and_then(|block| rail.finalized_block().checked_sub(block));
+        if depth.is_none_or(|depth| depth > DEEPEST_BLOCKS) {
             continue;
         }
         let attempts = ledger.attempts(&post.id).await?;

@@ -2,7 +2,7 @@
 
 use super::super::agree::Terms;
 use super::super::rail::{Endpoints, Seen};
-use super::super::recheck::recheck;
+use super::super::recheck::{Rechecked, recheck};
 use super::super::{follow, outbox};
 use super::{Dice, Door, Simulated, State, Transaction, account, charge, doors, open};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,14 +16,22 @@ const RUNS: u64 = 300;
 
 /// One look, and one step of what is planned; the payees sign for nothing and claim what they were given. What fails is tried
 /// again at the next look. Gives back the accounts of which the chain has more than the books.
-async fn look(ledger: &Ledger, fence: Fence, chain: &Arc<Simulated>, endpoints: &Endpoints<Door>, now: i64) -> BTreeSet<FundingId> {
+async fn look(
+    ledger: &Ledger,
+    fence: Fence,
+    chain: &Arc<Simulated>,
+    endpoints: &Endpoints<Door>,
+    now: i64,
+    all: &mut Rechecked,
+) -> BTreeSet<FundingId> {
     // Time goes fast enough that replacements happen.
     let clock = now * 25;
     let Ok(agreed) = endpoints.look(Terms { chain_id: 1, now: 0, oldest_seconds: 0 }).await else { return BTreeSet::new() };
     let foreign = stalled(ledger, chain, agreed.block.number as usize).await;
     let seen = Seen { endpoints, agreed: &agreed, pen: chain };
     if now % 4 == 0 {
-        let _ = recheck(ledger, fence, &seen, "c").await;
+        let rechecked = recheck(ledger, fence, &seen, "c").await.unwrap_or_default();
+        *all = Rechecked { sent: all.sent + rechecked.sent, undone: all.undone + rechecked.undone };
     }
     for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
         let _ = outbox::plan(ledger, fence, &account(number), Amount::from_units(1), Amount::MAX, clock).await;
@@ -89,6 +97,9 @@ async fn claim(ledger: &Ledger, chain: &Arc<Simulated>, taken: &mut BTreeMap<(Fu
 struct Wrong {
     doubled: Vec<String>,
     lost: Vec<String>,
+    /// Accounts that books which were restored are too old for, and what became of posts that were final.
+    stalled: u64,
+    rechecked: Rechecked,
 }
 
 /// What becomes of the books in a run.
@@ -178,16 +189,23 @@ async fn run(seed: u64, wrong: &mut Wrong) {
                 commits(&ledger, fence, number).await;
             }
         }
-        let foreign = look(&ledger, fence, &chain, &endpoints, now).await;
+        let foreign = look(&ledger, fence, &chain, &endpoints, now, &mut wrong.rechecked).await;
         chain.live();
         if !faults && settled(&ledger, &foreign).await && paid(&ledger, &chain, &foreign).await.is_empty() {
             break;
         }
     }
+    judge(seed, fate, &ledger, &chain, charges, wrong).await;
+}
+
+/// What each lane has when all is over.
+async fn judge(seed: u64, fate: Fate, ledger: &Ledger, chain: &Arc<Simulated>, charges: u32, wrong: &mut Wrong) {
     let everything = chain.state.lock().expect("one thread").blocks.len();
-    let foreign = stalled(&ledger, &chain, everything).await;
-    assert!(settled(&ledger, &foreign).await, "seed {seed}: faults stopped, and not all was settled");
-    wrong.lost.extend(paid(&ledger, &chain, &foreign).await.iter().map(|words| format!("seed {seed}: {words}")));
+    let foreign = stalled(ledger, chain, everything).await;
+    assert!(fate != Fate::Kept || foreign.is_empty(), "seed {seed}: nobody else ever posted, and {foreign:?} are stalled");
+    wrong.stalled += foreign.len() as u64;
+    assert!(settled(ledger, &foreign).await, "seed {seed}: faults stopped, and not all was settled");
+    wrong.lost.extend(paid(ledger, chain, &foreign).await.iter().map(|words| format!("seed {seed}: {words}")));
     let credited = chain.state.lock().expect("one thread").lanes(everything);
     for number in 0..2_u64 {
         for lane in ledger.lanes(&account(number)).await.expect("reads").iter().filter(|_| !foreign.contains(&account(number))) {
@@ -246,6 +264,9 @@ async fn histories_of_crashes_and_reorganisations_pay_everything_once() {
         println!("figure settlement.double_paid {} payouts", wrong.doubled.len());
         println!("figure settlement.lost {} payouts", wrong.lost.len());
     }
+    let Wrong { stalled, rechecked, .. } = wrong;
+    println!("{stalled} accounts stalled; of final posts {} were sent again and {} taken back", rechecked.sent, rechecked.undone);
+    assert!(stalled > 0 && rechecked.sent > 0, "nothing was undone, or no books were too old: the runs show too little");
     let all = [wrong.doubled, wrong.lost].concat();
     assert!(all.is_empty(), "of {runs} runs: {all:#?}");
 }
