@@ -5,6 +5,7 @@ use super::{Api, Refusal};
 use crate::world::records;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use supercargo_crds::escrow::Funding;
 use supercargo_crds::names::escrow_condition::BOUND;
 use supercargo_market::money::Amount;
@@ -102,17 +103,22 @@ pub async fn of_escrow<G: Gate>(api: &Api<G>, namespace: &str, name: &str, autho
 }
 
 /// By UID: a task that is long gone has its cost in the books, under a name that another one may have by now.
-pub async fn of_task<G: Gate>(api: &Api<G>, uid: &str, authorization: Option<String>) -> Result<TaskCost, Refusal> {
+async fn readable<G: Gate>(api: &Api<G>, uid: &str, authorization: Option<String>) -> Result<(WorkId, records::Placement), Refusal> {
     let who = asker(api, authorization).await?;
     let work = WorkId::task(uid);
     let row = api.ledger.reservation(&work).await.map_err(|error| Refusal::later("reading the books", error))?;
     let placement = row.and_then(|row| serde_json::from_str::<records::Placement>(&row.detail).ok()).ok_or_else(hidden)?;
-    let thing = Thing { resource: "computetasks", namespace: placement.namespace, name: placement.task };
+    let thing = Thing { resource: "computetasks", namespace: placement.namespace.clone(), name: placement.task.clone() };
     must_be_readable(api, &who, &thing).await?;
+    Ok((work, placement))
+}
+
+pub async fn of_task<G: Gate>(api: &Api<G>, uid: &str, authorization: Option<String>) -> Result<TaskCost, Refusal> {
+    let (work, placement) = readable(api, uid, authorization).await?;
     let balance = api.ledger.work(&work).await.map_err(|error| Refusal::later("reading the books", error))?;
     Ok(TaskCost {
-        namespace: thing.namespace,
-        name: thing.name,
+        namespace: placement.namespace,
+        name: placement.task,
         token: placement.token,
         reserved: balance.reserved,
         charged: balance.charged,
@@ -120,4 +126,12 @@ pub async fn of_task<G: Gate>(api: &Api<G>, uid: &str, authorization: Option<Str
         absorbed: balance.absorbed,
         transaction: balance.transaction,
     })
+}
+
+/// What `kubectl supercargo receipt verify` checks, to the byte.
+pub async fn receipt<G: Gate>(api: &Api<G>, uid: &str, authorization: Option<String>) -> Result<Box<RawValue>, Refusal> {
+    let (work, _) = readable(api, uid, authorization).await?;
+    let receipt = api.ledger.receipt(&work).await.map_err(|error| Refusal::later("reading the books", error))?;
+    let receipt = receipt.ok_or_else(|| Refusal::not_there("nothing was charged for it yet"))?;
+    RawValue::from_string(receipt.text()).map_err(|error| Refusal::later("writing a receipt", error))
 }

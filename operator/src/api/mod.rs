@@ -93,7 +93,11 @@ pub fn routes<G: Gate>(api: Api<G>) -> BoxedFilter<(Response,)> {
         .and(warp::header::optional("authorization"))
         .and(with())
         .then(|uid: String, token, api: Api<G>| async move { answer(costs::of_task(&api, &uid, token).await) });
-    warp::get().and(vouchers.or(escrow).unify().or(task).unify()).boxed()
+    let receipt = warp::path!("v1" / "receipts" / String)
+        .and(warp::header::optional("authorization"))
+        .and(with())
+        .then(|uid: String, token, api: Api<G>| async move { answer(costs::receipt(&api, &uid, token).await) });
+    warp::get().and(vouchers.or(escrow).unify().or(task).unify().or(receipt).unify()).boxed()
 }
 
 /// Serves until told to stop.

@@ -9,9 +9,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use supercargo_contracts::{Address, B256, PayeeRequest, PrivateKeySigner};
 use supercargo_crds::Escrow;
-use supercargo_ledger::{Posting, Voucher, VoucherTerms};
+use supercargo_ledger::{Charge, Posting, Voucher, VoucherTerms};
+use supercargo_market::fees::FeeSchedule;
+use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
-use supercargo_market::work::{FundingId, WorkId};
+use supercargo_market::rating::{self, Held};
+use supercargo_market::receipt;
+use supercargo_market::work::{FundingId, SegmentId, WorkId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -151,6 +155,9 @@ async fn costs_are_told_to_who_may_get_the_object_and_hidden_from_everybody_else
         ("/v1/tasks/uid-of-train/cost", None, 401),
         ("/v1/tasks/uid-of-train/cost", Some("Bearer stranger"), 404),
         ("/v1/tasks/uid-of-nobody/cost", Some("Bearer reader"), 404),
+        ("/v1/receipts/uid-of-train", None, 401),
+        ("/v1/receipts/uid-of-train", Some("Bearer stranger"), 404),
+        ("/v1/receipts/uid-of-train", Some("Bearer reader"), 404),
     ] {
         let headers: Vec<_> = token.into_iter().map(|token| ("authorization", token)).collect();
         let (status, said) = get(&api, path, &headers).await;
@@ -161,6 +168,31 @@ async fn costs_are_told_to_who_may_get_the_object_and_hidden_from_everybody_else
     let [missing, forbidden] =
         [get(&api, hidden[0].0, &[("authorization", hidden[0].1)]).await, get(&api, hidden[1].0, &[("authorization", hidden[1].1)]).await];
     assert_eq!(missing, forbidden, "what may not be read looks as if it were not there");
+}
+
+#[tokio::test]
+async fn a_receipt_that_is_told_holds_when_it_is_checked() {
+    let api = api(Few::default()).await;
+    let fence = api.ledger.take_lead("test").await.expect("leads");
+    let (work, held) = (WorkId::task("uid-of-train"), Held { devices: 1, device_price: "3.60".parse().expect("a price"), ..Held::default() });
+    let charge = Posting::Charge(Charge {
+        work: work.clone(),
+        attempt: 0,
+        segment: SegmentId::of_pod("p", 0),
+        seconds: 61,
+        evidence: Evidence::Record,
+        place: "acme/n1".into(),
+        fault: false,
+        cost: rating::cost(&held, 61).expect("fits"),
+        payee: Some(7),
+        fees: FeeSchedule::default(),
+        metered: None,
+    });
+    api.ledger.commit(fence, &[charge, Posting::Release { work }]).await.expect("commits");
+    let (status, told) = get(&api, "/v1/receipts/uid-of-train", &[("authorization", "Bearer reader")]).await;
+    assert_eq!(status, 200);
+    let checked = receipt::verify(&told.to_string(), &receipt::Expected::default(), &|_, _, _| false).expect("it holds");
+    assert_eq!(told["digest"], hex::encode(checked.digest));
 }
 
 #[tokio::test]
