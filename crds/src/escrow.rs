@@ -74,7 +74,8 @@ pub struct EscrowSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = ACCOUNT_PATTERN))]
     pub account_id: Option<String>,
-    /// For Internal: how much may be spent in all. It may rise at any time; it falls no further than what is spent.
+    /// For Internal: how much may be spent in all. It may rise at any time; it falls no further than what is spent. What is held
+    /// back for tasks when it falls stays theirs, and is taken out when they give it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Money>,
     /// Only nodes of this provider take Private data of this Escrow's tasks.
@@ -85,10 +86,11 @@ pub struct EscrowSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = LABEL_PATTERN)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_namespaces: Vec<String>,
-    /// Below this the condition Funded says so. Default: never.
+    /// When less is available, the condition Funded has reason Low, and one Event says so. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_balance: Option<Money>,
-    /// The most that tasks may be charged in a day (UTC). Default: no limit.
+    /// The most that tasks may be charged in a day (UTC). What is held back for tasks counts as if it were charged that day: one
+    /// that might pass the limit waits, with reason DailyLimit, until others end or the day does. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daily_limit: Option<Money>,
 }
@@ -139,10 +141,10 @@ pub struct EscrowStatus {
     /// On its way out: a withdrawal that waits for the end of its thaw. Nothing is reserved from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thawing: Option<Money>,
-    /// Held back for tasks that run or are about to.
+    /// Held back for tasks that run or are about to, and not used yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Money>,
-    /// Of what was charged: kept until its evidence is complete.
+    /// Of what was charged: used by tasks that run. When they end it is charged for good, or given back when it is not billed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Money>,
     /// Of what was charged: to be posted to the chain next.
@@ -151,13 +153,14 @@ pub struct EscrowStatus {
     /// Of what was charged: posted to the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub posted: Option<Money>,
-    /// Withdrawn by the payer.
+    /// Withdrawn by the payer, or taken out of a grant that fell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Money>,
     /// Fees of disputes that were opened for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub case_fees: Option<Money>,
-    /// When what is available ends, if its tasks go on to cost what they cost an hour now. Absent while nothing runs.
+    /// When what is available and held back ends, if its tasks go on to cost what they cost an hour now: to the minute, or to the
+    /// hour when it is days away. Absent while nothing runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub funded_until: Option<Time>,

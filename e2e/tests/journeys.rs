@@ -286,6 +286,43 @@ async fn a_task_that_finds_no_place_in_its_time_fails_in_words_and_costs_nothing
 }
 
 #[tokio::test]
+async fn a_task_waits_for_a_limit_of_the_day_and_a_grant_falls_no_further_than_what_is_spent() {
+    journey("limits", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        journey.change("escrow", "default", json!({ "dailyLimit": "0.000001" })).await?;
+        wait::until("the limit to be seen", Duration::from_secs(30), || async {
+            let escrow = journey.get("escrow", "default").await?;
+            Ok((escrow["status"]["observedGeneration"] == escrow["metadata"]["generation"]).then_some(()))
+        })
+        .await?;
+        journey.task("limited", &["--for", "2"], json!({})).await?;
+        wait::until("the task to wait for the limit", Duration::from_secs(30), || async {
+            let waiting = journey.get("computetask", "limited").await?["status"]["waiting"][0].take();
+            ensure!(waiting["reason"] == "DailyLimit", "{waiting}");
+            holds(&waiting["example"], "the Escrow's dailyLimit is 0.000001")?;
+            Ok(Some(()))
+        })
+        .await?;
+        journey.change("escrow", "default", json!({ "dailyLimit": null })).await?;
+        let task = journey.finished("limited").await?;
+        ensure!(succeeded(&task), "{}", task["status"]);
+
+        journey.change("escrow", "default", json!({ "grant": "0" })).await?;
+        let charged = &task["status"]["cost"]["charged"];
+        wait::until("the grant to fall to what is spent", Duration::from_secs(30), || async {
+            let status = journey.get("escrow", "default").await?["status"].take();
+            ensure!(status["available"] == "0.00" && status["charged"] == *charged && status["deposited"] == "10.00", "{status}");
+            let gone = amount(&status["withdrawn"])?.units() + amount(charged)?.units();
+            ensure!(gone == 10_000_000, "{status}");
+            Ok(Some(()))
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_task_is_paid_on_the_chain_once_though_the_operator_is_killed_again_and_again() {
     journey("pays", |journey| async move {
         let payee = journey.pool().await?;

@@ -49,6 +49,7 @@ async fn run() -> Result<()> {
     let (half, most) = reserving(&ledger, fence).await?;
     println!("beside ledger.reserve_p50 {half:.2} ms");
     println!("figure ledger.reserve_p99 {most:.2} ms");
+    println!("beside ledger.hold_5000 {:.1} ms", holding(&ledger, fence).await?);
     drop(ledger);
     let mut raw = AnyConnection::connect(&url).await?;
     sizes(&mut raw).await?;
@@ -64,6 +65,7 @@ async fn run() -> Result<()> {
             let (half, most) = reserving(&ledger, fence).await?;
             println!("beside ledger.postgres_reserve_p50 {half:.2} ms");
             println!("beside ledger.postgres_reserve_p99 {most:.2} ms");
+            println!("beside ledger.postgres_hold_5000 {:.1} ms", holding(&ledger, fence).await?);
         }
         Err(error) => println!("skipped: {error:#}"),
     }
@@ -129,6 +131,7 @@ fn charge(uid: &str, index: u32) -> Posting {
         payee: Some(7),
         fees: FeeSchedule { basis_points: 250, shares },
         metered: Some(Box::new(metered())),
+        day: 20_000,
     })
 }
 
@@ -224,6 +227,21 @@ async fn reserving(ledger: &Ledger, fence: Fence) -> Result<(f64, f64)> {
         times.extend(task.await??);
     }
     Ok((part_of(&mut times, 50), part_of(&mut times, 99)))
+}
+
+/// How long it takes to tell the books what five thousand works have used, of those that were reserved just before: what
+/// happens once a minute while they run.
+async fn holding(ledger: &Ledger, fence: Fence) -> Result<f64> {
+    let works: Vec<WorkId> = (0..5_000).map(|work| WorkId::task(uid("reserve", work % RESERVING, work / RESERVING))).collect();
+    let mut times = Vec::new();
+    for minute in 1..=9 {
+        let used = works.iter().map(|work| (work.clone(), Amount::from_units(minute * 1_000))).collect();
+        let begun = Instant::now();
+        let outcomes = ledger.commit(fence, &[Posting::Hold { at: minute.cast_signed() * 60, works: used }]).await?;
+        ensure!(outcomes == [Outcome::Applied], "{outcomes:?}");
+        times.push(begun.elapsed());
+    }
+    Ok(part_of(&mut times, 50))
 }
 
 /// In milliseconds.

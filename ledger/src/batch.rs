@@ -115,6 +115,9 @@ pub(crate) const FUNDINGS: Table = Table {
         Number("reserved"),
         Number("owed"),
         Number("posted"),
+        Number("held"),
+        Number("shortfall"),
+        Number("absorbed"),
     ],
 };
 pub(crate) const RESERVATIONS: Table = Table {
@@ -207,9 +210,12 @@ pub(crate) const VOUCHERS: Table = Table {
 
 pub(crate) const CARDS: Table = Table { name: "cards", keys: 1, columns: &[Text("hash"), Text("card")] };
 
+pub(crate) const HOLDS: Table = Table { name: "holds", keys: 1, columns: &[Text("work"), Number("used"), Number("seen")] };
+pub(crate) const DAYS: Table = Table { name: "days", keys: 2, columns: &[Text("funding"), Number("day"), Number("charged")] };
+
 /// Every table, each after those that it refers to. A backup names them by their numbers here: a new one comes last.
-pub(crate) const TABLES: [&Table; 11] =
-    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS, &CARDS];
+pub(crate) const TABLES: [&Table; 13] =
+    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS, &CARDS, &HOLDS, &DAYS];
 
 impl Table {
     fn names(&self) -> String {
@@ -281,6 +287,26 @@ impl Table {
             found.extend(statement.fetch_all(&mut **transaction).await.map_err(LedgerError::database(doing))?);
         }
         Ok(found)
+    }
+
+    /// Takes the rows away that have these keys.
+    pub(crate) async fn remove(
+        &self,
+        transaction: &mut Transaction<'_, Any>,
+        keys: impl ExactSizeIterator<Item = &String>,
+        doing: &'static str,
+    ) -> Result<()> {
+        let (mut left, mut keys) = (keys.len(), keys.cloned());
+        let numbered = numbered(transaction);
+        while left > 0 {
+            let rows = largest(left);
+            left -= rows;
+            let key = self.columns[0].name();
+            let text = format!("DELETE FROM {} WHERE {key} IN {}", self.name, places(numbered, 1, rows));
+            let statement = keys.by_ref().take(rows).fold(sqlx::query(AssertSqlSafe(text)), Query::bind);
+            statement.execute(&mut **transaction).await.map_err(LedgerError::database(doing))?;
+        }
+        Ok(())
     }
 
     /// A query of all rows in the order of their keys.

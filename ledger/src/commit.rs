@@ -4,6 +4,7 @@ use crate::posting::{Charge, Line, Outcome, Posting};
 use crate::working::{Funding, Reservation, Working};
 use crate::{Fence, Ledger, LedgerError, Result};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use supercargo_market::canonical;
 use supercargo_market::money::Amount;
 use supercargo_market::rate_card::RateCard;
@@ -35,6 +36,7 @@ impl Working {
             Posting::Charge(charge) => self.charge(charge),
             Posting::Card(card) => Ok(self.keep(card)),
             Posting::Release { work } => self.release(work),
+            Posting::Hold { at, works } => self.hold(*at, works),
         }
     }
 
@@ -47,19 +49,22 @@ impl Working {
         if row.asset != asset {
             return Outcome::Refused(format!("{funding} is in {}, not in {asset}", row.asset));
         }
-        if (deposited, withdrawn) == (row.deposited, row.withdrawn) {
+        if (deposited, withdrawn) == (row.deposited.saturating_sub(row.shortfall), row.withdrawn) {
             return Outcome::Already;
         }
-        // All four are at most Amount::MAX, of which an i64 holds nine.
-        let left = signed(row.available) + (signed(deposited) - signed(row.deposited)) - (signed(withdrawn) - signed(row.withdrawn));
-        if left < 0 {
-            return Outcome::Refused(format!("{funding} would be short of {}: that much is reserved or spent", amount(left)));
-        }
-        let row = Funding { deposited, withdrawn, available: amount(left), ..row };
-        self.fundings.insert(funding.to_string(), row);
+        // Each is at most Amount::MAX, of which an i64 holds nine.
+        let bound = signed(withdrawn) + signed(row.reserved) + signed(row.owed) + signed(row.posted);
+        let left = signed(deposited) - bound;
+        // What is held back and charged stays so: it is short of that, and not in the red.
+        let (available, shortfall) = if left < 0 { (Amount::ZERO, amount(left)) } else { (amount(left), Amount::ZERO) };
+        let Some(all) = deposited.checked_add(shortfall).filter(|all| *all <= Amount::MAX) else {
+            return Outcome::Refused(format!("{funding} would hold more than the books can"));
+        };
+        self.fundings.insert(funding.to_string(), Funding { deposited: all, withdrawn, available, shortfall, ..row });
         self.changes.fundings.insert(funding.to_string());
         let (funding, asset) = (funding.to_string(), asset.to_owned());
-        self.changes.lines.push(Line::Fund { funding, asset, deposited: deposited.units(), withdrawn: withdrawn.units() });
+        let (deposited, withdrawn, shortfall) = (deposited.units(), withdrawn.units(), shortfall.units());
+        self.changes.lines.push(Line::Fund { funding, asset, deposited, withdrawn, shortfall });
         Outcome::Applied
     }
 
@@ -81,9 +86,15 @@ impl Working {
         };
         source.reserved = moved(source.reserved, held, wanted, funding.as_str())?;
         source.available = left;
+        source.cover_shortfall();
         self.changes.fundings.insert(funding.to_string());
         let new = Reservation { funding: funding.to_string(), whole: true, ..Reservation::default() };
         let row = self.reservations.entry(id.clone()).or_insert(new);
+        if row.used > wanted {
+            source.held = moved(source.held, row.used, wanted, funding.as_str())?;
+            row.used = wanted;
+            self.changes.holds.insert(id.clone());
+        }
         row.reserved = wanted;
         row.open = true;
         detail.clone_into(&mut row.detail);
@@ -115,10 +126,14 @@ impl Working {
         let taken = due.min(row.reserved);
         let absorbed = due.saturating_sub(taken);
         let funding = self.fundings.get_mut(&row.funding).ok_or_else(|| LedgerError::Broken(format!("{work}'s funding is unknown")))?;
+        if row.forget_use(funding)? {
+            self.changes.holds.insert(work.clone());
+        }
         funding.reserved = moved(funding.reserved, taken, Amount::ZERO, &row.funding)?;
         // A grant is paid in the books: what is charged is settled at once.
         let column = if charge.payee.is_some() { &mut funding.owed } else { &mut funding.posted };
         *column = plus(*column, taken, &row.funding)?;
+        funding.absorbed = plus(funding.absorbed, absorbed, &row.funding)?;
         row.charged = plus(row.charged, taken, &work)?;
         row.absorbed = plus(row.absorbed, absorbed, &work)?;
         row.reserved = row.reserved.saturating_sub(taken);
@@ -156,14 +171,60 @@ impl Working {
         let Some(row) = self.reservations.get_mut(&id).filter(|row| row.open) else { return Ok(Outcome::Already) };
         let funding = self.fundings.get_mut(&row.funding).ok_or_else(|| LedgerError::Broken(format!("{work}'s funding is unknown")))?;
         let returned = row.reserved;
+        if row.forget_use(funding)? {
+            self.changes.holds.insert(id.clone());
+        }
         funding.reserved = moved(funding.reserved, returned, Amount::ZERO, &row.funding)?;
         funding.available = plus(funding.available, returned, &row.funding)?;
+        funding.cover_shortfall();
         row.reserved = Amount::ZERO;
         row.open = false;
         self.changes.fundings.insert(row.funding.clone());
         self.changes.reservations.insert(id.clone());
         self.changes.lines.push(Line::Release { work: id, returned: returned.units() });
         Ok(Outcome::Applied)
+    }
+
+    fn hold(&mut self, at: i64, works: &[(WorkId, Amount)]) -> Result<Outcome> {
+        let mut grown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for (work, used) in works {
+            let id = work.to_string();
+            // What is over was charged, or never will be.
+            let Some(row) = self.reservations.get_mut(&id).filter(|row| row.open) else { continue };
+            let used = (*used).min(row.reserved);
+            if used <= row.used {
+                continue;
+            }
+            let funding = self.fundings.get_mut(&row.funding).ok_or_else(|| LedgerError::Broken(format!("{work}'s funding is unknown")))?;
+            funding.held = moved(funding.held, row.used, used, &row.funding)?;
+            let (works, more) = grown.entry(funding.asset.clone()).or_default();
+            (*works, *more) = (*works + 1, *more + used.saturating_sub(row.used).units());
+            (row.used, row.seen) = (used, at);
+            self.changes.fundings.insert(row.funding.clone());
+            self.changes.holds.insert(id);
+        }
+        let outcome = if grown.is_empty() { Outcome::Already } else { Outcome::Applied };
+        self.changes.lines.extend(grown.into_iter().map(|(asset, (works, more))| Line::Hold { asset, at, works, more }));
+        Ok(outcome)
+    }
+}
+
+impl Funding {
+    /// What is free again is first what was short.
+    fn cover_shortfall(&mut self) {
+        let covered = self.available.min(self.shortfall);
+        for part in [&mut self.available, &mut self.shortfall, &mut self.deposited] {
+            *part = part.saturating_sub(covered);
+        }
+    }
+}
+
+impl Reservation {
+    /// A charge says what it has used, or nobody does. Whether anything was said before.
+    fn forget_use(&mut self, funding: &mut Funding) -> Result<bool> {
+        let used = std::mem::take(&mut self.used);
+        funding.held = moved(funding.held, used, Amount::ZERO, &self.funding)?;
+        Ok(!used.is_zero())
     }
 }
 

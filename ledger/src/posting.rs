@@ -13,7 +13,8 @@ use supercargo_market::work::{FundingId, SegmentId, WorkId};
 /// One change of the books. Each can be committed any number of times and counts once.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Posting {
-    /// What a funding has received and given back in all. Both only rise.
+    /// What a funding has received and given back in all. When that is less than what is held back and charged already, the
+    /// rest is its shortfall: nothing more is held back, and what comes in or is given back covers it first.
     Fund {
         funding: FundingId,
         asset: String,
@@ -35,6 +36,12 @@ pub enum Posting {
     Release {
         work: WorkId,
     },
+    /// What works that run have used by then, of what is held back for them. It moves no money: a charge takes its place when
+    /// the attempt is over, and until then it only grows.
+    Hold {
+        at: i64,
+        works: Vec<(WorkId, Amount)>,
+    },
 }
 
 /// A segment of use, and what it costs.
@@ -54,6 +61,8 @@ pub struct Charge {
     pub fees: FeeSchedule,
     /// All that the cost follows from, for the receipt.
     pub metered: Option<Box<Metered>>,
+    /// The day of UTC that it counts on, from 1970.
+    pub day: i64,
 }
 
 /// What became of a posting.
@@ -75,6 +84,8 @@ pub enum Line {
         asset: String,
         deposited: u64,
         withdrawn: u64,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        shortfall: u64,
     },
     Reserve {
         work: String,
@@ -100,6 +111,13 @@ pub enum Line {
     Release {
         work: String,
         returned: u64,
+    },
+    /// So many works have used so much more.
+    Hold {
+        asset: String,
+        at: i64,
+        works: u64,
+        more: u64,
     },
     Plan {
         post: String,

@@ -20,6 +20,12 @@ pub struct FundingBalance {
     pub reserved: Amount,
     pub owed: Amount,
     pub posted: Amount,
+    /// Of what is reserved: used by works that run, as it was last looked at.
+    pub held: Amount,
+    /// Of what was deposited: not there any more, though it is reserved or charged.
+    pub shortfall: Amount,
+    /// What its works have cost beyond what was held back for them: nobody is charged that.
+    pub absorbed: Amount,
 }
 
 /// A reservation as it stands.
@@ -37,6 +43,8 @@ pub struct ReservationRow {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkBalance {
     pub reserved: Amount,
+    /// Of what is reserved: used, as it was last looked at while it ran.
+    pub held: Amount,
     pub charged: Amount,
     pub absorbed: Amount,
     /// Of what was charged: final on the chain, or paid by a grant.
@@ -61,7 +69,8 @@ pub struct Lane {
 
 impl Ledger {
     pub async fn funding(&self, funding: &FundingId) -> Result<Option<FundingBalance>> {
-        let query = "SELECT asset, deposited, withdrawn, available, reserved, owed, posted FROM fundings WHERE id = $1";
+        let query =
+            "SELECT asset, deposited, withdrawn, available, reserved, owed, posted, held, shortfall, absorbed FROM fundings WHERE id = $1";
         let row = sqlx::query(query)
             .bind(funding.to_string())
             .fetch_optional(self.pool())
@@ -75,7 +84,17 @@ impl Ledger {
             reserved: amount(row.get(4)),
             owed: amount(row.get(5)),
             posted: amount(row.get(6)),
+            held: amount(row.get(7)),
+            shortfall: amount(row.get(8)),
+            absorbed: amount(row.get(9)),
         }))
+    }
+
+    /// The last day of UTC, counted from 1970, on which something was charged, and how much.
+    pub async fn last_day(&self, funding: &FundingId) -> Result<Option<(i64, Amount)>> {
+        let query = sqlx::query("SELECT day, charged FROM days WHERE funding = $1 ORDER BY day DESC LIMIT 1").bind(funding.to_string());
+        let row = query.fetch_optional(self.pool()).await.map_err(LedgerError::database("reading what a day has cost"))?;
+        Ok(row.map(|row| (row.get(0), amount(row.get(1)))))
     }
 
     /// Every reservation that holds something back: where a new leader begins.
@@ -98,11 +117,9 @@ impl Ledger {
     pub async fn work(&self, work: &WorkId) -> Result<WorkBalance> {
         let failed = LedgerError::database("reading what a work has cost");
         let id = work.to_string();
-        let row = sqlx::query("SELECT reserved, charged, absorbed, funding FROM reservations WHERE work = $1")
-            .bind(id.clone())
-            .fetch_optional(self.pool())
-            .await
-            .map_err(&failed)?;
+        let query = "SELECT r.reserved, r.charged, r.absorbed, r.funding, COALESCE(h.used, 0) \
+                      FROM reservations r LEFT JOIN holds h ON h.work = r.work WHERE r.work = $1";
+        let row = sqlx::query(query).bind(id.clone()).fetch_optional(self.pool()).await.map_err(&failed)?;
         let Some(row) = row else { return Ok(WorkBalance::default()) };
         let charged = amount(row.get(1));
         let by_grant = FundingId::from_stored(row.get::<String, _>(3)).account().is_none();
@@ -112,6 +129,7 @@ impl Ledger {
         let settled = Amount::from_units(paid.iter().map(|row| amount(row.get(0)).units()).sum());
         Ok(WorkBalance {
             reserved: amount(row.get(0)),
+            held: amount(row.get(4)),
             charged,
             absorbed: amount(row.get(2)),
             settled: if by_grant { charged } else { settled },
@@ -143,6 +161,13 @@ impl Ledger {
         let query = "SELECT payee, total, planned, posted, funding FROM lanes WHERE total > posted AND funding LIKE 'chain:%' ORDER BY funding, payee";
         let rows = sqlx::query(query).fetch_all(self.pool()).await.map_err(LedgerError::database("reading what is not settled"))?;
         Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(4)), lane(row))).collect())
+    }
+
+    /// Of every funding with works that have used something that is not charged yet: how much.
+    pub async fn held(&self) -> Result<Vec<(FundingId, Amount)>> {
+        let rows = sqlx::query("SELECT id, held FROM fundings WHERE held > 0 ORDER BY id").fetch_all(self.pool()).await;
+        let rows = rows.map_err(LedgerError::database("reading what works have used"))?;
+        Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(0)), amount(row.get(1)))).collect())
     }
 
     /// Every funding that the books know.
@@ -179,9 +204,10 @@ impl Ledger {
     pub async fn works_of(&self, post: &str) -> Result<Vec<(WorkId, WorkBalance)>> {
         let query = "SELECT r.reserved, r.charged, r.absorbed, \
                      CAST(COALESCE(SUM(CASE WHEN p.state = 'FINAL' THEN c.amount ELSE 0 END), 0) AS BIGINT), \
-                     MAX(CASE WHEN p.state = 'FINAL' THEN p.winner || '/' || p.id END), r.work \
+                     MAX(CASE WHEN p.state = 'FINAL' THEN p.winner || '/' || p.id END), r.work, \
+                     CAST(COALESCE(MAX(h.used), 0) AS BIGINT) \
                      FROM reservations r JOIN charges c ON c.work = r.work LEFT JOIN posts p ON p.id = c.post \
-                     WHERE r.work IN (SELECT work FROM charges WHERE post = $1) \
+                     LEFT JOIN holds h ON h.work = r.work WHERE r.work IN (SELECT work FROM charges WHERE post = $1) \
                      GROUP BY r.work, r.reserved, r.charged, r.absorbed ORDER BY r.work";
         let rows = sqlx::query(query).bind(post.to_owned()).fetch_all(self.pool()).await;
         let rows = rows.map_err(LedgerError::database("reading what a post pays for"))?;
@@ -198,10 +224,10 @@ impl Ledger {
                 }
                 None => (None, None),
             };
-            let [reserved, charged, absorbed, settled] = [0, 1, 2, 3].map(|index| amount(row.get(index)));
+            let [reserved, charged, absorbed, settled, held] = [0, 1, 2, 3, 6].map(|index| amount(row.get(index)));
             works.push((
                 work_id(row.get(5))?,
-                WorkBalance { reserved, charged, absorbed, settled, transaction, root, ..Default::default() },
+                WorkBalance { reserved, held, charged, absorbed, settled, transaction, root, ..Default::default() },
             ));
         }
         Ok(works)

@@ -4,7 +4,7 @@
 //! What was read stays here for the next group. Whoever else writes moves the mark of the books, and then all of it is read
 //! again.
 
-use crate::batch::{CARDS, CHARGES, Cell, FUNDINGS, LANES, RECORDS, RESERVATIONS};
+use crate::batch::{CARDS, CHARGES, Cell, DAYS, FUNDINGS, HOLDS, LANES, RECORDS, RESERVATIONS};
 use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::{Charge, Line, Posting};
@@ -31,9 +31,12 @@ pub(crate) struct Funding {
     pub(crate) reserved: Amount,
     pub(crate) owed: Amount,
     pub(crate) posted: Amount,
+    pub(crate) held: Amount,
+    pub(crate) shortfall: Amount,
+    pub(crate) absorbed: Amount,
 }
 
-/// A row of `reservations`.
+/// A row of `reservations`, and of `holds`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reservation {
     pub(crate) funding: String,
@@ -44,6 +47,8 @@ pub(crate) struct Reservation {
     pub(crate) absorbed: Amount,
     pub(crate) open: bool,
     pub(crate) detail: String,
+    pub(crate) used: Amount,
+    pub(crate) seen: i64,
     /// Of its segments, those that were charged here.
     pub(crate) segments: BTreeSet<String>,
     /// Made here: it has no other segments.
@@ -69,11 +74,14 @@ pub(crate) struct Working {
 pub(crate) struct Changes {
     pub(crate) fundings: BTreeSet<String>,
     pub(crate) reservations: BTreeSet<String>,
+    /// Works that have used more, or whose use was charged.
+    pub(crate) holds: BTreeSet<String>,
     charges: Vec<Cell>,
     lanes: BTreeMap<(String, Payee), u64>,
     /// Where among the cells of a charge the number of its entry belongs, and which of the lines that is.
     entries: Vec<(usize, usize)>,
     pub(crate) cards: BTreeMap<String, String>,
+    days: BTreeMap<(String, i64), u64>,
     /// What places have served and done wrong.
     records: BTreeMap<String, Record>,
     pub(crate) lines: Vec<Line>,
@@ -104,6 +112,7 @@ impl Working {
                 }
                 Posting::Card(card) => drop(cards.insert(card.hash().to_string())),
                 Posting::Release { work } => drop(works.insert(work.to_string())),
+                Posting::Hold { works: held, .. } => works.extend(held.iter().map(|(work, _)| work.to_string())),
             }
         }
         works.retain(|work| !self.reservations.contains_key(work));
@@ -111,6 +120,12 @@ impl Working {
             let reservation = reservation(&row)?;
             fundings.insert(reservation.funding.clone());
             self.reservations.insert(row.get(0), reservation);
+        }
+        works.retain(|work| self.reservations.get(work).is_some_and(|row| row.open));
+        for row in HOLDS.find(&mut writing.transaction, works.iter(), "reading what works have used").await? {
+            if let Some(reservation) = self.reservations.get_mut(row.get::<&str, _>(0)) {
+                (reservation.used, reservation.seen) = (amount(row.get(1)), row.get(2));
+            }
         }
         self.found.clear();
         for row in CHARGES.find(&mut writing.transaction, segments.iter(), "looking for charges").await? {
@@ -137,9 +152,10 @@ impl Working {
         let mut cells = Vec::with_capacity(changes.fundings.len() * FUNDINGS.columns.len());
         for id in changes.fundings {
             let Some(row) = self.fundings.get(&id) else { continue };
-            let numbers = [row.deposited, row.withdrawn, row.available, row.reserved, row.owed, row.posted];
+            let moved = [row.deposited, row.withdrawn, row.available, row.reserved, row.owed, row.posted];
+            let beside = [row.held, row.shortfall, row.absorbed];
             cells.extend([id.into(), row.asset.as_str().into()]);
-            cells.extend(numbers.map(|amount| Cell::Number(signed(amount))));
+            cells.extend(moved.into_iter().chain(beside).map(|amount| Cell::Number(signed(amount))));
         }
         FUNDINGS.put(&mut writing.transaction, cells, "writing balances").await?;
         let mut cells = Vec::with_capacity(changes.reservations.len() * RESERVATIONS.columns.len());
@@ -151,6 +167,7 @@ impl Working {
             }
         }
         RESERVATIONS.put(&mut writing.transaction, cells, "writing reservations").await?;
+        self.save_holds(writing, &changes.holds).await?;
         CHARGES.insert(&mut writing.transaction, changes.charges, "writing charges").await?;
         let cards = changes.cards.into_iter().flat_map(|(hash, card)| [hash.into(), card.into()]);
         CARDS.insert(&mut writing.transaction, cards.collect(), "keeping rate cards").await?;
@@ -158,6 +175,11 @@ impl Working {
             [funding.into(), i64::from(payee).into(), signed(Amount::from_units(more)).into(), 0.into(), 0.into()]
         });
         LANES.grow(&mut writing.transaction, &["total"], lanes.collect(), "adding to lanes").await?;
+        let days = changes
+            .days
+            .into_iter()
+            .flat_map(|((funding, day), charged)| [Cell::from(funding), day.into(), signed(Amount::from_units(charged)).into()]);
+        DAYS.grow(&mut writing.transaction, &["charged"], days.collect(), "adding to days").await?;
         let records = changes.records.into_iter().flat_map(|(place, record)| {
             let served = i64::try_from(record.served_seconds).unwrap_or(i64::MAX);
             [place.into(), served.into(), i64::from(record.faults).into(), i64::from(record.disagreements).into()]
@@ -167,6 +189,19 @@ impl Working {
         store.append(writing, POSTING, &changes.lines).await?;
         self.mark = Some(writing.mark);
         Ok(())
+    }
+
+    /// What works have used is kept as long as it is not charged.
+    async fn save_holds(&self, writing: &mut Writing, works: &BTreeSet<String>) -> Result<()> {
+        let (mut over, mut cells) = (BTreeSet::new(), Vec::with_capacity(works.len() * HOLDS.columns.len()));
+        for work in works {
+            match self.reservations.get(work).filter(|row| !row.used.is_zero()) {
+                Some(row) => cells.extend([Cell::from(work.as_str()), signed(row.used).into(), row.seen.into()]),
+                None => drop(over.insert(work.clone())),
+            }
+        }
+        HOLDS.remove(&mut writing.transaction, over.iter(), "forgetting what works had used").await?;
+        HOLDS.put(&mut writing.transaction, cells, "writing what works have used").await
     }
 }
 
@@ -199,6 +234,9 @@ impl Changes {
         ]);
         // Its own line comes next.
         self.entries.push((self.charges.len() - 1, self.lines.len()));
+        if !taken.is_zero() {
+            *self.days.entry((funding.to_owned(), charge.day)).or_default() += taken.units();
+        }
         let record = self.records.entry(charge.place.clone()).or_default();
         *record = record.with(charge.seconds, charge.fault, charge.evidence);
     }
@@ -222,6 +260,9 @@ fn funding(row: &AnyRow) -> Funding {
         reserved: amount(row.get(5)),
         owed: amount(row.get(6)),
         posted: amount(row.get(7)),
+        held: amount(row.get(8)),
+        shortfall: amount(row.get(9)),
+        absorbed: amount(row.get(10)),
     }
 }
 

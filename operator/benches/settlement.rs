@@ -64,6 +64,7 @@ async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, round: u32, 
                     payee: Some(task % PROVIDERS + 1),
                     fees: FeeSchedule::default(),
                     metered: None,
+                    day: 0,
                 })
             });
             [Some(reserve), charge.ok(), Some(Posting::Release { work })]

@@ -172,6 +172,7 @@ mod tests {
             payee: None,
             fees: FeeSchedule::default(),
             metered: None,
+            day: 0,
         };
         let postings = [
             Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO },

@@ -27,6 +27,8 @@ pub struct Joints {
 
 /// At least so often the world is looked at, whatever happened.
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// So often what runs is counted for the metrics.
+const COUNT_PAUSE: Duration = Duration::from_secs(5);
 
 pub async fn run(mut joints: Joints, stop: CancellationToken) {
     let mut world = World::default();
@@ -35,6 +37,7 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
     let mut executor = Executor::new(joints.hands.clone(), sender, joints.metrics.clone());
     let mut fence: Option<Fence> = None;
     let mut next = Instant::now() + LONGEST_REST;
+    let mut counted: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -62,6 +65,7 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
         if !leads || !synced {
             if !leads && fence.take().is_some() {
                 joints.fence.send_replace(None);
+                joints.metrics.running.forget();
             }
             next = Instant::now() + LONGEST_REST;
             continue;
@@ -81,6 +85,10 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
         }
         let Some(fence) = fence else { continue };
         next = pass(&mut world, &mut executor, fence, &joints);
+        if counted.is_none_or(|at| at.elapsed() >= COUNT_PAUSE) {
+            counted = Some(Instant::now());
+            joints.metrics.running.show(&plan::running::by_tokens(&world, now()));
+        }
     }
 }
 

@@ -24,6 +24,7 @@ fn whatever_fails_each_container_is_billed_once_for_what_it_ran() {
     println!("{}", report::head());
     rows.iter().flat_map(report::lines).for_each(|line| println!("{line}"));
     assert!(rows.iter().all(|row| row.ended), "something never came to an end");
+    assert!(rows.iter().all(|row| row.held == 0), "what was used was charged or given back");
     let whole = Whole::of(&rows);
     assert_eq!((whole.missed, whole.false_faults), (0, 0));
     assert!(whole.errors.most() <= 1.0, "{} s beside what a container ran", whole.errors.most());

@@ -31,7 +31,9 @@ on_both! {
         migrate::run_to(&pool, dialect, 1).await.expect("makes the first form");
         for statement in [
             "INSERT INTO facts (name, value) VALUES ('journal', 'j'), ('fence', '4')",
-            "INSERT INTO fundings (id, asset, deposited, available) VALUES ('chain:default:0xaa', 'USDC', 7, 7)",
+            "INSERT INTO fundings (id, asset, deposited, available, owed) VALUES ('chain:default:0xaa', 'USDC', 9, 7, 2)",
+            "INSERT INTO reservations (work, funding, reserved, charged, absorbed, open, detail) \
+             VALUES ('task:a', 'chain:default:0xaa', 0, 2, 5, 0, '{}')",
         ] {
             sqlx::query(statement).execute(&pool).await.expect(statement);
         }
@@ -50,7 +52,8 @@ on_both! {
         let ledger = Ledger::open(&place.url).await.expect("opens");
         assert_eq!(ledger.take_lead("new").await.expect("leads").number(), 5);
         assert_eq!(ledger.verify().await.expect("verifies").entries, 2);
-        assert_eq!(ledger.funding(&account()).await.expect("reads").expect("is there").available, units(7));
+        let balance = ledger.funding(&account()).await.expect("reads").expect("is there");
+        assert_eq!((balance.available, balance.absorbed), (units(7), units(5)));
     }
 
     async fn read_only_books_say_so(place: Place) {

@@ -15,13 +15,18 @@ const SHARED: u32 = 500;
 /// Every step's outcome is compared, and after so many all of the books.
 const LOOK_EVERY: usize = 3;
 const WORKS: u8 = 3;
+const DAY: i64 = 20_000;
 
 #[derive(Debug, Clone)]
 enum Step {
     Fund(u64),
+    /// The chain has less of it than before, whatever is bound.
+    Lose(u64),
     Reserve(u8, u64),
     Charge(u8, u32, u64),
     Release(u8),
+    /// What works have used by now.
+    Hold(Vec<(u8, u64)>),
     /// Several callers at once.
     Together(Vec<Step>),
     Plan,
@@ -38,6 +43,8 @@ fn posting() -> impl Strategy<Value = Step> {
         (0..WORKS, 0_u64..2_000).prop_map(|(work, amount)| Step::Reserve(work, amount)),
         (0..WORKS, 0_u32..6, 0_u64..900).prop_map(|(work, segment, seconds)| Step::Charge(work, segment, seconds)),
         (0..WORKS).prop_map(Step::Release),
+        prop::collection::vec((0..WORKS, 0_u64..1_500), 0..4).prop_map(Step::Hold),
+        (0_u64..3_000).prop_map(Step::Lose),
     ]
 }
 
@@ -58,6 +65,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Work {
     open: bool,
     reserved: u64,
+    held: u64,
     charged: u64,
     absorbed: u64,
     seconds: u64,
@@ -68,6 +76,7 @@ struct History<'a> {
     ledger: &'a Ledger,
     fence: Fence,
     name: String,
+    funded: bool,
     deposited: u64,
     works: BTreeMap<u8, Work>,
     segments: BTreeSet<(u8, u32)>,
@@ -84,16 +93,25 @@ impl History<'_> {
         WorkId::task(format!("{}-{work}", self.name))
     }
 
+    fn bound(&self) -> u64 {
+        self.works.values().map(|work| work.reserved + work.charged).sum()
+    }
+
     fn available(&self) -> u64 {
-        self.deposited - self.works.values().map(|work| work.reserved + work.charged).sum::<u64>()
+        self.deposited.saturating_sub(self.bound())
     }
 
     /// The posting of a step, at 25/36 of a base unit a second.
     fn posting(&self, step: &Step) -> Posting {
+        let fund = |deposited| {
+            let (funding, asset) = (self.account(), "USDC".to_owned());
+            Posting::Fund { funding, asset, deposited: units(deposited), withdrawn: Amount::ZERO }
+        };
         match *step {
-            Step::Fund(more) => {
-                let deposited = units(self.deposited + more);
-                Posting::Fund { funding: self.account(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO }
+            Step::Fund(more) => fund(self.deposited + more),
+            Step::Lose(less) => fund(self.deposited.saturating_sub(less)),
+            Step::Hold(ref works) => {
+                Posting::Hold { at: 60, works: works.iter().map(|(work, used)| (self.work(*work), units(*used))).collect() }
             }
             Step::Reserve(work, amount) => {
                 Posting::Reserve { work: self.work(work), funding: self.account(), amount: units(amount), detail: "{}".into() }
@@ -116,29 +134,45 @@ impl History<'_> {
                     payee: Some(7),
                     fees,
                     metered: None,
+                    day: DAY,
                 })
             }
             Step::Release(work) => Posting::Release { work: self.work(work) },
-            _ => unreachable!("only these four are postings"),
+            _ => unreachable!("only these are postings"),
         }
     }
 
     /// What the step does to the model, and whether the books must apply it.
     fn expect(&mut self, step: &Step) -> bool {
-        let (available, funded) = (self.available(), self.deposited > 0);
+        let available = self.available();
         match *step {
             Step::Fund(more) => {
                 self.deposited += more;
+                self.funded |= more > 0;
                 more > 0
+            }
+            Step::Lose(less) => {
+                let left = self.deposited.saturating_sub(less);
+                std::mem::replace(&mut self.deposited, left) != left
+            }
+            Step::Hold(ref works) => {
+                let mut grown = false;
+                for (number, used) in works {
+                    let Some(work) = self.works.get_mut(number).filter(|work| work.open) else { continue };
+                    let used = (*used).min(work.reserved);
+                    grown |= used > work.held;
+                    work.held = work.held.max(used);
+                }
+                grown
             }
             Step::Reserve(number, amount) => {
                 let known = self.works.get(&number).copied();
                 let held = known.map_or(0, |work| work.reserved);
-                if amount > available + held || !funded || known.is_some_and(|work| work.open && work.reserved == amount) {
+                if amount > available + held || !self.funded || known.is_some_and(|work| work.open && work.reserved == amount) {
                     return false;
                 }
                 let work = self.works.entry(number).or_default();
-                (work.open, work.reserved) = (true, amount);
+                (work.open, work.reserved, work.held) = (true, amount, work.held.min(amount));
                 true
             }
             Step::Charge(number, segment, seconds) => {
@@ -150,19 +184,19 @@ impl History<'_> {
                 // All seconds together, rounded down once.
                 let due = work.seconds * 25 / 36 - work.charged - work.absorbed;
                 let taken = due.min(work.reserved);
-                work.reserved -= taken;
+                (work.reserved, work.held) = (work.reserved - taken, 0);
                 work.charged += taken;
                 work.absorbed += due - taken;
                 true
             }
             Step::Release(number) => match self.works.get_mut(&number) {
                 Some(work) if work.open => {
-                    (work.open, work.reserved) = (false, 0);
+                    (work.open, work.reserved, work.held) = (false, 0, 0);
                     true
                 }
                 _ => false,
             },
-            _ => unreachable!("only these four are postings"),
+            _ => unreachable!("only these are postings"),
         }
     }
 
@@ -222,11 +256,16 @@ impl History<'_> {
     async fn holds(&self) {
         let Some(balance) = self.ledger.funding(&self.account()).await.expect("reads") else { return };
         // Every unit stands somewhere, and where the model says.
-        assert_eq!(balance.deposited.units(), self.deposited);
+        let shortfall = self.bound().saturating_sub(self.deposited);
+        assert_eq!((balance.deposited.units(), balance.shortfall.units()), (self.deposited + shortfall, shortfall));
+        assert_eq!(balance.absorbed.units(), self.works.values().map(|work| work.absorbed).sum::<u64>());
+        assert_eq!(balance.held.units(), self.works.values().map(|work| work.held).sum::<u64>());
         assert_eq!(balance.available.units(), self.available());
         assert_eq!(balance.reserved.units(), self.works.values().map(|work| work.reserved).sum::<u64>());
         let charged = self.works.values().map(|work| work.charged).sum::<u64>();
         assert_eq!(balance.owed.units() + balance.posted.units(), charged, "what was charged is owed or posted");
+        let on_its_day = self.ledger.last_day(&self.account()).await.expect("reads");
+        assert_eq!(on_its_day, (charged > 0).then_some((DAY, units(charged))), "and counts on a day");
         // The lanes are what was charged, and no post carries more.
         let lanes = self.ledger.lanes(&self.account()).await.expect("reads");
         assert_eq!(lanes.iter().map(|lane| lane.total.units()).sum::<u64>(), charged);
@@ -237,8 +276,8 @@ impl History<'_> {
 
     /// The works as the books hold them, each segment's seconds counted once.
     async fn read(&self) -> BTreeMap<u8, Work> {
-        let query = "SELECT work, open, reserved, charged, absorbed, (SELECT CAST(COALESCE(SUM(seconds), 0) AS BIGINT) FROM charges c WHERE c.work = r.work) \
-                     FROM reservations r WHERE work IN ($1, $2, $3)";
+        let query = "SELECT work, open, reserved, charged, absorbed, (SELECT CAST(COALESCE(SUM(seconds), 0) AS BIGINT) FROM charges c WHERE c.work = r.work), \
+                     (SELECT CAST(COALESCE(SUM(used), 0) AS BIGINT) FROM holds h WHERE h.work = r.work) FROM reservations r WHERE work IN ($1, $2, $3)";
         let ids: Vec<String> = (0..WORKS).map(|number| self.work(number).to_string()).collect();
         let rows =
             ids.iter().fold(sqlx::query(query), |query, id| query.bind(id.clone())).fetch_all(self.ledger.pool()).await.expect("reads");
@@ -248,7 +287,7 @@ impl History<'_> {
                 let work = ids.iter().position(|id| *id == row.get::<String, _>(0)).expect("is one of ours");
                 let open = row.get::<i64, _>(1) == 1;
                 let (reserved, charged, absorbed, seconds) = (number(row, 2), number(row, 3), number(row, 4), number(row, 5));
-                (u8::try_from(work).expect("is small"), Work { open, reserved, charged, absorbed, seconds })
+                (u8::try_from(work).expect("is small"), Work { open, reserved, held: number(row, 6), charged, absorbed, seconds })
             })
             .collect()
     }
@@ -265,7 +304,8 @@ impl History<'_> {
 
 async fn live(ledger: &Ledger, name: String, steps: &[Step]) {
     let fence = ledger.take_lead(&name).await.expect("leads");
-    let mut history = History { ledger, fence, name, deposited: 0, works: BTreeMap::new(), segments: BTreeSet::new(), last: None };
+    let mut history =
+        History { ledger, fence, name, funded: false, deposited: 0, works: BTreeMap::new(), segments: BTreeSet::new(), last: None };
     for (index, step) in steps.iter().enumerate() {
         history.live(step).await;
         if index % LOOK_EVERY == 0 {

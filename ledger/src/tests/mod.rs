@@ -8,6 +8,7 @@ mod histories;
 mod postgres;
 mod postings;
 mod receipts;
+mod standing;
 mod vouchers;
 
 use crate::{Charge, Fence, Ledger, Posting};
@@ -105,6 +106,7 @@ fn charge(work: &str, segment: u32, seconds: u64) -> Posting {
         payee: Some(7),
         fees: FeeSchedule { basis_points: 1_000, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] },
         metered: None,
+        day: 0,
     })
 }
 

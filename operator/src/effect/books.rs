@@ -41,6 +41,7 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
                 works.push(work);
                 fundings.extend(ledger.reservation(work).await?.map(|row| row.funding));
             }
+            Posting::Hold { at, .. } => events.push(Event::Held { at: *at, fundings: ledger.held().await? }),
         }
     }
     // All of them are in the books by now: once is enough for each.
@@ -55,10 +56,7 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
     fundings.sort();
     fundings.dedup();
     for funding in fundings {
-        if let Some(balance) = ledger.funding(&funding).await? {
-            let last_post = ledger.last_final(&funding).await?;
-            events.push(Event::Funding { funding, balance, last_post });
-        }
+        events.extend(load_funding(ledger, funding).await?);
     }
     Ok(events)
 }
@@ -68,6 +66,14 @@ pub fn anomalies(bookings: &[Booking]) -> Vec<Anomaly> {
     let charges =
         bookings.iter().filter_map(|booking| if let Booking::Post(Posting::Charge(charge)) = booking { Some(charge) } else { None });
     charges.filter_map(|charge| charge.metered.as_ref()).flat_map(|metered| metered.anomalies.iter().copied()).collect()
+}
+
+/// What the books say of a funding, and of its last day.
+async fn load_funding(ledger: &Ledger, funding: FundingId) -> Result<Vec<Event>, LedgerError> {
+    let Some(balance) = ledger.funding(&funding).await? else { return Ok(Vec::new()) };
+    let last_post = ledger.last_final(&funding).await?;
+    let spent = ledger.last_day(&funding).await?.map(|(day, charged)| Event::Spent { funding: funding.clone(), day, charged });
+    Ok(spent.into_iter().chain([Event::Funding { funding, balance, last_post }]).collect())
 }
 
 /// What the books say of one work.
@@ -103,10 +109,7 @@ pub async fn load(ledger: &Ledger, works: &[WorkId], with_pods: &BTreeSet<WorkId
     }
     events.extend(ledger.records().await?.into_iter().map(|(place, record)| Event::Record { place, record }));
     for funding in ledger.fundings().await? {
-        if let Some(balance) = ledger.funding(&funding).await? {
-            let last_post = ledger.last_final(&funding).await?;
-            events.push(Event::Funding { funding, balance, last_post });
-        }
+        events.extend(load_funding(ledger, funding).await?);
     }
     Ok(events)
 }

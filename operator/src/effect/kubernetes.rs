@@ -112,7 +112,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             let api: Api<Escrow> = Api::namespaced(client.clone(), &namespace);
             let patch = json!({ "apiVersion": API_VERSION, "kind": "Escrow", "metadata": { "name": name }, "status": *status });
             let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing an escrow's status")?;
-            tell(client, note).await;
+            tell(client, note.filter(|_| written.is_some())).await;
             Ok(written.and_then(|object| convert::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
         }
     }

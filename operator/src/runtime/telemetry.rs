@@ -2,9 +2,12 @@
 
 use super::payment::PaymentMetrics;
 use crate::metering::metrics::UsageMetrics;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use crate::plan::running::Running;
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use supercargo_market::money::Amount;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use warp::Filter;
@@ -30,6 +33,7 @@ pub struct Metrics {
     pub tasks: IntGauge,
     pub effects: IntCounterVec,
     pub pass_seconds: Histogram,
+    pub running: RunningMetrics,
     pub payment: PaymentMetrics,
     pub usage: UsageMetrics,
 }
@@ -49,6 +53,7 @@ impl Metrics {
                 HistogramOpts::new("supercargo_plan_pass_seconds", "How long a pass of the planner takes")
                     .buckets(vec![0.0001, 0.001, 0.01, 0.05, 0.1, 1.0]),
             )?,
+            running: RunningMetrics::new(&registry)?,
             payment: PaymentMetrics::new(&registry)?,
             usage: UsageMetrics::new(&registry)?,
             registry,
@@ -66,6 +71,46 @@ impl Metrics {
         // Writing to a vector can't fail; an empty page would show in a test.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut buffer);
         String::from_utf8(buffer).unwrap_or_default()
+    }
+}
+
+/// What runs and is not charged yet, and what nobody was charged for, by tokens.
+#[derive(Debug, Clone)]
+pub struct RunningMetrics {
+    used_units: IntGaugeVec,
+    hour_units: IntGaugeVec,
+    absorbed_units: IntGaugeVec,
+}
+
+impl RunningMetrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["token"])?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        Ok(Self {
+            used_units: gauge("supercargo_running_used_units", "What tasks that run have used so far, in the token's base units")?,
+            hour_units: gauge("supercargo_running_hour_units", "What tasks that run cost an hour now, in the token's base units")?,
+            absorbed_units: gauge(
+                "supercargo_absorbed_units",
+                "What tasks cost beyond what was held back for them, in the token's base units",
+            )?,
+        })
+    }
+
+    pub fn show(&self, tokens: &BTreeMap<String, Running>) {
+        let units = |amount: Amount| i64::try_from(amount.units()).unwrap_or(i64::MAX);
+        for (token, running) in tokens {
+            self.used_units.with_label_values(&[token]).set(units(running.used));
+            self.hour_units.with_label_values(&[token]).set(units(running.hour));
+            self.absorbed_units.with_label_values(&[token]).set(units(running.absorbed));
+        }
+    }
+
+    /// Whoever leads now counts what runs.
+    pub fn forget(&self) {
+        [&self.used_units, &self.hour_units, &self.absorbed_units].into_iter().for_each(IntGaugeVec::reset);
     }
 }
 

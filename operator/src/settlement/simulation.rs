@@ -300,5 +300,6 @@ pub(super) fn charge(work: u64, index: u32, seconds: u64) -> Posting {
         payee: Some(7),
         fees: FeeSchedule { basis_points: 250, shares: vec![FeeShare { payee: 1, basis_points: 10_000 }] },
         metered: None,
+        day: 0,
     })
 }

@@ -124,6 +124,7 @@ async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, tasks: Range
             payee: Some(task % PROVIDERS + 1),
             fees: fees.clone(),
             metered: None,
+            day: 0,
         }));
         postings.push(Posting::Release { work });
     }

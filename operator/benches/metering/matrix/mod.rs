@@ -27,6 +27,8 @@ pub struct Row {
     pub deaths: usize,
     pub moments: usize,
     pub fenced: usize,
+    /// Accounts that are still told that something runs.
+    pub held: usize,
 }
 
 pub async fn row(faults: &Faults, containers: usize, seed: u64) -> Row {
@@ -34,5 +36,6 @@ pub async fn row(faults: &Faults, containers: usize, seed: u64) -> Row {
     let ended = play.run().await;
     let verdict = verdict::judge(&play).await;
     let (deaths, moments) = (play.died.values().sum(), play.died.len());
-    Row { faults: faults.clone(), verdict, ended, deaths, moments, fenced: play.books.fenced }
+    let held = play.books.ledger.held().await.expect("can be read").len();
+    Row { faults: faults.clone(), verdict, ended, deaths, moments, fenced: play.books.fenced, held }
 }

@@ -80,6 +80,9 @@ pub fn lines(row: &Row) -> Vec<String> {
     if verdict.incomplete > 0 {
         beside("", format!("without a record at most {:+.2} s over what ran", verdict.incomplete_over));
     }
+    if row.held > 0 {
+        beside("", format!("{} accounts are still told that something runs", row.held));
+    }
     if !row.ended {
         beside("", "something never came to an end".to_owned());
     }

@@ -1,17 +1,21 @@
 //! Escrows: their money goes into the books, and their status says what may be spent and what is missing.
 
-use super::{Booking, ChainTerms, Effect, Plan, Terms, account as collecting, note, status};
+use super::{Booking, ChainTerms, Effect, Plan, Terms, account as collecting, note, running, status, telling};
 use crate::world::records::{Account, Escrow, Stall};
 use crate::world::{Key, World};
 use supercargo_contracts::tenant_id;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::{EscrowStatus, Funding, LastPost};
 use supercargo_crds::names::escrow_condition::{BOUND, FUNDED, READY, STALLED};
-use supercargo_ledger::Posting;
+use supercargo_ledger::{FundingBalance, Posting};
+use supercargo_market::funding::Granted;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
+    while let Some(key) = world.todo.escrow_alarms.pop_due(now) {
+        world.todo.escrows.push(key);
+    }
     let mut busy = Vec::new();
     while let Some(key) = world.todo.escrows.pop() {
         let before = plan.effects.len() + bookings.len();
@@ -24,38 +28,34 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Ve
         }
     }
     busy.into_iter().for_each(|key| world.todo.escrows.push(key));
+    plan.wake_at_next(world.todo.escrow_alarms.next());
 }
 
-fn look(world: &World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
-    if let Some(escrow) = world.escrows.get(key) {
-        let tenant = tenant(world, escrow);
-        if let Some((funding, funded)) = funded(world, escrow, tenant.as_deref()) {
-            let known = world.fundings.get(&funding).map(|(balance, _)| (balance.deposited, balance.withdrawn));
-            if known != Some((funded, Amount::ZERO)) {
-                bookings.push(Booking::Post(Posting::Fund {
-                    funding,
-                    asset: escrow.spec.token.clone(),
-                    deposited: funded,
-                    withdrawn: Amount::ZERO,
-                }));
-            }
-        }
-        let next = next_status(world, terms, escrow, tenant, now);
-        if told_differently(&escrow.status, &next) {
-            plan.effects.push(Effect::WriteEscrow {
-                namespace: escrow.namespace.clone(),
-                name: escrow.name.clone(),
-                note: note::on_escrow(escrow, &next).map(Box::new),
-                status: Box::new(next),
-            });
+fn look(world: &mut World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
+    let Some(escrow) = world.escrows.get(key) else { return };
+    let tenant = tenant(world, escrow);
+    if let Some((funding, Granted { deposited, withdrawn })) = funded(world, escrow, tenant.as_deref()) {
+        let known = world.fundings.get(&funding).map(|(balance, _)| Granted { deposited: put_in(balance), withdrawn: balance.withdrawn });
+        if known != Some(Granted { deposited, withdrawn }) {
+            bookings.push(Booking::Post(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited, withdrawn }));
         }
     }
+    let next = next_status(world, terms, escrow, tenant, now);
+    let runs = escrow.funding.as_ref().is_some_and(|funding| world.held_by(funding).next().is_some());
+    let lasts = || running::lasts_until(world, escrow.funding.as_ref()?, now).and_then(status::time);
+    let mut telling = world.tellings.get(key).cloned().unwrap_or_default();
+    if let Some(status) = telling::due(&mut telling, &escrow.status, next, runs, now, lasts) {
+        let note = note::on_escrow(escrow, &status).map(Box::new);
+        let (namespace, name) = (escrow.namespace.clone(), escrow.name.clone());
+        plan.effects.push(Effect::WriteEscrow { namespace, name, status: Box::new(status), note });
+    }
+    telling.look_at.into_iter().for_each(|at| world.todo.escrow_alarms.set(at, key.clone()));
+    world.tellings.insert(key.clone(), telling);
 }
 
-/// Balances move with every task: what is held back alone is no reason to write.
-fn told_differently(before: &EscrowStatus, next: &EscrowStatus) -> bool {
-    let steady = |status: &EscrowStatus| EscrowStatus { available: None, reserved: None, charged: None, ..status.clone() };
-    steady(before) != steady(next)
+/// What is in it by the books, where they say more because it is bound.
+fn put_in(balance: &FundingBalance) -> Amount {
+    balance.deposited.saturating_sub(balance.shortfall)
 }
 
 /// What names this escrow on a chain: made of UIDs, so that an escrow of the same name in another cluster is another.
@@ -64,18 +64,23 @@ pub fn tenant(world: &World, escrow: &Escrow) -> Option<String> {
     Some(format!("{:#x}", tenant_id(world.cluster_uid()?, &namespace.uid, &escrow.name)))
 }
 
-/// What may be spent of it in all, once we know.
-fn funded(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<(FundingId, Amount)> {
+/// What was put into it and taken out in all, once we know.
+fn funded(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<(FundingId, Granted)> {
     let funding = escrow.funding.clone()?;
-    match escrow.spec.funding {
-        Funding::Internal => Some((funding, escrow.spec.grant?.0)),
+    let granted = match escrow.spec.funding {
+        Funding::Internal => {
+            let balance = world.fundings.get(&funding).map(|(balance, _)| balance.clone()).unwrap_or_default();
+            let bound = balance.reserved.checked_add(balance.owed)?.checked_add(balance.posted)?;
+            Granted { deposited: put_in(&balance), withdrawn: balance.withdrawn }.to(escrow.spec.grant?.0, bound)?
+        }
         Funding::Chain => {
             let account = world.accounts.get(&funding)?;
             let ours = account.exists && Some(account.tenant.as_str()) == tenant && account.token == escrow.spec.token;
             let funded = collecting::funded(world, &funding, account);
-            ours.then_some((funding, funded))
+            ours.then_some(Granted { deposited: funded, withdrawn: Amount::ZERO })?
         }
-    }
+    };
+    Some((funding, granted))
 }
 
 /// Why tasks can't be paid from it, if they can't.
@@ -126,12 +131,7 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
     let funding = escrow.funding.clone();
     let books = funding.as_ref().and_then(|funding| world.fundings.get(funding));
     if let Some((balance, last_post)) = books {
-        next.deposited = Some(Money(balance.deposited));
-        next.available = Some(Money(balance.available));
-        next.reserved = Some(Money(balance.reserved));
-        let charged = balance.owed.checked_add(balance.posted).unwrap_or(balance.posted);
-        next.charged = Some(Money(charged));
-        next.settled = Some(Money(balance.posted));
+        stands(&mut next, balance, escrow.spec.funding);
         next.last_post =
             last_post.as_ref().map(|(transaction, block)| LastPost { transaction: transaction.clone(), block: block.cast_signed() });
     }
@@ -140,7 +140,7 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
         (Funding::Chain, None) => Some(format!("the chain {:?} is not configured", escrow.spec.chain.as_deref().unwrap_or_default())),
         _ => not_bound(world, escrow),
     };
-    let available = books.map(|(balance, _)| balance.available).unwrap_or_default();
+    let balance = books.map(|(balance, _)| balance.clone()).unwrap_or_default();
     let stall = stalled(world, escrow);
     if escrow.spec.funding == Funding::Chain && stall.is_none_or(|_| account(world, escrow).is_some_and(|account| account.exists)) {
         let alone = if chain.is_some_and(|chain| chain.endpoints == 1) { ", as the one endpoint of its chain says" } else { "" };
@@ -154,8 +154,23 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
     }
     collecting::told(world, escrow, &mut next, now);
     let why = stall.map(|stall| stall.words.clone()).or(why).or_else(|| Some(collecting::closed(world, escrow)?.example));
-    conditions(escrow, &mut next, why, available, now);
+    conditions(escrow, &mut next, why, &balance, now);
     next
+}
+
+/// Where its money is. What works that run have used is charged already, and may still be given back.
+fn stands(next: &mut EscrowStatus, balance: &FundingBalance, funding: Funding) {
+    let sum = |parts: &[Amount]| parts.iter().try_fold(Amount::ZERO, |sum, part| sum.checked_add(*part)).unwrap_or(Amount::MAX);
+    next.deposited = Some(Money(put_in(balance)));
+    next.withdrawn = (!balance.withdrawn.is_zero() || next.withdrawn.is_some()).then_some(Money(balance.withdrawn));
+    next.available = Some(Money(balance.available));
+    next.reserved = Some(Money(balance.reserved.saturating_sub(balance.held)));
+    next.held = Some(Money(balance.held));
+    next.charged = Some(Money(sum(&[balance.held, balance.owed, balance.posted])));
+    next.settled = Some(Money(balance.posted));
+    if funding == Funding::Chain {
+        (next.owed, next.posted) = (Some(Money(balance.owed)), Some(Money(balance.posted)));
+    }
 }
 
 fn facts(chain: Option<&ChainTerms>) -> (Option<i64>, Option<String>, Option<i64>) {
@@ -165,8 +180,8 @@ fn facts(chain: Option<&ChainTerms>) -> (Option<i64>, Option<String>, Option<i64
     }
 }
 
-fn conditions(escrow: &Escrow, next: &mut EscrowStatus, why: Option<String>, available: Amount, now: i64) {
-    let generation = escrow.generation;
+fn conditions(escrow: &Escrow, next: &mut EscrowStatus, why: Option<String>, balance: &FundingBalance, now: i64) {
+    let (generation, available) = (escrow.generation, balance.available);
     let mut tell = |kind: &str, status: bool, reason: &str, message: String| {
         let at = status::since(&next.conditions, kind).filter(|_| status::is_true(&next.conditions, kind) == status).unwrap_or(now);
         status::set(&mut next.conditions, kind, status, reason, message, generation, at);
@@ -174,14 +189,17 @@ fn conditions(escrow: &Escrow, next: &mut EscrowStatus, why: Option<String>, ava
     let low = escrow.spec.low_balance.is_some_and(|low| available < low.0);
     let funded = !available.is_zero();
     let (reason, message) = match (funded, low) {
-        (false, _) => ("Empty", "nothing is available"),
-        (true, true) => ("Low", "less is available than spec.lowBalance"),
-        (true, false) => ("Funded", "money is available"),
+        (false, _) if !balance.shortfall.is_zero() => {
+            ("Short", format!("{} less is in it than is held back and charged: that has to come first", balance.shortfall))
+        }
+        (false, _) => ("Empty", "nothing is available".to_owned()),
+        (true, true) => ("Low", "less is available than spec.lowBalance".to_owned()),
+        (true, false) => ("Funded", "money is available".to_owned()),
     };
-    tell(FUNDED, funded, reason, message.to_owned());
+    tell(FUNDED, funded, reason, message.clone());
     match why {
         Some(why) => tell(READY, false, "NotReady", why),
-        None if !funded => tell(READY, false, "Empty", "nothing is available".to_owned()),
+        None if !funded => tell(READY, false, reason, message),
         None => tell(READY, true, "Ready", "tasks are paid from it".to_owned()),
     }
 }

@@ -33,7 +33,7 @@ pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, plan: &mut Plan, bo
     parting::keep_billed(world, work, &workers, &billed, bookings);
     for (worker, (pod, measured)) in (0..).zip(workers.iter().zip(billed)) {
         if let (Some(pod), Some(measured)) = (pod, measured) {
-            let charge = charge(work, &placement, worker, pod, measured, used.get(&pod.uid), terms);
+            let charge = charge(work, &placement, worker, (pod, measured, used.get(&pod.uid)), terms, world.today);
             bookings.push(Booking::Post(Posting::Charge(charge)));
         }
     }
@@ -51,15 +51,30 @@ fn record(world: &World, pod: &Pod, placement: &Placement, told: Option<i64>) ->
     }
 }
 
+fn records(world: &World, workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>) -> Vec<Option<PodRecord>> {
+    let told = task.filter(|task| !task.was_told(placement.attempt)).and_then(|task| attempt::told_started(task, placement));
+    workers.iter().map(|pod| pod.map(|pod| record(world, pod, placement, told))).collect()
+}
+
+/// What each worker has used so far: who runs on a node that is heard of runs until now.
+pub fn so_far(world: &World, workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>, now: i64) -> Vec<Option<Measured>> {
+    let mut records = records(world, workers, placement, task);
+    for (record, pod) in records.iter_mut().zip(workers) {
+        let heard = |pod: &&Pod| pod.node.as_ref().and_then(|node| world.nodes.get(node)).is_some_and(|node| node.ready);
+        if let (Some(record), Some(_)) = (record, pod.filter(|pod| !pod.is_over()).filter(heard)) {
+            record.last_alive = record.last_alive.max(Some(now));
+        }
+    }
+    metering::measure_together(&records)
+}
+
 /// What is billed of each worker: from the last one's start, and nothing of a short attempt that a provider's fault ended.
 pub fn billed(world: &World, workers: &[Option<&Pod>], placement: &Placement, task: Option<&Task>) -> Vec<Option<Measured>> {
     // The books know, where nobody else does.
     if placement.workers.iter().any(|place| place.billed.is_some()) {
         return placement.workers.iter().map(|place| place.billed).collect();
     }
-    let told = task.filter(|task| !task.was_told(placement.attempt)).and_then(|task| attempt::told_started(task, placement));
-    let records: Vec<Option<PodRecord>> = workers.iter().map(|pod| pod.map(|pod| record(world, pod, placement, told))).collect();
-    let mut measured = metering::measure_together(&records);
+    let mut measured = metering::measure_together(&records(world, workers, placement, task));
     let longest = measured.iter().flatten().map(|one| one.seconds).max().unwrap_or_default();
     if longest < FAULT_FREE_SECONDS && workers.iter().flatten().any(|pod| is_provider_fault(pod)) {
         measured.iter_mut().flatten().for_each(|one| one.seconds = 0);
@@ -67,7 +82,10 @@ pub fn billed(world: &World, workers: &[Option<&Pod>], placement: &Placement, ta
     measured
 }
 
-fn charge(work: &WorkId, placement: &Placement, worker: u32, pod: &Pod, measured: Measured, used: Option<&Usage>, terms: &Terms) -> Charge {
+/// A worker's pod, what is billed of it, and what its containers used.
+type Ran<'a> = (&'a Pod, Measured, Option<&'a Usage>);
+
+fn charge(work: &WorkId, placement: &Placement, worker: u32, (pod, measured, used): Ran, terms: &Terms, day: i64) -> Charge {
     let place = &placement.workers[worker as usize];
     let metered = metered(placement, worker, pod, measured, used);
     Charge {
@@ -84,6 +102,7 @@ fn charge(work: &WorkId, placement: &Placement, worker: u32, pod: &Pod, measured
         payee: place.payee,
         fees: terms.fees.clone(),
         metered: Some(Box::new(metered)),
+        day,
     }
 }
 

@@ -16,9 +16,11 @@ mod outcome;
 mod parting;
 mod place;
 mod pod;
+pub mod running;
 mod standing;
 mod status;
 mod task;
+mod telling;
 pub mod usage;
 mod waiting;
 
@@ -38,6 +40,7 @@ use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::Posting;
 use supercargo_market::fees::FeeSchedule;
+use supercargo_market::funding;
 use supercargo_market::work::WorkId;
 use usage::{Asked, UsageTerms};
 
@@ -274,11 +277,13 @@ impl Plan {
 pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     let mut plan = Plan::default();
     let mut bookings = Vec::new();
+    world.today = world.today.max(funding::day_of(now));
     standing::refresh(world, terms);
     node::plan(world, terms, &mut plan, now);
     escrow::plan(world, terms, &mut plan, &mut bookings, now);
     task::plan(world, terms, &mut plan, &mut bookings, now);
     standing::plan(world, terms, &mut plan, now);
+    running::plan(world, &mut plan, &mut bookings, now);
     if !bookings.is_empty() {
         plan.effects.insert(0, Effect::Book(bookings));
     }
@@ -292,11 +297,15 @@ mod budget_tests;
 #[cfg(test)]
 mod ends_tests;
 #[cfg(test)]
+mod funds_tests;
+#[cfg(test)]
 mod hindrance_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]
 mod parting_tests;
+#[cfg(test)]
+mod running_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::status;
 use crate::world::records::{Escrow, ProviderNode, Task};
 use supercargo_crds::escrow::EscrowStatus;
-use supercargo_crds::names::escrow_condition::{FROZEN, LEAVING};
+use supercargo_crds::names::escrow_condition::{FROZEN, FUNDED, LEAVING};
 use supercargo_crds::names::node_condition::READY;
 use supercargo_crds::names::task_condition::{FINISHED, RECONCILING, STALLED, STARTED};
 use supercargo_crds::node::ProviderNodeStatus;
@@ -70,8 +70,13 @@ pub fn on_task(task: &Task, next: &ComputeTaskStatus) -> Option<Note> {
     Some(of_task(task, "Retrying", last.index, &format!("attempt {} ended as {}: {message}", last.index, last.outcome), false))
 }
 
-/// Money goes of an escrow's account, or it was frozen.
+/// What is told of an escrow's money.
 pub fn on_escrow(escrow: &Escrow, next: &EscrowStatus) -> Option<Note> {
+    leaves(escrow, next).or_else(|| is_low(escrow, next))
+}
+
+/// Money goes of an escrow's account, or it was frozen.
+fn leaves(escrow: &Escrow, next: &EscrowStatus) -> Option<Note> {
     let of = |status: &EscrowStatus, kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind).cloned();
     // Whoever has the later end of two has told both: a message has the times in it.
     let news = |kind| of(next, kind).filter(|told| of(&escrow.status, kind).is_none_or(|known| known.message != told.message));
@@ -104,6 +109,30 @@ pub fn on_node(provided: &ProviderNode, next: &ProviderNodeStatus) -> Option<Not
         name: name(&provided.name, "Quarantined", until),
         reason: "Quarantined".to_owned(),
         message: told.message.clone(),
+        warning: true,
+    })
+}
+
+/// Less is available than its owner wants to be told of: once for what was put in so far.
+fn is_low(escrow: &Escrow, next: &EscrowStatus) -> Option<Note> {
+    let low = escrow.spec.low_balance.as_ref()?;
+    let low_in = |status: &EscrowStatus| {
+        let reason = status.conditions.iter().find(|condition| condition.type_ == FUNDED).map(|condition| condition.reason.as_str());
+        status.available.is_some() && reason.is_some_and(|reason| reason != "Funded")
+    };
+    if !low_in(next) || low_in(&escrow.status) {
+        return None;
+    }
+    let (available, deposited) = (next.available.as_ref()?.0, next.deposited.as_ref()?.0);
+    let (of, token) = (escrow.uid.chars().take(8).collect::<String>(), &escrow.spec.token);
+    Some(Note {
+        kind: "Escrow",
+        namespace: escrow.namespace.clone(),
+        object: escrow.name.clone(),
+        uid: escrow.uid.clone(),
+        name: name(&escrow.name, "LowBalance", format_args!("{of}-{}-{}", low.0.units(), deposited.units())),
+        reason: "LowBalance".to_owned(),
+        message: format!("{available} {token} is available, and spec.lowBalance is {}", low.0),
         warning: true,
     })
 }

@@ -1,15 +1,17 @@
 //! Bringing tasks to the market: what each asks for, what is held back for the place that it gets, and in which words it
 //! waits.
 
-use super::{Booking, account, budget, inventory};
+use super::{Booking, account, budget, inventory, status};
 use crate::world::World;
 use crate::world::free::{isolation_rank, model_of};
+use crate::world::funds::Funds;
 use crate::world::market::Decision;
 use crate::world::records::{Parting, Place, Placement, Task};
 use crate::world::volumes::{Missing, Reach};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
+use supercargo_market::funding;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Reason, Refused, Request, Strategy, Topology, Waiting};
 use supercargo_market::rate_card::RateCard;
@@ -45,7 +47,7 @@ pub struct Payer<'a> {
     pub funding: &'a FundingId,
     pub chain: Option<&'a String>,
     pub token: &'a String,
-    pub available: Amount,
+    pub funds: Funds,
     /// The provider that the escrow calls its own.
     pub own_provider: Option<&'a String>,
 }
@@ -69,13 +71,11 @@ pub fn payer<'a>(world: &'a World, task: &Task) -> Result<Payer<'a>, Wait> {
     if let Some(wait) = account::closed(world, escrow) {
         return Err(wait);
     }
-    let funding = escrow.funding.as_ref().and_then(|funding| Some((funding, world.fundings.get(funding)?.0.available)));
-    let Some((funding, available)) = funding else {
+    let Some((funding, funds)) = world.funds(escrow) else {
         return Err(Wait::new("EscrowNotReady", format!("Escrow {} is not in the books yet", name())));
     };
-    let available = available.saturating_sub(world.market.committed(funding));
     let chain = escrow.spec.account_id.as_ref().and(escrow.spec.chain.as_ref());
-    Ok(Payer { funding, chain, token: &escrow.spec.token, available, own_provider: escrow.spec.provider.as_ref() })
+    Ok(Payer { funding, chain, token: &escrow.spec.token, funds, own_provider: escrow.spec.provider.as_ref() })
 }
 
 /// What one worker asks of a node.
@@ -157,8 +157,8 @@ fn affordable(task: &Task, left: Amount) -> Amount {
 pub fn wish(world: &World, task: &Task, now: i64) -> Result<Waiting, Wait> {
     let payer = payer(world, task)?;
     let work = task.work();
-    if let Some(amount) = world.market.short_of(payer.funding, &work, now) {
-        return Err(too_low(amount, payer.available));
+    if let Some(wait) = world.market.short_of(payer.funding, &work, now).and_then(|amount| lacks(world, &payer.funds, amount)) {
+        return Err(wait);
     }
     let capped = world.market.capped_at(payer.funding, &work, now).and_then(|second| account::too_fast(world, payer.funding, second));
     if let Some(wait) = capped {
@@ -199,8 +199,25 @@ fn failed_on(task: &Task) -> Vec<String> {
     nodes
 }
 
-fn too_low(amount: Amount, available: Amount) -> Wait {
-    Wait::new("EscrowTooLow", format!("{amount} has to be held back and {available} is available in the Escrow"))
+/// What is missing for so much to be held back, and when that ends by itself.
+fn lacks(world: &World, funds: &Funds, amount: Amount) -> Option<Wait> {
+    if amount > funds.available {
+        let words = format!("{amount} has to be held back and {} is available in the Escrow", funds.available);
+        return Some(Wait::new("EscrowTooLow", words));
+    }
+    let day = funds.day.filter(|day| amount > day.left())?;
+    let words = if amount > day.limit {
+        format!("{amount} has to be held back, and the Escrow's dailyLimit is {}: ask for less time or a smaller budget", day.limit)
+    } else {
+        let ends = status::time(funding::begins(world.today + 1)).map_or_else(String::new, |time| format!(", which ends at {}", time.0));
+        format!(
+            "{amount} has to be held back, and the Escrow's dailyLimit leaves {}: {} was charged today{ends}, and {} is held back",
+            day.left(),
+            day.charged,
+            day.reserved
+        )
+    };
+    Some(Wait::new("DailyLimit", words))
 }
 
 /// One look of the market at all who wait. Who gets a place is asked for in the books at once, unless there is news of it
@@ -231,9 +248,10 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
         return false;
     };
     let funding = payer.funding.clone();
-    if amount > payer.available {
-        world.market.is_short(&funding, work.clone(), amount, now + SHORT_SECONDS);
-        world.todo.alarms.set(now + SHORT_SECONDS, work.clone());
+    if lacks(world, &payer.funds, amount).is_some() {
+        let until = (now + SHORT_SECONDS).min(funding::begins(world.today + 1)).max(now + 1);
+        world.market.is_short(&funding, work.clone(), amount, until);
+        world.todo.alarms.set(until, work.clone());
         return false;
     }
     // What can't be counted was refused above.
@@ -269,8 +287,10 @@ pub fn reserve(world: &World, work: &WorkId, bookings: &mut Vec<Booking>) -> boo
 }
 
 /// A budget that was raised lets what runs run on: more is held back, for longer, as far as there is money for it.
-pub fn extend(world: &World, task: &Task, bookings: &mut Vec<Booking>) {
+pub fn extend(world: &mut World, task: &Task, bookings: &mut Vec<Booking>) {
     let work = task.work();
+    // What was asked for before is not in the way of the same again.
+    world.market.undecide(&work);
     let Some(reservation) = world.reservations.get(&work) else { return };
     let placement = &reservation.placement;
     if placement.run_seconds >= task.spec.time_limit_seconds.unsigned_abs() {
@@ -279,10 +299,11 @@ pub fn extend(world: &World, task: &Task, bookings: &mut Vec<Booking>) {
     let held: Vec<Held> = placement.workers.iter().map(Place::held).collect();
     let (Ok((run_seconds, amount)), Ok(payer)) = (terms(task, &held, left(world, task)), payer(world, task)) else { return };
     let more = amount.saturating_sub(reservation.reserved);
-    if run_seconds > placement.run_seconds && more <= payer.available {
+    if run_seconds > placement.run_seconds && more <= payer.funds.most() {
         let hold_seconds = placement.hold_seconds + run_seconds - placement.run_seconds;
         let placement = Placement { run_seconds, hold_seconds, ..placement.clone() };
         let funding = reservation.funding.clone();
+        world.market.extend(work.clone(), funding.clone(), more);
         // The cards are in the books since it was placed.
         bookings.push(Booking::Reserve(work, Arc::new(Decision { funding, amount, at: placement.bound, placement, cards: Vec::new() })));
     }

@@ -11,12 +11,13 @@ mod people;
 mod server;
 
 use super::{Effect, Plan, plan};
-use crate::world::records::{Namespace, Pod, Task};
+use crate::world::records::{Escrow, Namespace, Pod, Task};
 use crate::world::{Event, World};
 use books::Books;
 use objects::escrow;
 pub(super) use objects::{escrow_with, gang, made, node, pool, task, terms};
 use std::collections::{BTreeMap, BTreeSet};
+use supercargo_crds::common::Money;
 use supercargo_crds::node::ProviderNodeStatus;
 
 const DEVICES: u64 = 4;
@@ -39,6 +40,7 @@ pub(super) struct Theatre {
     pub(super) now: i64,
     pub(super) world: World,
     books: Books,
+    pub(super) escrow: Escrow,
     pub(super) tasks: BTreeMap<String, Task>,
     pub(super) pods: BTreeMap<String, Pod>,
     /// Nodes whose kubelets say nothing, and since when.
@@ -77,9 +79,11 @@ impl Theatre {
     pub(super) fn new(seed: u64) -> Self {
         let mut theatre = Self {
             dice: Dice(seed * 2 + 1),
-            now: T,
+            // Some begin shortly before midnight.
+            now: if seed % 6 == 1 { T + 57_300 } else { T },
             world: World::default(),
             books: Books::default(),
+            escrow: escrow(),
             tasks: BTreeMap::new(),
             pods: BTreeMap::new(),
             silent: BTreeMap::new(),
@@ -108,6 +112,9 @@ impl Theatre {
             let (name, budget) = (format!("t{index}"), if index % 3 == 0 { "0.20" } else { "3" });
             theatre.tasks.insert(name.clone(), gang(&name, budget, retries, workers, success));
         }
+        if seed % 3 == 1 {
+            theatre.escrow.spec.daily_limit = "2.5".parse().ok().map(Money);
+        }
         theatre.restart();
         theatre
     }
@@ -120,7 +127,7 @@ impl Theatre {
             world.apply(Event::ProviderNode(Box::new(self.provided(name))));
         }
         world.apply(Event::Pool(Box::new(pool())));
-        world.apply(Event::Escrow(Box::new(escrow())));
+        world.apply(Event::Escrow(Box::new(self.escrow.clone())));
         world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
         self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
         self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(self.seen(pod)))));

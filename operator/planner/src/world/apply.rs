@@ -8,7 +8,7 @@ use std::sync::Arc;
 use supercargo_market::work::{FundingId, WorkId};
 
 /// Takes one out of a set of sets, and the set with its last.
-fn unlink<K: std::hash::Hash + Eq, T: Ord>(index: &mut HashMap<K, BTreeSet<T>>, key: &K, one: &T) {
+pub(super) fn unlink<K: std::hash::Hash + Eq, T: Ord>(index: &mut HashMap<K, BTreeSet<T>>, key: &K, one: &T) {
     if let Some(all) = index.get_mut(key) {
         all.remove(one);
         if all.is_empty() {
@@ -55,6 +55,7 @@ impl World {
             Event::Escrow(escrow) => self.apply_escrow(*escrow),
             Event::EscrowGone(key) => {
                 self.escrows.remove(&key);
+                self.tellings.remove(&key);
                 self.escrow_changed(&key);
             }
             Event::Namespace(namespace) => self.apply_namespace(namespace),
@@ -101,7 +102,12 @@ impl World {
             }
             Event::Reserved { work, reservation, latest, balance } => self.reserved(work, reservation, latest, balance),
             Event::Refused { work, why, at } => {
-                self.market.undo(&work);
+                // What runs goes on with what is held back for it.
+                if self.reservations.contains_key(&work) {
+                    self.market.undecide(&work)
+                } else {
+                    self.market.undo(&work)
+                }
                 self.refusals.insert(work.clone(), (why, at));
                 self.todo.works.push(work);
             }
@@ -119,6 +125,8 @@ impl World {
                 self.todo.works.push(work);
             }
             Event::Funding { funding, balance, last_post } => self.apply_funding(funding, balance, last_post),
+            Event::Spent { funding, day, charged } => self.spent(funding, day, charged),
+            Event::Held { at, fundings } => self.held(at, fundings),
             Event::Settled { work, mut balance } => {
                 // A post says nothing of the receipt: paying does not change it.
                 if let Some(known) = self.works.get(&work) {

@@ -3,12 +3,13 @@
 use super::World;
 use super::records::{Placement, Pod, Reservation, Unmade};
 use supercargo_ledger::{FundingBalance, WorkBalance};
+use supercargo_market::funding::day_of;
 use supercargo_market::work::{FundingId, WorkId};
 
 impl World {
     pub(super) fn apply_funding(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
-        self.market.funding_has(&funding, balance.available).into_iter().for_each(|work| self.todo.works.push(work));
         let before = self.fundings.insert(funding.clone(), (balance, last_post));
+        self.lend(&funding);
         for key in self.escrows_of(&funding) {
             if before.is_some() { self.todo.escrows.push(key) } else { self.escrow_changed(&key) }
         }
@@ -65,10 +66,14 @@ impl World {
             // Nothing of this one was asked for yet.
             self.asked.remove(&work);
         }
-        match reservation {
-            Some(reservation) => drop(self.reservations.insert(work.clone(), *reservation)),
-            None => drop(self.reservations.remove(&work)),
-        }
+        // What was held back on a day that this clock has yet to see is charged on no earlier one.
+        self.today = self.today.max(reservation.as_ref().map_or(0, |held| day_of(held.placement.bound)));
+        let after = reservation.as_ref().map(|reservation| reservation.funding.clone());
+        let before = match reservation {
+            Some(reservation) => self.reservations.insert(work.clone(), *reservation),
+            None => self.reservations.remove(&work),
+        };
+        self.link_funding(&work, before.as_ref().map(|before| &before.funding), after.as_ref());
         self.works.insert(work.clone(), balance);
         self.todo.works.push(work);
     }

@@ -36,6 +36,8 @@ pub struct Market {
     /// The resources that each node has on offer.
     offered: HashMap<String, BTreeSet<String>>,
     decided: HashMap<WorkId, Arc<Decision>>,
+    /// How much more is to be held back for what runs.
+    extended: HashMap<WorkId, (FundingId, Amount)>,
     /// The sum of what is decided and not in the books.
     committed: HashMap<FundingId, Amount>,
     /// What a second of everything costs that is decided or in the books.
@@ -102,8 +104,7 @@ impl Market {
     }
 
     pub fn decide(&mut self, work: WorkId, decision: Decision) {
-        let sum = self.committed.entry(decision.funding.clone()).or_default();
-        *sum = sum.checked_add(decision.amount).unwrap_or(Amount::MAX);
+        self.commit(&decision.funding, decision.amount);
         self.reasons.remove(&work);
         self.burn(&work, Some((&decision.funding, &decision.placement)));
         self.decided.insert(work, Arc::new(decision));
@@ -152,19 +153,35 @@ impl Market {
         capped.filter(|(_, (second, _))| fits(*second)).map(|(work, _)| work.clone()).collect()
     }
 
+    /// More is asked of the books for what runs.
+    pub fn extend(&mut self, work: WorkId, funding: FundingId, more: Amount) {
+        self.commit(&funding, more);
+        self.extended.insert(work, (funding, more));
+    }
+
+    fn commit(&mut self, funding: &FundingId, amount: Amount) {
+        let sum = self.committed.entry(funding.clone()).or_default();
+        *sum = sum.checked_add(amount).unwrap_or(Amount::MAX);
+    }
+
     /// What was decided and can't be: the place is free for others.
     pub fn undo(&mut self, work: &WorkId) {
         self.undecide(work);
         self.exchange.ended(&work.uid);
     }
 
-    fn undecide(&mut self, work: &WorkId) {
-        let Some(decision) = self.decided.remove(work) else { return };
-        self.burn(work, None);
-        if let Some(sum) = self.committed.get_mut(&decision.funding) {
-            *sum = sum.saturating_sub(decision.amount);
-            if sum.is_zero() {
-                self.committed.remove(&decision.funding);
+    /// Nothing is asked of the books for it.
+    pub fn undecide(&mut self, work: &WorkId) {
+        let decided = self.decided.remove(work).map(|decision| (decision.funding.clone(), decision.amount));
+        if decided.is_some() {
+            self.burn(work, None);
+        }
+        for (funding, amount) in decided.into_iter().chain(self.extended.remove(work)) {
+            if let Some(sum) = self.committed.get_mut(&funding) {
+                *sum = sum.saturating_sub(amount);
+                if sum.is_zero() {
+                    self.committed.remove(&funding);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ pub mod clocks;
 pub mod convert;
 pub mod dirt;
 pub mod free;
+pub mod funds;
 pub mod market;
 mod places;
 pub mod records;
@@ -18,6 +19,7 @@ pub mod volumes;
 use clocks::Clocks;
 use dirt::{Alarms, Pace, Queue};
 use foldhash::{HashMap, HashSet};
+use funds::Telling;
 use market::Market;
 use records::{
     Account, Claim, Escrow, Limits, Namespace, Node, Placement, Pod, Pool, ProviderNode, Quarantine, Recall, Reservation, StorageClass,
@@ -28,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::{FundingBalance, WorkBalance};
+use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
 use supercargo_market::rate_card::RateCard;
 use supercargo_market::usage::{Anomaly, Used};
@@ -125,6 +128,17 @@ pub enum Event {
         funding: FundingId,
         balance: FundingBalance,
         last_post: Option<(String, u64)>,
+    },
+    /// What a funding was charged on the last day on which it was charged anything.
+    Spent {
+        funding: FundingId,
+        day: i64,
+        charged: Amount,
+    },
+    /// The books have what works had used by then: so much of each funding, and nothing of the others.
+    Held {
+        at: i64,
+        fundings: Vec<(FundingId, Amount)>,
     },
     /// A post that pays for a work is final.
     Settled {
@@ -228,6 +242,14 @@ pub struct World {
     pub unsigned: BTreeMap<String, BTreeMap<u32, i64>>,
     /// Whose money goes.
     pub recalled: HashMap<WorkId, Recall>,
+    /// The day of UTC, from 1970: one that has begun is not over because a clock is set back.
+    pub today: i64,
+    /// What each funding was charged on its last day.
+    pub days: HashMap<FundingId, (i64, Amount)>,
+    /// When what works have used was last written into the books.
+    pub held_at: i64,
+    /// What is told of escrows, and how often.
+    pub tellings: HashMap<Key, Telling>,
     /// Who waits, who holds what, and what is on offer.
     pub market: Market,
     pub todo: Todo,
@@ -244,6 +266,7 @@ pub struct Todo {
     pub pools: bool,
     pub alarms: Alarms<WorkId>,
     pub node_alarms: Alarms<String>,
+    pub escrow_alarms: Alarms<Key>,
 }
 
 /// Ways from one thing to those that it concerns.
@@ -254,6 +277,8 @@ struct Index {
     pods_on: HashMap<String, BTreeSet<String>>,
     /// Tasks by the escrow that they name.
     paid_by: HashMap<Key, BTreeSet<WorkId>>,
+    /// Works by the funding that holds something back for them.
+    held_by: HashMap<FundingId, BTreeSet<WorkId>>,
     /// Tasks by the claims that they name.
     claimed_by: HashMap<Key, BTreeSet<WorkId>>,
 }
@@ -271,6 +296,10 @@ impl World {
         self.charged.clear();
         self.usage.clear();
         self.fundings.clear();
+        self.days.clear();
+        self.held_at = 0;
+        self.tellings.clear();
+        self.index.held_by.clear();
         self.refusals.clear();
         self.records.clear();
         self.todo = Todo { pools: true, ..Todo::default() };

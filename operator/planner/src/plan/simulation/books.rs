@@ -5,6 +5,7 @@ use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
 use std::collections::BTreeMap;
 use supercargo_ledger::{FundingBalance, Posting, WorkBalance};
+use supercargo_market::funding::Granted;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
 use supercargo_market::work::{FundingId, WorkId};
@@ -12,10 +13,15 @@ use supercargo_market::work::{FundingId, WorkId};
 /// What the books hold, as plainly as can be.
 #[derive(Default)]
 pub(super) struct Books {
+    /// What is free, and what was put in and taken out.
     pub(super) funds: BTreeMap<FundingId, u64>,
+    pub(super) granted: BTreeMap<FundingId, Granted>,
     pub(super) open: BTreeMap<WorkId, (FundingId, u64, Placement)>,
     pub(super) latest: BTreeMap<WorkId, Placement>,
     pub(super) charged: BTreeMap<WorkId, u64>,
+    /// What works that run have used.
+    pub(super) held: BTreeMap<WorkId, u64>,
+    pub(super) days: BTreeMap<i64, u64>,
     /// What was charged of each segment, in seconds.
     pub(super) segments: BTreeMap<String, u64>,
     pub(super) records: BTreeMap<String, Record>,
@@ -48,21 +54,34 @@ impl Theatre {
     }
 
     fn tell_funding(&mut self) {
+        // There is one.
         for (funding, available) in self.books.funds.clone() {
+            let Granted { deposited, withdrawn } = self.books.granted[&funding];
+            let sum = |all: &BTreeMap<WorkId, u64>| Amount::from_units(all.values().sum());
             let balance = FundingBalance {
                 asset: "USDC".into(),
-                deposited: Amount::from_units(100_000_000),
+                deposited,
+                withdrawn,
                 available: Amount::from_units(available),
+                reserved: Amount::from_units(self.books.open.values().map(|(_, reserved, _)| reserved).sum()),
+                posted: sum(&self.books.charged),
+                held: sum(&self.books.held),
                 ..FundingBalance::default()
             };
+            if let Some((day, charged)) = self.books.days.last_key_value() {
+                self.world.apply(Event::Spent { funding: funding.clone(), day: *day, charged: Amount::from_units(*charged) });
+            }
             self.world.apply(Event::Funding { funding, balance, last_post: None });
         }
     }
 
     pub(super) fn book(&mut self, posting: Posting) {
         match posting {
-            Posting::Fund { funding, deposited, .. } => {
-                self.books.funds.entry(funding).or_insert(deposited.units());
+            Posting::Fund { funding, deposited, withdrawn, .. } => {
+                let before = self.books.granted.insert(funding.clone(), Granted { deposited, withdrawn }).unwrap_or_default();
+                let free = self.books.funds.entry(funding).or_default();
+                *free += deposited.units() - before.deposited.units();
+                *free -= withdrawn.units() - before.withdrawn.units();
                 self.tell_funding();
             }
             Posting::Reserve { work, funding, amount, detail } => {
@@ -79,6 +98,7 @@ impl Theatre {
                 self.books.latest.insert(work.clone(), placement.clone());
                 self.books.open.insert(work.clone(), (funding, amount.units(), placement));
                 self.tell(&work);
+                self.tell_funding();
             }
             Posting::Charge(charge) => {
                 if self.books.segments.insert(charge.segment.to_string(), charge.seconds).is_none() {
@@ -86,6 +106,8 @@ impl Theatre {
                     let (_, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
                     let taken = cost.min(*reserved);
                     *reserved -= taken;
+                    self.books.held.remove(&charge.work);
+                    *self.books.days.entry(charge.day).or_default() += taken;
                     *self.books.charged.entry(charge.work.clone()).or_default() += taken;
                     let record = self.books.records.entry(charge.place.clone()).or_default();
                     *record = record.with(charge.seconds, charge.fault, charge.evidence);
@@ -96,7 +118,18 @@ impl Theatre {
             }
             // The planner's own bookings have none.
             Posting::Card(_) => {}
+            Posting::Hold { at, works } => {
+                for (work, used) in works {
+                    let Some((_, reserved, _)) = self.books.open.get(&work) else { continue };
+                    let held = self.books.held.entry(work).or_default();
+                    *held = (*held).max(used.units().min(*reserved));
+                }
+                let held = Amount::from_units(self.books.held.values().sum());
+                let fundings = self.books.funds.keys().map(|funding| (funding.clone(), held)).collect();
+                self.world.apply(Event::Held { at, fundings });
+            }
             Posting::Release { work } => {
+                self.books.held.remove(&work);
                 if let Some((funding, left, _)) = self.books.open.remove(&work) {
                     *self.books.funds.get_mut(&funding).expect("a funding") += left;
                 }

@@ -5,6 +5,7 @@ use super::{DEVICES, Theatre};
 use crate::world::records::{Pod, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_market::funding::day_of;
 
 const HISTORIES: u64 = 10_000;
 /// From so many on they are the nightly ones, which have a figure of their own.
@@ -80,15 +81,24 @@ impl Theatre {
             let attempts: BTreeSet<u32> = self.pods.values().filter(of_task).filter_map(|pod| Some(pod.ours.as_ref()?.attempt)).collect();
             assert!(attempts.len() <= 1, "seed {}: {} has attempts {attempts:?} at once", self.seed, task.name);
         }
+        for (work, used) in &self.books.held {
+            let reserved = self.books.open.get(work).map(|(_, reserved, _)| *reserved);
+            assert!(reserved.is_some_and(|reserved| *used <= reserved), "seed {}: {work} has used {used} of {reserved:?}", self.seed);
+        }
         let held: u64 = self.books.open.values().map(|(_, amount, _)| amount).sum();
         let spent: u64 = self.books.charged.values().sum();
         let free: u64 = self.books.funds.values().sum();
+        for (day, charged) in self.books.days.iter().filter(|_| !self.was_skewed) {
+            let limit = self.escrow.spec.daily_limit.as_ref().map_or(u64::MAX, |limit| limit.0.units());
+            let held = if *day == day_of(self.now) { held } else { 0 };
+            assert!(held + charged <= limit, "seed {}: a day has cost {charged}, and {held} is held back", self.seed);
+        }
         assert!(self.books.funds.is_empty() || held + spent + free == 100_000_000, "seed {}: money was made or lost", self.seed);
     }
 
     fn is_over(&self) -> bool {
-        // A budget that is used up can still be raised: until then the task waits, and says so.
-        let spent = |task: &Task| task.status.reason.as_deref() == Some("BudgetTooSmall");
+        // A budget that is used up can still be raised, and a day ends: until then the task waits, and says so.
+        let spent = |task: &Task| matches!(task.status.reason.as_deref(), Some("BudgetTooSmall" | "DailyLimit"));
         let finished = |task: &Task| spent(task) || task.status.conditions.iter().any(|condition| condition.type_ == "Finished");
         self.tasks.values().all(finished) && self.pods.is_empty() && self.books.open.is_empty()
     }

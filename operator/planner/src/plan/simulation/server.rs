@@ -113,8 +113,14 @@ impl Theatre {
                     self.world.apply(Event::Node(Box::new(self.node(&name))));
                 }
             }
+            Effect::WriteEscrow { status, .. } => {
+                self.escrow.status = *status;
+                if answered {
+                    self.world.apply(Event::Escrow(Box::new(self.escrow.clone())));
+                }
+            }
             // Nobody here tells what is used.
-            Effect::ReadUsage { .. } | Effect::ApplyNode { .. } | Effect::WritePool { .. } | Effect::WriteEscrow { .. } => {}
+            Effect::ReadUsage { .. } | Effect::ApplyNode { .. } | Effect::WritePool { .. } => {}
         }
     }
 
