@@ -174,7 +174,8 @@ async fn costs_are_told_to_who_may_get_the_object_and_hidden_from_everybody_else
 async fn a_receipt_that_is_told_holds_when_it_is_checked() {
     let api = api(Few::default()).await;
     let fence = api.ledger.take_lead("test").await.expect("leads");
-    let (work, held) = (WorkId::task("uid-of-train"), Held { devices: 1, device_price: "3.60".parse().expect("a price"), ..Held::default() });
+    let (work, held) =
+        (WorkId::task("uid-of-train"), Held { devices: 1, device_price: "3.60".parse().expect("a price"), ..Held::default() });
     let charge = Posting::Charge(Charge {
         work: work.clone(),
         attempt: 0,
@@ -187,6 +188,7 @@ async fn a_receipt_that_is_told_holds_when_it_is_checked() {
         payee: Some(7),
         fees: FeeSchedule::default(),
         metered: None,
+        day: 0,
     });
     api.ledger.commit(fence, &[charge, Posting::Release { work }]).await.expect("commits");
     let (status, told) = get(&api, "/v1/receipts/uid-of-train", &[("authorization", "Bearer reader")]).await;

@@ -117,3 +117,81 @@ pub async fn load(ledger: &Ledger, works: &[WorkId], with_pods: &BTreeSet<WorkId
 fn placement(row: &ReservationRow) -> Result<Placement, LedgerError> {
     serde_json::from_str(&row.detail).map_err(|error| LedgerError::Broken(format!("where {} went can't be read: {error}", row.work)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supercargo_ledger::Charge;
+    use supercargo_market::fees::FeeSchedule;
+    use supercargo_market::metering::Evidence;
+    use supercargo_market::money::Amount;
+    use supercargo_market::rating::{self, Held};
+    use supercargo_market::work::SegmentId;
+
+    fn units(units: u64) -> Amount {
+        Amount::from_units(units)
+    }
+
+    fn detail() -> String {
+        let placement = serde_json::json!({
+            "attempt": 0, "namespace": "n", "task": "a", "token": "USDC", "tenancy": "Shared", "resourceName": "nvidia.com/gpu",
+            "runSeconds": 600, "holdSeconds": 700, "bound": 0, "workers": [],
+        });
+        placement.to_string()
+    }
+
+    /// A base unit a second.
+    fn charge(seconds: u64) -> Posting {
+        let held = Held { devices: 1, device_price: "0.0036".parse().expect("a price"), ..Held::default() };
+        Posting::Charge(Charge {
+            work: WorkId::task("a"),
+            attempt: 0,
+            segment: SegmentId::of_pod("p", 0),
+            seconds,
+            evidence: Evidence::Record,
+            place: "acme/n1".into(),
+            fault: false,
+            cost: rating::cost(&held, seconds).expect("fits"),
+            payee: None,
+            metered: None,
+            fees: FeeSchedule::default(),
+            day: 20_000,
+        })
+    }
+
+    /// What is told of the money, in short.
+    fn told(events: &[Event]) -> Vec<String> {
+        let of = |event: &Event| match event {
+            Event::Held { at, fundings } => {
+                Some(format!("held at {at}: {:?}", fundings.iter().map(|(_, held)| held.units()).collect::<Vec<_>>()))
+            }
+            Event::Spent { day, charged, .. } => Some(format!("{} on day {day}", charged.units())),
+            Event::Funding { balance, .. } => {
+                Some(format!("{} free, {} held of {}", balance.available.units(), balance.held.units(), balance.reserved.units()))
+            }
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    }
+
+    #[tokio::test]
+    async fn what_the_books_were_told_of_runs_and_days_is_told_back_and_to_whoever_leads_next() {
+        let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+        let fence = ledger.take_lead("first").await.expect("leads");
+        let (work, funding) = (WorkId::task("a"), FundingId::internal("e"));
+        let book = async |postings: Vec<Posting>| {
+            let bookings = postings.into_iter().map(Booking::Post).collect();
+            told(&book(&ledger, fence, bookings).await.expect("books"))
+        };
+        let fund = Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited: units(1_000), withdrawn: Amount::ZERO };
+        let reserve = Posting::Reserve { work: work.clone(), funding, amount: units(400), detail: detail() };
+        assert_eq!(book(vec![fund, reserve]).await, ["600 free, 0 held of 400"]);
+        let hold = Posting::Hold { at: 60, works: vec![(work.clone(), units(60)), (WorkId::task("gone"), units(9))] };
+        assert_eq!(book(vec![hold]).await, ["held at 60: [60]"]);
+        let found = load(&ledger, &[], &BTreeSet::new()).await.expect("reads");
+        assert_eq!(told(&found), ["600 free, 60 held of 400"]);
+        assert_eq!(book(vec![charge(90), Posting::Release { work }]).await, ["90 on day 20000", "910 free, 0 held of 0"]);
+        assert_eq!(book(vec![Posting::Hold { at: 120, works: Vec::new() }]).await, ["held at 120: []"]);
+        assert_eq!(told(&load(&ledger, &[], &BTreeSet::new()).await.expect("reads")), ["90 on day 20000", "910 free, 0 held of 0"]);
+    }
+}

@@ -132,3 +132,23 @@ pub async fn serve(address: SocketAddr, metrics: Metrics, stop: CancellationToke
     server.graceful(stop.cancelled_owned()).run().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_is_on_the_page_by_tokens_and_gone_with_the_lead() {
+        let metrics = Metrics::new().expect("no name is there twice");
+        let units = Amount::from_units;
+        let running = Running { used: units(7), hour: units(3_600), absorbed: units(2) };
+        metrics.running.show(&[("USDC".to_owned(), running)].into());
+        let page = metrics.text();
+        for line in ["running_used_units{token=\"USDC\"} 7", "running_hour_units{token=\"USDC\"} 3600", "absorbed_units{token=\"USDC\"} 2"]
+        {
+            assert!(page.contains(&format!("\nsupercargo_{line}\n")), "{page}");
+        }
+        metrics.running.forget();
+        assert!(!metrics.text().contains("USDC"));
+    }
+}

@@ -54,6 +54,9 @@ pub fn plan(world: &mut World, plan: &mut Plan, bookings: &mut Vec<Booking>, now
         }
         return;
     }
+    if std::mem::replace(&mut world.hold_asked, now) == now {
+        return plan.wake_at(now + 1);
+    }
     let of = |(work, held): (&WorkId, &Reservation)| (work.clone(), so_far(world, work, held, now).used);
     let mut works: Vec<(WorkId, Amount)> = world.reservations.iter().map(of).filter(|(_, used)| !used.is_zero()).collect();
     if works.is_empty() {

@@ -248,6 +248,8 @@ pub struct World {
     pub days: HashMap<FundingId, (i64, Amount)>,
     /// When what works have used was last written into the books.
     pub held_at: i64,
+    /// When that was last asked for: as long as the books are away it is added up once a second, and not with every pass.
+    pub hold_asked: i64,
     /// What is told of escrows, and how often.
     pub tellings: HashMap<Key, Telling>,
     /// Who waits, who holds what, and what is on offer.
@@ -297,7 +299,7 @@ impl World {
         self.usage.clear();
         self.fundings.clear();
         self.days.clear();
-        self.held_at = 0;
+        (self.held_at, self.hold_asked) = (0, 0);
         self.tellings.clear();
         self.index.held_by.clear();
         self.refusals.clear();
