@@ -139,9 +139,11 @@ async fn begin(joints: &Joints, world: &mut World) -> Result<Fence, LedgerError>
 }
 
 /// Which accounts settlement follows.
+/// An account is followed for as long as something is held back in it, whoever deletes its Escrow.
 fn publish_accounts(world: &World, accounts: &watch::Sender<Vec<FundingId>>) {
-    let mut named: Vec<FundingId> =
-        world.escrows.values().filter_map(|escrow| escrow.funding.clone()).filter(|funding| funding.account().is_some()).collect();
+    let held = world.fundings.iter().filter(|(_, (balance, _))| !balance.reserved.is_zero()).map(|(funding, _)| funding.clone());
+    let named = world.escrows.values().filter_map(|escrow| escrow.funding.clone()).chain(held);
+    let mut named: Vec<FundingId> = named.filter(|funding| funding.account().is_some()).collect();
     named.sort();
     named.dedup();
     accounts.send_if_modified(|known| {
@@ -151,4 +153,26 @@ fn publish_accounts(world: &World, accounts: &watch::Sender<Vec<FundingId>>) {
         }
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supercargo_ledger::FundingBalance;
+    use supercargo_market::money::Amount;
+
+    #[test]
+    fn an_account_whose_escrow_is_gone_is_followed_while_something_is_held_back_in_it() {
+        let mut world = World::default();
+        let mut says = |name: &str, reserved: u64| {
+            let balance = FundingBalance { asset: "USDC".into(), reserved: Amount::from_units(reserved), ..FundingBalance::default() };
+            world.apply(Event::Funding { funding: FundingId::chain("c", name), balance, last_post: None });
+        };
+        says("busy", 1);
+        says("idle", 0);
+        world.apply(Event::Funding { funding: FundingId::internal("e"), balance: FundingBalance::default(), last_post: None });
+        let (told, heard) = watch::channel(Vec::new());
+        publish_accounts(&world, &told);
+        assert_eq!(*heard.borrow(), [FundingId::chain("c", "busy")]);
+    }
 }

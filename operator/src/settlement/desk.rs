@@ -105,7 +105,11 @@ impl Desk {
 
     pub async fn turn(&mut self, now: i64) {
         let named = self.settler.accounts.borrow().clone();
-        let named: Vec<FundingId> = named.into_iter().filter(|funding| self.is_ours(funding)).collect();
+        // What is owed is looked after whether an Escrow names it or not. When the books can't be asked the rest says so.
+        let owing = self.settler.ledger.unsettled().await.unwrap_or_default().into_iter().map(|(funding, _)| funding);
+        let mut named: Vec<FundingId> = named.into_iter().chain(owing).filter(|funding| self.is_ours(funding)).collect();
+        named.sort();
+        named.dedup();
         self.told.keep(&named);
         let looked = match self.look(now).await {
             Ok((wires, agreed, times)) => {

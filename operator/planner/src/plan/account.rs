@@ -80,7 +80,8 @@ pub fn recall(world: &mut World, funding: &FundingId) {
 /// Who has to end, and when: of what is bound, the works that began last. `None`: nothing is known that could change that. A
 /// chain that can't be read has taken no money away.
 fn recalls(world: &World, funding: &FundingId) -> Option<BTreeMap<WorkId, Recall>> {
-    let account = world.accounts.get(funding).filter(|account| account.exists && account.stalled.is_none())?;
+    // What keeps us from posting takes no money away either, and keeps nobody from taking it.
+    let account = world.accounts.get(funding).filter(|account| account.exists)?;
     let (balance, _) = world.fundings.get(funding)?;
     let bound = bound(balance);
     let goes = account.leaving.until.filter(|_| bound > account.funded);

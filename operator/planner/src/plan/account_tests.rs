@@ -8,7 +8,7 @@ use super::{Effect, plan};
 use crate::world::Event;
 use crate::world::records::{Account, Leaving, Stall};
 use supercargo_crds::common::Condition;
-use supercargo_crds::names::escrow_stall::CHAIN_SET_UP;
+use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, NO_GAS};
 use supercargo_ledger::FundingBalance;
 use supercargo_market::money::Amount;
 use supercargo_market::work::{FundingId, WorkId};
@@ -156,10 +156,12 @@ fn who_began_last_ends_first_and_nobody_for_a_chain_that_cant_be_read() {
     let until = Some(now + 50);
     let blind = Account { stalled: Some(Stall { reason: CHAIN_SET_UP, words: "w".into() }), ..Account::default() };
     let gone = |there: u64, until| account(Leaving { there: units(there), until, ..Leaving::default() });
+    let unable = Stall { reason: NO_GAS, words: "w".into() };
     for (name, account, ends) in [
         ("nothing goes", gone(300, None), vec![]),
         ("what goes is not needed", Account { funded: units(300), ..gone(300, until) }, vec![]),
         ("a unit of it is", Account { funded: units(299), ..gone(300, until) }, vec![("c", now + 50)]),
+        ("we can't post for now", Account { funded: units(299), stalled: Some(unable), ..gone(300, until) }, vec![("c", now + 50)]),
         ("nothing stays", Account { funded: units(0), ..gone(300, until) }, vec![("a", now + 50), ("b", now + 50), ("c", now + 50)]),
         ("some of it is gone already", Account { funded: units(0), ..gone(200, until) }, vec![("a", now + 50), ("b", now + 50), ("c", 0)]),
         ("the bucket alone ends nothing", Account { funded: units(0), ..gone(300, None) }, vec![]),
@@ -176,6 +178,19 @@ fn who_began_last_ends_first_and_nobody_for_a_chain_that_cant_be_read() {
         let expected: Vec<(String, i64)> = ends.into_iter().map(|(name, at)| (name.to_owned(), at)).collect();
         assert_eq!(found, expected, "{name}");
     }
+}
+
+#[test]
+fn what_runs_ends_for_a_thaw_also_when_its_escrow_was_deleted() {
+    let mut theatre = running(task("a", "1", 0));
+    let (now, reserved) = (theatre.now, books_say(&mut theatre));
+    let names: Vec<_> = theatre.world.escrows.keys().cloned().collect();
+    names.into_iter().for_each(|key| theatre.world.apply(Event::EscrowGone(key)));
+    let leaving = Leaving { there: units(reserved), until: Some(now + 100), ..Leaving::default() };
+    says(&mut theatre, Account { funded: units(reserved - 1), ..account(leaving) });
+    plan(&mut theatre.world, &terms(), now);
+    let ends: Vec<i64> = theatre.world.recalled.values().map(|recall| recall.at).collect();
+    assert_eq!(ends, [now + 100]);
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Ve
         }
     }
     busy.into_iter().for_each(|key| world.todo.escrows.push(key));
+    // Whose Escrow was deleted still pays for what runs.
+    while let Some(funding) = world.todo.unnamed.pop() {
+        collecting::recall(world, &funding);
+    }
     plan.wake_at_next(world.todo.escrow_alarms.next());
 }
 

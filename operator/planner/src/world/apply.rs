@@ -144,6 +144,9 @@ impl World {
             Event::Account { funding, account } => {
                 let before = self.accounts.insert(funding.clone(), (*account).clone());
                 let payers: Vec<Key> = self.escrows_of(&funding);
+                if payers.is_empty() {
+                    self.todo.unnamed.push(funding.clone());
+                }
                 // Sums move with every post and block: nobody waits for a sum who is not told of it by the books.
                 let same = before.is_some_and(|before| {
                     let leaving = Leaving { there: account.leaving.there, ..before.leaving.clone() };

@@ -264,6 +264,8 @@ pub struct Todo {
     pub works: Queue<WorkId>,
     pub nodes: Queue<String>,
     pub escrows: Queue<Key>,
+    /// Accounts that no Escrow names.
+    pub unnamed: Queue<FundingId>,
     /// Which pool has which node has to be found out again.
     pub pools: bool,
     pub alarms: Alarms<WorkId>,
