@@ -158,6 +158,7 @@ fn publish_accounts(world: &World, accounts: &watch::Sender<Vec<FundingId>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::Event;
     use supercargo_ledger::FundingBalance;
     use supercargo_market::money::Amount;
 

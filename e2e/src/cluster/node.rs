@@ -129,6 +129,7 @@ impl Node<'_> {
              mount --bind {cni} /var/lib/cni\n\
              mount --bind {log} /var/log\n\
              mount -t tmpfs -o mode=755 tmpfs /run/containerd\n\
+             ln -s {socket} /run/containerd/containerd.sock\n\
              touch {ready}\n\
              exec sleep infinity\n",
             name = self.name,
@@ -136,6 +137,8 @@ impl Node<'_> {
             kubelet = self.folder("kubelet").display(),
             cni = self.folder("cni/lib").display(),
             log = self.folder("log").display(),
+            // Where cAdvisor looks for it, to know of which pod a container is.
+            socket = self.layout.containerd_socket(self.name).display(),
             ready = self.folder("ready").display(),
         ))
     }
