@@ -11,10 +11,22 @@ use tokio::process::Command;
 
 /// Runs a command that sends a transaction, and gives back what it printed.
 pub async fn send(layout: &Layout, info: &ClusterInfo, market: &Market, person: Person, args: &[&str]) -> Result<String> {
-    // The people's command, from the same build as the image.
+    let key = person.key_file(layout).display().to_string();
+    command(info, market, &[args, &["--rpc", &info.chain_url, "--send", "--key-file", &key]].concat()).await
+}
+
+/// Has a receipt checked, by itself and against the chain, and gives back what was printed.
+pub async fn check(info: &ClusterInfo, market: &Market, receipt: &str, args: &[&str]) -> Result<String> {
+    let folder = tempfile::tempdir().context("making a folder")?;
+    let file = folder.path().join("receipt.json");
+    std::fs::write(&file, receipt).with_context(|| format!("writing {}", file.display()))?;
+    command(info, market, &[&["receipt", "verify", &file.display().to_string(), "--rpc", &info.chain_url], args].concat()).await
+}
+
+/// Runs a command as it is written, from the same build as the image.
+pub async fn command(info: &ClusterInfo, market: &Market, args: &[&str]) -> Result<String> {
     let output = Command::new(image::beside()?.join("kubectl-supercargo"))
         .args(args)
-        .args(["--rpc", &info.chain_url, "--send", "--key-file", &person.key_file(layout).display().to_string()])
         .envs(crate::http::direct())
         .env("KUBECONFIG", &info.kubeconfig)
         .env("SUPERCARGO_CONTRACT", market.addresses.escrow.to_string())
@@ -23,25 +35,6 @@ pub async fn send(layout: &Layout, info: &ClusterInfo, market: &Market, person: 
         .context("starting kubectl-supercargo")?;
     if !output.status.success() {
         bail!("kubectl supercargo {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Has a receipt checked, by itself and against the chain, and gives back what was printed.
-pub async fn check(info: &ClusterInfo, market: &Market, receipt: &str, args: &[&str]) -> Result<String> {
-    let folder = tempfile::tempdir().context("making a folder")?;
-    let file = folder.path().join("receipt.json");
-    std::fs::write(&file, receipt).with_context(|| format!("writing {}", file.display()))?;
-    let output = Command::new(image::beside()?.join("kubectl-supercargo"))
-        .args(["receipt", "verify", &file.display().to_string(), "--rpc", &info.chain_url])
-        .args(args)
-        .envs(crate::http::direct())
-        .env("SUPERCARGO_CONTRACT", market.addresses.escrow.to_string())
-        .output()
-        .await
-        .context("starting kubectl-supercargo")?;
-    if !output.status.success() {
-        bail!("the receipt does not hold: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
