@@ -1,20 +1,10 @@
 //! `kubectl supercargo payee`: the number under which a provider is paid.
 
-use crate::transaction::Signing;
+use crate::transaction::On;
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use supercargo_contracts::{Address, B256, BlockId, calls};
 use supercargo_market::money::Amount;
-
-/// Which contract.
-#[derive(Debug, Clone, Args)]
-pub struct On {
-    /// The escrow contract's address
-    #[arg(long, env = "SUPERCARGO_CONTRACT")]
-    contract: Address,
-    #[command(flatten)]
-    signing: Signing,
-}
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

@@ -1,19 +1,9 @@
 //! `kubectl supercargo settler`: the keys that post and sign for accounts. The cold key names the hot one; it stays in a drawer.
 
-use crate::transaction::Signing;
+use crate::transaction::On;
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use supercargo_contracts::{Address, calls};
-
-/// Which contract.
-#[derive(Debug, Clone, Args)]
-pub struct On {
-    /// The escrow contract's address
-    #[arg(long, env = "SUPERCARGO_CONTRACT")]
-    contract: Address,
-    #[command(flatten)]
-    signing: Signing,
-}
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

@@ -27,6 +27,16 @@ pub struct Signing {
     pub from: Option<Address>,
 }
 
+/// Which contract.
+#[derive(Debug, Clone, Args)]
+pub struct On {
+    /// The escrow contract's address
+    #[arg(long, env = "SUPERCARGO_CONTRACT")]
+    pub contract: Address,
+    #[command(flatten)]
+    pub signing: Signing,
+}
+
 impl Signing {
     pub fn chain(&self) -> Result<Chain> {
         Ok(Chain::connect(&self.rpc)?)

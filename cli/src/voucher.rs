@@ -1,9 +1,9 @@
 //! `kubectl supercargo voucher`: what a payee can claim on the chain without the operator. Pull them while it lives; claim with
 //! them when it doesn't.
 
-use crate::transaction::Signing;
+use crate::transaction::On;
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,16 +41,6 @@ pub enum Command {
         #[command(flatten)]
         on: On,
     },
-}
-
-/// Which contract.
-#[derive(Debug, Clone, Args)]
-pub struct On {
-    /// The escrow contract's address
-    #[arg(long, env = "SUPERCARGO_CONTRACT")]
-    contract: Address,
-    #[command(flatten)]
-    signing: Signing,
 }
 
 pub async fn run(command: Command) -> Result<()> {
