@@ -46,7 +46,7 @@ pub struct Account {
     /// From then on what thaws may be gone.
     pub thaw_end: u64,
     pub limits: Limits,
-    /// How full the bucket is, as far as it is known.
+    /// What may leave at once: how full the bucket is, unless there is less money or allowance than that.
     pub level_units: u64,
     pub change: Option<Change>,
 }
@@ -77,7 +77,7 @@ impl Limits {
     /// while it is closed a bucket that is full takes in nothing.
     fn bucket(self, level: u64, times: Times) -> u64 {
         let step = (self.burst_units / LEVEL_STEPS).max(1);
-        let level = level.min(self.burst_units) / step * step;
+        let level = if level < self.burst_units { level / step * step } else { self.burst_units };
         let credits = (times.thaw_seconds.saturating_sub(FINALITY_SECONDS) / times.window_seconds.max(1)).max(1);
         let seconds = (times.thaw_seconds / 2).min((credits - 1).saturating_mul(times.window_seconds));
         let refilled = self.rate_units_per_second.saturating_mul(seconds);
@@ -97,7 +97,9 @@ impl Times {
 pub fn reach(account: &Account, times: Times) -> Reach {
     let Account { balance_units, limits, level_units, .. } = *account;
     let stays = account.change.map_or(limits, |change| limits.lower(change.limits));
-    let collected = |money: u64, limits: Limits| money.min(limits.allowance_units).min(limits.bucket(level_units, times));
+    // Where all that there is may leave at once, the bucket holds nothing back.
+    let level = if level_units < balance_units.min(limits.allowance_units) { level_units } else { u64::MAX };
+    let collected = |money: u64, limits: Limits| money.min(limits.allowance_units).min(limits.bucket(level, times));
     let lasting = collected(balance_units.saturating_sub(account.thawing_units), stays);
     let thaws = (account.thawing_units > 0).then_some(account.thaw_end);
     let leaves_us = account.change.is_some_and(|change| change.leaves_us);
@@ -154,6 +156,7 @@ mod tests {
     fn what_stays_is_the_least_of_what_is_there_and_what_may_leave() {
         let slow = |rate_units_per_second, burst_units| Limits { burst_units, rate_units_per_second, ..ROOMY };
         let limited = |limits: Limits, level_units| Account { limits, level_units, ..account(900_000) };
+        let little = |balance_units| Account { balance_units, ..limited(slow(0, 160_000), 0) };
         let cases = [
             ("all of it", account(900_000), 900_000),
             ("but what thaws", Account { thawing_units: 300_000, thaw_end: 9 * DAY, ..account(900_000) }, 600_000),
@@ -163,6 +166,15 @@ mod tests {
             ("a bucket that is nearly full counts as its last step", limited(slow(1, 160_000), 159_999), 150_000 + 2 * DAY),
             ("an empty one counts as what comes into it", limited(slow(1, 160_000), 9_999), 2 * DAY),
             ("a level above the burst is none", limited(slow(0, 16), 1_000_000), 16),
+            ("a full one counts as it is, whatever its steps", limited(slow(0, 33), 33), 33),
+            ("of little money all of it, when all of it may leave", Account { level_units: 9_999, ..little(9_999) }, 9_999),
+            ("of a little more, when not all of it may, the last step", Account { level_units: 9_999, ..little(10_000) }, 0),
+            ("of a little allowance all of it, when all of it may leave", limited(Limits { allowance_units: 5, ..slow(0, 160_000) }, 5), 5),
+            (
+                "what all may leave of is held by a lower burst all the same",
+                Account { level_units: 9_999, change: scheduled(slow(0, 5_000), false), ..little(9_999) },
+                5_000,
+            ),
             ("a burst for each time that the lane is open", limited(slow(1_000, 100_000), 0), 300_000),
             ("a lowering counts from when it is scheduled", Account { change: scheduled(slow(1, 0), false), ..account(9) }, 0),
             ("a lower allowance, too", Account { change: scheduled(Limits { allowance_units: 7, ..ROOMY }, false), ..account(9) }, 7),
