@@ -31,6 +31,7 @@ pub use outbox::{Attempt, Post, PostState};
 pub use posting::{Charge, Outcome, Posting};
 pub use read::{FundingBalance, Lane, ReservationRow, WorkBalance};
 pub use reader::{Reader, restore};
+pub use rows::Room;
 pub use store::{sibling, sqlite_path};
 pub use verify::{Expect, Verified};
 pub use vouchers::{Voucher, VoucherTerms};

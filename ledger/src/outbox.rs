@@ -6,7 +6,7 @@ use crate::journal::POSTING;
 use crate::posting::Line;
 use crate::read::lane;
 use crate::receipt::lines;
-use crate::rows::{post_id, rows_within};
+use crate::rows::{Room, post_id, rows_within};
 use crate::store::Writing;
 use crate::{Fence, Ledger, LedgerError, Result};
 use sha2::{Digest, Sha256};
@@ -81,7 +81,13 @@ impl Ledger {
 
     /// The same of as much as the account lets through now. What has no room waits for the next post, and the usage lines
     /// with it: a post carries those of works that it pays wholly, or none.
-    pub async fn plan_post_within(&self, fence: Fence, funding: &FundingId, room: Amount, now: i64) -> Result<Option<Post>> {
+    pub async fn plan_post_within(
+        &self,
+        fence: Fence,
+        funding: &FundingId,
+        room: impl Into<Room> + Send,
+        now: i64,
+    ) -> Result<Option<Post>> {
         let doing = "planning a post";
         let failed = LedgerError::database(doing);
         let mut writing = self.store.begin(fence).await?;
@@ -91,7 +97,7 @@ impl Ledger {
         let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = $1 AND total > planned ORDER BY payee LIMIT $2";
         let rows = sqlx::query(query).bind(funding.as_str()).bind(MOST_ROWS).fetch_all(&mut *writing.transaction).await.map_err(&failed)?;
         let lanes: Vec<_> = rows.iter().map(lane).collect();
-        let (rows, more, whole) = rows_within(&lanes, room);
+        let (rows, more, whole) = rows_within(&lanes, &room.into());
         if rows.is_empty() {
             return Ok(None);
         }

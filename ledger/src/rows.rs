@@ -2,27 +2,57 @@
 
 use crate::Lane;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
-/// What of each lane there is room for: those that are owed least first, so that one large lane keeps nobody waiting. With
-/// the sum, and whether that is all of it.
-pub(crate) fn rows_within(lanes: &[Lane], room: Amount) -> (Vec<(u32, u64)>, u64, bool) {
-    let owed = |lane: &Lane| lane.total.units() - lane.planned.units();
+/// What one post of an account may credit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Room {
+    pub units: Amount,
+    /// What the chain has of each lane. Payees claim with vouchers, so it may have more than was posted, and that takes no
+    /// room any more.
+    pub credited: BTreeMap<u32, Amount>,
+}
+
+/// With nothing that is known to be on the chain.
+impl From<Amount> for Room {
+    fn from(units: Amount) -> Self {
+        Self { units, credited: BTreeMap::new() }
+    }
+}
+
+impl Room {
+    /// How much a post within it books.
+    pub fn books(&self, lanes: &[Lane]) -> u64 {
+        rows_within(lanes, self).1
+    }
+
+    /// What of a lane is on the chain, or planned to be.
+    fn there(&self, lane: &Lane) -> u64 {
+        self.credited.get(&lane.payee).copied().unwrap_or_default().min(lane.total).max(lane.planned).units()
+    }
+}
+
+/// What of each lane there is room for: those with least to credit first, so that one large lane keeps nobody waiting. With
+/// what they add to what was planned, and whether that is all of it.
+pub(crate) fn rows_within(lanes: &[Lane], room: &Room) -> (Vec<(u32, u64)>, u64, bool) {
+    let missing = |lane: &Lane| lane.total.units() - room.there(lane);
     let mut order: Vec<&Lane> = lanes.iter().collect();
-    order.sort_by_key(|lane| (owed(lane), lane.payee));
-    let (mut left, mut rows) = (room.units(), Vec::new());
+    order.sort_by_key(|lane| (missing(lane), lane.payee));
+    let (mut left, mut more, mut whole, mut rows) = (room.units.units(), 0, true, Vec::new());
     for lane in order {
-        let part = owed(lane).min(left);
+        let part = missing(lane).min(left);
         left -= part;
-        if part > 0 {
-            rows.push((lane.payee, lane.planned.units() + part));
+        let total = room.there(lane) + part;
+        whole &= total == lane.total.units();
+        if total > lane.planned.units() {
+            more += total - lane.planned.units();
+            rows.push((lane.payee, total));
         }
     }
     rows.sort_unstable();
-    let all: u64 = lanes.iter().map(owed).sum();
-    let more = all.min(room.units());
-    (rows, more, more == all)
+    (rows, more, whole)
 }
 
 /// The same rows of an account give the same name.
@@ -41,14 +71,12 @@ pub(crate) fn post_id(funding: &FundingId, rows: &[(u32, u64)]) -> String {
 mod tests {
     use super::*;
 
+    fn lane(payee: u32, total: u64, planned: u64) -> Lane {
+        Lane { payee, total: Amount::from_units(total), planned: Amount::from_units(planned), posted: Amount::ZERO }
+    }
+
     #[test]
     fn who_is_owed_least_is_paid_first_and_the_rest_waits() {
-        let lane = |payee, total, planned| Lane {
-            payee,
-            total: Amount::from_units(total),
-            planned: Amount::from_units(planned),
-            posted: Amount::ZERO,
-        };
         let lanes = [lane(1, 100, 10), lane(2, 50, 40), lane(3, 7, 7), lane(4, 30, 0)];
         for (room, rows, sum, whole) in [
             (u64::MAX, vec![(1, 100), (2, 50), (4, 30)], 130, true),
@@ -58,8 +86,28 @@ mod tests {
             (5, vec![(2, 45)], 5, false),
             (0, vec![], 0, false),
         ] {
-            assert_eq!(rows_within(&lanes, Amount::from_units(room)), (rows, sum, whole), "room for {room}");
+            let room = Room::from(Amount::from_units(room));
+            assert_eq!(rows_within(&lanes, &room), (rows, sum, whole), "{room:?}");
         }
-        assert_eq!(rows_within(&lanes[2..3], Amount::MAX), (vec![], 0, true));
+        assert_eq!(rows_within(&lanes[2..3], &Amount::MAX.into()), (vec![], 0, true));
+    }
+
+    #[test]
+    fn what_a_payee_has_claimed_takes_no_room_and_is_booked_all_the_same() {
+        let lanes = [lane(1, 100, 10), lane(2, 50, 40)];
+        for (claimed, room, rows, sum, whole) in [
+            (100, 10, vec![(1, 100), (2, 50)], 100, true),
+            (100, 9, vec![(1, 100), (2, 49)], 99, false),
+            (100, 0, vec![(1, 100)], 90, false),
+            (70, 10, vec![(1, 70), (2, 50)], 70, false),
+            (70, 40, vec![(1, 100), (2, 50)], 100, true),
+            // What is planned and not there yet, and more than is owed: another ledger's.
+            (0, 10, vec![(2, 50)], 10, false),
+            (500, 10, vec![(1, 100), (2, 50)], 100, true),
+        ] {
+            let room = Room { units: Amount::from_units(room), credited: [(1, Amount::from_units(claimed))].into() };
+            assert_eq!(rows_within(&lanes, &room), (rows, sum, whole), "{room:?}");
+            assert_eq!(room.books(&lanes), sum);
+        }
     }
 }

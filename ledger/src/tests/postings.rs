@@ -1,7 +1,7 @@
 //! What postings and posts do, on both databases.
 
 use super::*;
-use crate::{Attempt, LedgerError, Outcome, PostState};
+use crate::{Attempt, LedgerError, Outcome, PostState, Room};
 use supercargo_market::placement::Record;
 
 on_both! {
@@ -115,6 +115,21 @@ on_both! {
         assert_ne!(rest.lines_root, [0; 32]);
         ledger.book_final(fence, &rest.id, "0x2", 10, &[]).await.expect("books");
         assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(100));
+    }
+
+    async fn what_a_payee_has_claimed_leaves_its_room_to_others_and_is_booked_with_the_next_post(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        // All that is owed to one of the two is on the chain by its voucher, and what may leave now is the other's.
+        let room = Room { units: units(10), credited: [(7, units(90))].into() };
+        assert_eq!(room.books(&ledger.lanes(&account()).await.expect("reads")), 100);
+        let post = ledger.plan_post_within(fence, &account(), room.clone(), 0).await.expect("plans").expect("something is owed");
+        assert_eq!((post.rows.as_slice(), post.amount), ([(1, 10), (7, 90)].as_slice(), units(100)));
+        ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books");
+        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+        assert_eq!((balance.posted, balance.owed), (units(100), units(0)));
+        assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(100), "its lines are on the chain, too");
+        assert_eq!(ledger.plan_post_within(fence, &account(), room, 0).await.expect("plans"), None);
     }
 
     async fn rows_that_the_chain_skips_time_and_again_are_planned_each_time(place: Place) {

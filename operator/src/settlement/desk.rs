@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_contracts::{Address, Finality};
 use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE, NO_GAS, OTHER_LEDGER, POST_REFUSED};
-use supercargo_ledger::Fence;
+use supercargo_ledger::{Fence, Room};
 use supercargo_market::account::Times;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -70,7 +70,7 @@ struct Followed {
     /// Something goes from these: what is owed is posted before. Until when what runs has ended.
     leaving: BTreeMap<FundingId, i64>,
     /// As much as one post may credit.
-    rooms: BTreeMap<FundingId, Amount>,
+    rooms: BTreeMap<FundingId, Room>,
 }
 
 type Eyes<'a> = Seen<'a, EvmNode, EvmPen>;
@@ -210,7 +210,7 @@ impl Desk {
 
     /// Follows accounts, and pays.
     async fn work(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(), SettlementError> {
-        let (gas, followed) = match self.read(seen, times, named, now).await {
+        let (gas, mut followed) = match self.read(seen, times, named, now).await {
             Ok(read) => read,
             Err(error) => {
                 self.tell_unread(named, &error, now).await;
@@ -248,7 +248,7 @@ impl Desk {
                 // Who goes leaves nothing behind that would have waited for more.
                 let leaves = followed.leaving.contains_key(&funding);
                 let least = if leaves { Amount::from_units(1) } else { self.settler.settings.minimum_amount };
-                let room = followed.rooms.get(&funding).copied().unwrap_or(Amount::MAX);
+                let room = followed.rooms.remove(&funding).unwrap_or_else(|| Amount::MAX.into());
                 outbox::plan(&self.settler.ledger, fence, &funding, least, room, now).await?;
             }
         }

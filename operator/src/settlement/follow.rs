@@ -6,9 +6,10 @@ use super::evm::{EvmNode, EvmPen, account_of};
 use super::rail::Seen;
 use crate::runtime::config::ChainConfig;
 use crate::world::records::{Account, Leaving, Stall};
+use std::collections::BTreeMap;
 use supercargo_contracts::{AccountState, Address, BlockId, ChangeState};
 use supercargo_crds::names::escrow_stall::{OTHER_LEDGER, OTHER_SETTLER};
-use supercargo_ledger::{Lane, Ledger};
+use supercargo_ledger::{Lane, Ledger, Room};
 use supercargo_market::account::{self, Change, Limits, Reach, Times};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -20,7 +21,7 @@ pub struct Observed {
     pub credited_units: u128,
     pub posted_units: u128,
     /// What one post may credit now.
-    pub room: Amount,
+    pub room: Room,
 }
 
 /// What was put in is the balance and what our lanes have credited since, both of the same block: a post that is mined
@@ -42,12 +43,12 @@ pub async fn observe(
     let state = agree::majority("an account", steady, seen.endpoints.needed())?;
     let change =
         seen.majority("a scheduled change", chains().map(|chain| async move { Ok(chain.change(contract, id, at).await?) })).await?;
-    let (mut credited_units, mut posted_units, mut foreign) = (0_u128, 0_u128, None);
+    let (mut credited, mut posted_units, mut foreign) = (BTreeMap::new(), 0_u128, None);
     let vouched = ledger.vouched(funding).await?;
     for lane in ledger.lanes(funding).await? {
         let posted = chains().map(|chain| async move { Ok(chain.lane(contract, id, lane.payee, at).await?.posted_units) });
         let said = seen.majority("a lane", posted).await?;
-        credited_units += said;
+        credited.insert(lane.payee, Amount::from_units(narrow(said)));
         posted_units += u128::from(lane.posted.units());
         let signed = vouched.get(&lane.payee).copied().unwrap_or_default();
         foreign = foreign.or_else(|| other_ledger(&lane, signed, said));
@@ -66,7 +67,7 @@ pub async fn observe(
         leaving: leaving(&state, change, reach, with_credited(reach.there_units), seen.agreed.block.timestamp, config.settler),
         gas_low: None,
     };
-    Ok(Observed { account, credited_units, posted_units, room: Amount::from_units(narrow(room)) })
+    Ok(Observed { account, credited_units, posted_units, room: Room { units: Amount::from_units(narrow(room)), credited } })
 }
 
 fn narrow(units: u128) -> u64 {
@@ -85,7 +86,6 @@ fn terms(state: &AccountState, change: Option<ChangeState>, room: u128, settler:
         thawing_units: narrow(state.thawing_units),
         thaw_end: state.thaw_end,
         limits: limits(state.allowance_units, state.burst_units, state.rate_units_per_second),
-        // Unless the money or the allowance is what holds it there, and then those hold it here too.
         level_units: narrow(room),
         change: change.map(|change| Change {
             limits: limits(change.allowance_units, change.burst_units, change.rate_units_per_second),

@@ -4,7 +4,7 @@
 use super::SettlementError;
 use super::rail::{Included, Rail};
 use std::collections::{BTreeMap, BTreeSet};
-use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
+use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState, Room};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
@@ -33,12 +33,11 @@ pub async fn plan(
     fence: Fence,
     funding: &FundingId,
     least: Amount,
-    room: Amount,
+    room: impl Into<Room>,
     now: i64,
 ) -> Result<(), SettlementError> {
-    let lanes = ledger.lanes(funding).await?;
-    let owed: u64 = lanes.iter().map(|lane| lane.total.units() - lane.planned.units()).sum();
-    let owed = owed.min(room.units());
+    let room = room.into();
+    let owed = room.books(&ledger.lanes(funding).await?);
     if owed > 0 && owed >= least.units() {
         ledger.plan_post_within(fence, funding, room, now).await?;
     }
