@@ -248,6 +248,7 @@ mod tests {
             settler: 3,
             guardian: Address::ZERO,
             frozen_until: 0,
+            credited_units: 0,
         };
         let amount = |text: &str| Some(text.parse::<Amount>().expect("an amount"));
         let limits = raised(&state, amount("6"), None, amount("7.20")).expect("it is more");

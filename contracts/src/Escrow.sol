@@ -57,7 +57,8 @@ contract Escrow is Payers, Settlers, Payees, Cases {
             spendable,
             Limits(funds.allowance, bounds.burst, bounds.rate, funds.settler),
             _guardian(record),
-            bounds.frozenUntil
+            bounds.frozenUntil,
+            record.funded - funds.balance
         );
     }
 
@@ -74,9 +75,11 @@ contract Escrow is Payers, Settlers, Payees, Cases {
 
     function viewLane(bytes32 account, uint32 payee) external view returns (LaneView memory) {
         Lane memory lane = _lanes[account][payee];
-        uint256 lapsesAt = _cases[account][payee];
-        if (block.timestamp >= lapsesAt) lapsesAt = 0;
-        return LaneView(lane.posted, _mature(lane), lane.withdrawn, lane.since + WINDOW, uint40(lapsesAt));
+        Case memory case_ = _cases[account][payee];
+        if (block.timestamp >= case_.lapsesAt) case_.lapsesAt = 0;
+        return LaneView(
+            lane.posted, _mature(lane), lane.withdrawn, lane.since + WINDOW, case_.lapsesAt, case_.fees, case_.returned
+        );
     }
 
     function viewSettler(uint32 settler) external view returns (SettlerView memory) {

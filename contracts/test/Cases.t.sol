@@ -39,9 +39,12 @@ contract CasesTest is Base {
         VM.prank(ARBITER);
         escrow.resolve(account, provider, 4e6);
         _eq(escrow.viewAccount(account).balance, 93e6, "the cut is back");
+        _eq(escrow.viewLane(account, provider).returned, 4e6, "it is the lane's");
+        _eq(escrow.viewLane(account, provider).caseFees, CASE_FEE, "so is the fee");
         _eq(escrow.collect(provider, _one()), 6e6, "the rest");
         _eq(_post(_row(provider, 10e6)), 0, "posted again");
         _eq(_post(_row(provider, 11e6)), 1e6, "only what is new");
+        _eq(escrow.viewAccount(account).credited, 11e6, "a cut takes no credit back");
     }
 
     function test_the_arbiter_cuts_only_open_cases_and_only_what_they_hold() public {
@@ -88,6 +91,7 @@ contract CasesTest is Base {
         VM.prank(PROVIDER);
         escrow.refund(account, provider, 4e6);
         _eq(escrow.viewAccount(account).balance, 94e6, "back");
+        _eq(escrow.viewLane(account, provider).returned, 4e6, "it is the lane's");
         _later(WINDOW);
         _eq(escrow.collect(provider, _one()), 6e6, "the rest");
         VM.expectRevert(abi.encodeWithSelector(IEscrow.BalanceTooLow.selector, account, 1, 0));

@@ -489,4 +489,17 @@ contract EscrowInvariants {
         left -= handler.otherLane().posted + handler.otherFees();
         require(handler.otherFunds().balance == left, "the other account");
     }
+
+    function invariant_23_what_an_account_says_was_credited_is_what_its_lanes_have() public view {
+        require(handler.funds().credited == _posted(), "the account");
+        require(handler.otherFunds().credited == handler.otherLane().posted, "the other account");
+    }
+
+    function invariant_24_lanes_say_what_went_back_and_what_their_cases_cost() public view {
+        require(handler.lane(true).returned == handler.returnedByLane(handler.payee(true)), "first");
+        require(handler.lane(false).returned == handler.returnedByLane(handler.payee(false)), "second");
+        require(handler.otherLane().returned == handler.otherReturned(), "the other account's");
+        require(handler.lane(true).caseFees + handler.lane(false).caseFees == handler.fees(), "fees");
+        require(handler.otherLane().caseFees == handler.otherFees(), "the other account's fees");
+    }
 }

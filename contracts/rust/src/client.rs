@@ -74,6 +74,8 @@ pub struct AccountState {
     pub settler: u32,
     pub guardian: Address,
     pub frozen_until: u64,
+    /// Ever, to all payees.
+    pub credited_units: u128,
 }
 
 /// What of an account waits for its time: other limits, or another settler.
@@ -95,6 +97,10 @@ pub struct LaneState {
     pub matures_at: u64,
     /// When an open case lapses to the payee; 0 without one.
     pub disputed_until: u64,
+    /// What all its cases have cost its account.
+    pub case_fee_units: u128,
+    /// What went back to its account, by cuts and refunds.
+    pub returned_units: u128,
 }
 
 /// Where a transaction was included.
@@ -204,6 +210,7 @@ impl Chain {
             settler: seen.limits.settler,
             guardian: seen.guardian,
             frozen_until: seen.frozenUntil.to(),
+            credited_units: seen.credited.to(),
         })
     }
 
@@ -216,6 +223,8 @@ impl Chain {
             withdrawn_units: seen.withdrawn.to(),
             matures_at: seen.maturesAt.to(),
             disputed_until: seen.disputedUntil.to(),
+            case_fee_units: seen.caseFees.to(),
+            returned_units: seen.returned.to(),
         })
     }
 

@@ -31,6 +31,8 @@ interface IEscrow {
         address guardian;
         /// Until then nothing is credited from it.
         uint40 frozenUntil;
+        /// What was ever credited from it, to all payees.
+        uint96 credited;
     }
 
     /// @notice A change that waits for its time.
@@ -49,6 +51,10 @@ interface IEscrow {
         uint40 maturesAt;
         /// When an open case lapses to the payee; zero when there is none.
         uint40 disputedUntil;
+        /// What its account paid for all its cases.
+        uint72 caseFees;
+        /// What went back to its account, by cuts and refunds. It counts as withdrawn.
+        uint72 returned;
     }
 
     /// @notice A settler's keys as they stand.

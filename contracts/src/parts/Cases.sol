@@ -10,25 +10,28 @@ abstract contract Cases is Store {
     using SafeERC20 for IERC20;
 
     function dispute(bytes32 account, uint32 payee) external {
-        Funds storage funds = _onlyPayerOrGuardian(account).funds;
+        Account storage record = _onlyPayerOrGuardian(account);
         Lane storage lane = _lanes[account][payee];
         uint72 disputed = lane.posted - _mature(lane);
         require(disputed != 0, NothingToDispute(account, payee));
-        uint256 lapsesAt = _cases[account][payee];
+        Case storage case_ = _cases[account][payee];
+        uint40 lapsesAt = case_.lapsesAt;
         require(block.timestamp >= lapsesAt, AlreadyDisputed(account, payee, lapsesAt));
-        uint72 balance = funds.balance;
+        uint72 balance = record.funds.balance;
         require(CASE_FEE <= balance, BalanceTooLow(account, CASE_FEE, balance));
-        funds.balance = balance - CASE_FEE;
+        record.funds.balance = balance - CASE_FEE;
+        record.funded -= CASE_FEE;
         _caseFees += CASE_FEE;
-        lapsesAt = block.timestamp + CASE;
-        _cases[account][payee] = lapsesAt;
-        lane.since = uint40(lapsesAt - WINDOW);
+        lapsesAt = uint40(block.timestamp) + CASE;
+        case_.lapsesAt = lapsesAt;
+        case_.fees += CASE_FEE;
+        lane.since = lapsesAt - WINDOW;
         emit Disputed(account, payee, msg.sender, disputed, lapsesAt);
     }
 
     function resolve(bytes32 account, uint32 payee, uint72 cut) external {
         require(msg.sender == ARBITER, NotArbiter(msg.sender));
-        require(block.timestamp < _cases[account][payee], NotDisputed(account, payee));
+        require(block.timestamp < _cases[account][payee].lapsesAt, NotDisputed(account, payee));
         Lane memory lane = _lanes[account][payee];
         uint72 disputed = lane.posted - lane.mature;
         require(cut <= disputed, CutTooLarge(cut, disputed));
@@ -36,8 +39,7 @@ abstract contract Cases is Store {
         lane.withdrawn += cut;
         lane.mature = lane.posted;
         _write(_lanes[account][payee], lane);
-        _cases[account][payee] = 0;
-        _accounts[account].funds.balance += cut;
+        _giveBack(account, payee, cut, true);
         emit Resolved(account, payee, cut, disputed - cut);
     }
 

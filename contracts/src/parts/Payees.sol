@@ -52,10 +52,9 @@ abstract contract Payees is Store {
         lane.withdrawn += amount;
         lane.mature = _mature(lane);
         if (lane.mature < lane.withdrawn) lane.mature = lane.withdrawn;
-        // With nothing left to hold, its case is over: the next credit is disputed for itself.
-        if (lane.mature == lane.posted) _cases[account][payee] = 0;
         _write(_lanes[account][payee], lane);
-        _accounts[account].funds.balance += amount;
+        // With nothing left to hold, its case is over: the next credit is disputed for itself.
+        _giveBack(account, payee, amount, lane.mature == lane.posted);
         emit Refunded(account, payee, amount);
     }
 }

@@ -55,6 +55,7 @@ abstract contract Payers is Store {
         require(amount <= type(uint72).max - record.funds.balance, AmountTooLarge(amount));
         uint72 balance = record.funds.balance + uint72(amount);
         record.funds.balance = balance;
+        record.funded += uint72(amount);
         emit Deposited(account, msg.sender, amount, balance);
         // Only ever from the sender: nobody's approval can be spent by somebody else.
         uint256 before = TOKEN.balanceOf(address(this));
@@ -132,6 +133,7 @@ abstract contract Payers is Store {
         require(block.timestamp >= thawEnd, StillThawing(account, thawEnd));
         uint72 amount = thawing < balance ? thawing : balance;
         record.funds.balance = balance - amount;
+        record.funded -= amount;
         record.bounds.thawing = 0;
         emit Withdrawn(account, amount, balance - amount);
         TOKEN.safeTransfer(msg.sender, amount);

@@ -77,6 +77,8 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
         Funds funds;
         Bounds bounds;
         address payer;
+        // What came in, less what went out otherwise than by a credit: what of it isn't the balance was credited.
+        uint96 funded;
         bytes32 tenant;
         Change change;
         address guardian;
@@ -94,6 +96,13 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
         uint72 mature;
         uint72 withdrawn;
         uint40 since;
+    }
+
+    // One slot: of a lane, what its credits never ask. `fees` and `returned` are of all its cases, and of refunds.
+    struct Case {
+        uint40 lapsesAt;
+        uint72 fees;
+        uint72 returned;
     }
 
     // All that a post asks is in the first slot.
@@ -115,7 +124,7 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
 
     mapping(bytes32 account => Account) internal _accounts;
     mapping(bytes32 account => mapping(uint32 payee => Lane)) internal _lanes;
-    mapping(bytes32 account => mapping(uint32 payee => uint256 lapsesAt)) internal _cases;
+    mapping(bytes32 account => mapping(uint32 payee => Case)) internal _cases;
     mapping(uint32 number => Settler) internal _settlers;
     mapping(uint32 number => Payee) internal _payees;
     // Number 0 is nobody, so that a forgotten number never means somebody.
@@ -199,6 +208,16 @@ abstract contract Store is IEscrow, EIP712, ReentrancyGuardTransient {
             funds.level -= uint40(amount);
         }
         _write(record.funds, funds);
+    }
+
+    /// Gives an account back what was credited from it to a payee, and ends the lane's case if it is over.
+    function _giveBack(bytes32 account, uint32 payee, uint72 amount, bool over) internal {
+        Account storage record = _accounts[account];
+        record.funds.balance += amount;
+        record.funded += amount;
+        Case storage case_ = _cases[account][payee];
+        case_.returned += amount;
+        if (over) case_.lapsesAt = 0;
     }
 
     /// The settler that may credit this account now.

@@ -43,7 +43,10 @@ async fn disputed_and_lapsed(market: &Market, payee: u32) {
     assert_eq!((held.posted_units, held.mature_units), (u128::from(TWELVE), u128::from(TEN)));
     assert!(market.refused(Who::Arbiter, calls::resolve_call(market.account, payee, 3 * TOKEN)).await.contains("can't be cut"));
     market.later(CASE_SECONDS).await;
-    assert_eq!(market.lane(payee).await.mature_units, u128::from(TWELVE), "nobody answered");
+    let lapsed = market.lane(payee).await;
+    assert_eq!(lapsed.mature_units, u128::from(TWELVE), "nobody answered");
+    assert_eq!((lapsed.case_fee_units > 0, lapsed.returned_units), (true, 0), "the fee is gone however it ends");
+    assert_eq!(market.funds().await.credited_units, u128::from(TWELVE));
 }
 
 async fn collected(market: &Market, payee: u32) {
