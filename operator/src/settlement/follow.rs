@@ -6,7 +6,6 @@ use super::evm::{EvmNode, EvmPen, account_of};
 use super::rail::Seen;
 use crate::runtime::config::ChainConfig;
 use crate::world::records::{Account, Leaving, Stall};
-use std::collections::BTreeMap;
 use supercargo_contracts::{AccountState, Address, BlockId, ChangeState};
 use supercargo_crds::names::escrow_stall::{OTHER_LEDGER, OTHER_SETTLER};
 use supercargo_ledger::{Lane, Ledger, Room};
@@ -22,6 +21,14 @@ pub struct Observed {
     pub posted_units: u128,
     /// What one post may credit now.
     pub room: Room,
+}
+
+/// A lane of our books, and what the chain says of it.
+struct OnChain {
+    lane: Lane,
+    /// For so much of it there is a voucher.
+    signed: Amount,
+    credited_units: u128,
 }
 
 /// What was put in is the balance and what our lanes have credited since, both of the same block: a post that is mined
@@ -43,31 +50,54 @@ pub async fn observe(
     let state = agree::majority("an account", steady, seen.endpoints.needed())?;
     let change =
         seen.majority("a scheduled change", chains().map(|chain| async move { Ok(chain.change(contract, id, at).await?) })).await?;
-    let (mut credited, mut posted_units, mut foreign) = (BTreeMap::new(), 0_u128, None);
-    let vouched = ledger.vouched(funding).await?;
-    for lane in ledger.lanes(funding).await? {
-        let posted = chains().map(|chain| async move { Ok(chain.lane(contract, id, lane.payee, at).await?.posted_units) });
-        let said = seen.majority("a lane", posted).await?;
-        credited.insert(lane.payee, Amount::from_units(narrow(said)));
-        posted_units += u128::from(lane.posted.units());
-        let signed = vouched.get(&lane.payee).copied().unwrap_or_default();
-        foreign = foreign.or_else(|| other_ledger(&lane, signed, said));
-    }
+    let lanes = lanes(ledger, seen, funding).await?;
+    let known_units = known_units(&lanes);
     let exists = state.payer != Address::ZERO;
     let other_settler = || (exists && state.settler != config.settler).then(|| other_settler(state.settler, config.settler));
     let reach = account::reach(&terms(&state, change, room, config.settler), times);
-    let with_credited = |units: u64| Amount::from_units(units.saturating_add(narrow(credited_units))).min(Amount::MAX);
+    let with_credited = |units: u64| Amount::from_units(units.saturating_add(narrow(known_units))).min(Amount::MAX);
     let account = Account {
         funded: with_credited(reach.lasting_units),
         tenant: state.tenant.to_string(),
         settler: state.settler,
         token: config.token.clone(),
         exists,
-        stalled: foreign.or_else(other_settler),
+        stalled: foreign(&lanes, state.credited_units).or_else(other_settler),
         leaving: leaving(&state, change, reach, with_credited(reach.there_units), seen.agreed.block.timestamp, config.settler),
         gas_low: None,
     };
-    Ok(Observed { account, credited_units, posted_units, room: Room { units: Amount::from_units(narrow(room)), credited } })
+    let credited = lanes.iter().map(|found| (found.lane.payee, units(found.credited_units))).collect();
+    Ok(Observed {
+        account,
+        credited_units: state.credited_units,
+        posted_units: lanes.iter().map(|found| u128::from(found.lane.posted.units())).sum(),
+        room: Room { units: units(room), credited },
+    })
+}
+
+/// What the chain says of each lane that the books know, at the block that is agreed on.
+async fn lanes(ledger: &Ledger, seen: &Seen<'_, EvmNode, EvmPen>, funding: &FundingId) -> Result<Vec<OnChain>, SettlementError> {
+    let at = BlockId::number(seen.agreed.block.number);
+    let (id, contract) = (account_of(funding)?, seen.pen.contract);
+    let vouched = ledger.vouched(funding).await?;
+    let mut lanes = Vec::new();
+    for lane in ledger.lanes(funding).await? {
+        let said = seen.agreeing().map(|node| node.chain.clone()).map(|chain| async move {
+            // Its times move with a node's clock.
+            Ok(chain.lane(contract, id, lane.payee, at).await?.posted_units)
+        });
+        let credited_units = seen.majority("a lane", said).await?;
+        lanes.push(OnChain { lane, signed: vouched.get(&lane.payee).copied().unwrap_or_default(), credited_units });
+    }
+    Ok(lanes)
+}
+
+fn known_units(lanes: &[OnChain]) -> u128 {
+    lanes.iter().map(|found| found.credited_units).sum()
+}
+
+fn units(units: u128) -> Amount {
+    Amount::from_units(narrow(units))
 }
 
 fn narrow(units: u128) -> u64 {
@@ -113,14 +143,28 @@ fn leaving(state: &AccountState, change: Option<ChangeState>, reach: Reach, ther
 /// The chain never has more of a lane than what we planned to post, or signed for the payee to claim: of ours, that is.
 pub fn other_ledger(lane: &Lane, signed: Amount, credited_units: u128) -> Option<Stall> {
     let planned = lane.planned.max(signed).units();
-    (credited_units > u128::from(planned)).then(|| Stall {
+    let words =
+        || format!("the chain has credited {credited_units} units to payee {} and these books posted or signed {planned}", lane.payee);
+    (credited_units > u128::from(planned)).then(|| beyond_books(&words()))
+}
+
+/// Nor has it more of the account than of our lanes together: the rest went to payees that these books don't know.
+fn foreign(lanes: &[OnChain], credited_units: u128) -> Option<Stall> {
+    let known = known_units(lanes);
+    let words =
+        || format!("the chain has credited {credited_units} units from this account and {known} of them to payees that these books know");
+    let unknown = || (credited_units > known).then(|| beyond_books(&words()));
+    lanes.iter().find_map(|found| other_ledger(&found.lane, found.signed, found.credited_units)).or_else(unknown)
+}
+
+fn beyond_books(what: &str) -> Stall {
+    Stall {
         reason: OTHER_LEDGER,
         words: format!(
-            "the chain has credited {credited_units} units to payee {} and these books posted or signed {planned}: another ledger posted, or this one \
-             is an old backup. Nothing more is posted from this account until its newest books are back",
-            lane.payee
+            "{what}: another ledger posted, or this one is an old backup. Nothing more is posted from this account until its newest books \
+             are back"
         ),
-    })
+    }
 }
 
 fn other_settler(theirs: u32, ours: u32) -> Stall {
@@ -150,5 +194,18 @@ mod tests {
         }
         let words = other_ledger(&lane(5, 9), Amount::ZERO, 6).map(|stall| stall.words).unwrap_or_default();
         assert!(words.contains("another ledger posted, or this one is an old backup"), "{words}");
+    }
+    #[test]
+    fn what_no_lane_of_these_books_has_went_to_payees_that_they_do_not_know() {
+        let found = |payee, credited_units| OnChain { lane: Lane { payee, ..lane(5, 9) }, signed: Amount::ZERO, credited_units };
+        let told = |lanes: &[OnChain], credited_units| foreign(lanes, credited_units).map(|stall| stall.words);
+        assert_eq!(told(&[], 0), None, "nothing was ever posted");
+        assert_eq!(told(&[found(7, 5), found(8, 3)], 8), None);
+        let words = told(&[found(7, 5), found(8, 3)], 9).unwrap_or_default();
+        assert!(words.starts_with("the chain has credited 9 units from this account and 8 of them to payees that these books know"));
+        assert!(words.contains("another ledger posted, or this one is an old backup"), "{words}");
+        assert!(told(&[], 1).is_some(), "books from before the first post");
+        let words = told(&[found(7, 6)], 6).unwrap_or_default();
+        assert!(words.contains("to payee 7"), "a lane that is known is named: {words}");
     }
 }

@@ -88,6 +88,9 @@ pub struct Market {
     pub chain: Chain,
     pub at: Addresses,
     pub account: B256,
+    /// Also the arbiter.
+    pub payer: PrivateKeySigner,
+    pub settler: PrivateKeySigner,
     /// How an operator's configuration names it.
     pub config: Value,
 }
@@ -122,6 +125,6 @@ impl Market {
             "name": CHAIN, "chainId": at.chain_id, "rpcs": anvil.urls(), "contract": at.escrow.to_string(), "token": "USDC",
             "tokenAddress": at.token.to_string(), "settler": 1, "settlerKeyFile": key_file,
         });
-        Ok(Self { chain, at, account, config })
+        Ok(Self { chain, at, account, payer, settler, config })
     }
 }

@@ -3,6 +3,7 @@
 //! process of its own.
 
 mod chain;
+mod follows;
 mod officer;
 #[path = "../../../e2e/src/postgres.rs"]
 #[allow(dead_code, unused_imports, reason = "its other half is for tests")]
@@ -43,6 +44,9 @@ fn main() -> Result<ExitCode> {
         }),
         trial("two_operators_on_postgres_that_are_killed_in_turn_pay_everything_once", || {
             tokio::runtime::Runtime::new()?.block_on(in_turn())
+        }),
+        trial("an_account_with_a_lane_that_the_books_do_not_know_is_stalled_in_words", || {
+            tokio::runtime::Runtime::new()?.block_on(follows::other_books())
         }),
     ];
     // They mostly wait: side by side they take no longer than the longer one.

@@ -104,7 +104,7 @@ async fn book(ledger: &Ledger, fence: Fence, orders: &Orders, fund: Posting) -> 
     }
 }
 
-async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, tasks: Range<u32>) -> Result<()> {
+pub async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, tasks: Range<u32>) -> Result<()> {
     let held = Held { devices: 1, device_price: "0.0036".parse()?, ..Held::default() };
     let fees = FeeSchedule { basis_points: FEE_BASIS_POINTS, shares: vec![FeeShare { payee: FEE_PAYEE, basis_points: 10_000 }] };
     let mut postings = Vec::new();
