@@ -213,9 +213,12 @@ pub(crate) const CARDS: Table = Table { name: "cards", keys: 1, columns: &[Text(
 pub(crate) const HOLDS: Table = Table { name: "holds", keys: 1, columns: &[Text("work"), Number("used"), Number("seen")] };
 pub(crate) const DAYS: Table = Table { name: "days", keys: 2, columns: &[Text("funding"), Number("day"), Number("charged")] };
 
+pub(crate) const CASES: Table =
+    Table { name: "cases", keys: 2, columns: &[Text("funding"), Number("payee"), Number("clawback"), Number("fees")] };
+
 /// Every table, each after those that it refers to. A backup names them by their numbers here: a new one comes last.
-pub(crate) const TABLES: [&Table; 13] =
-    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS, &CARDS, &HOLDS, &DAYS];
+pub(crate) const TABLES: [&Table; 14] =
+    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS, &CARDS, &HOLDS, &DAYS, &CASES];
 
 impl Table {
     fn names(&self) -> String {

@@ -1,11 +1,12 @@
 //! The rules of postings: each is applied to the part of the books in memory that its group touches, with its own outcome.
 
-use crate::posting::{Charge, Line, Outcome, Posting};
+use crate::posting::{Charge, LaneCases, Line, Outcome, Posting};
 use crate::working::{Funding, Reservation, Working};
 use crate::{Fence, Ledger, LedgerError, Result};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use supercargo_market::canonical;
+use supercargo_market::fees::Payee;
 use supercargo_market::money::Amount;
 use supercargo_market::rate_card::RateCard;
 use supercargo_market::receipt::tag;
@@ -37,6 +38,7 @@ impl Working {
             Posting::Card(card) => Ok(self.keep(card)),
             Posting::Release { work } => self.release(work),
             Posting::Hold { at, works } => self.hold(*at, works),
+            Posting::Cases { funding, lanes } => Ok(self.keep_cases(funding, lanes)),
         }
     }
 
@@ -163,6 +165,29 @@ impl Working {
         }
         self.changes.cards.insert(hash.clone(), canonical::of(card));
         self.changes.lines.push(Line::Card { card: hash });
+        Outcome::Applied
+    }
+
+    /// What the chain says of them takes the place of what it said before.
+    fn keep_cases(&mut self, funding: &FundingId, lanes: &[LaneCases]) -> Outcome {
+        let sum = |part: fn(&LaneCases) -> Amount| {
+            lanes.iter().try_fold(Amount::ZERO, |sum, lane| sum.checked_add(part(lane))).filter(|sum| *sum <= Amount::MAX)
+        };
+        let (Some(returned), Some(case_fees)) = (sum(|lane| lane.clawback), sum(|lane| lane.fees)) else {
+            return Outcome::Refused(format!("{funding}'s cases come to more than the books can hold"));
+        };
+        if !self.fundings.contains_key(funding.as_str()) {
+            return Outcome::Refused(format!("{funding} has no money yet"));
+        }
+        let lanes: BTreeMap<Payee, LaneCases> = lanes.iter().map(|lane| (lane.payee, *lane)).collect();
+        if self.cases.get(funding.as_str()).is_some_and(|known| *known == lanes) {
+            return Outcome::Already;
+        }
+        let clawback = lanes.values().map(|lane| (lane.payee, lane.clawback.units(), lane.fees.units())).collect();
+        self.cases.insert(funding.to_string(), lanes);
+        self.changes.cases.insert(funding.to_string());
+        let (funding, returned, case_fees) = (funding.to_string(), returned.units(), case_fees.units());
+        self.changes.lines.push(Line::Cases { funding, returned, case_fees, clawback });
         Outcome::Applied
     }
 

@@ -28,7 +28,7 @@ pub use error::LedgerError;
 pub use export::verify_export;
 pub use key::{JournalKey, KeyError};
 pub use outbox::{Attempt, Post, PostState};
-pub use posting::{Charge, Outcome, Posting};
+pub use posting::{Charge, LaneCases, Outcome, Posting};
 pub use read::{FundingBalance, Lane, ReservationRow, WorkBalance};
 pub use reader::{Reader, restore};
 pub use rows::Room;

@@ -36,12 +36,28 @@ pub enum Posting {
     Release {
         work: WorkId,
     },
+    /// What the chain says of an account's cases, as totals: all lanes that have any. It moves no money: what comes back and
+    /// what is paid for them shows in what the account has.
+    Cases {
+        funding: FundingId,
+        lanes: Vec<LaneCases>,
+    },
     /// What works that run have used by then, of what is held back for them. It moves no money: a charge takes its place when
     /// the attempt is over, and until then it only grows.
     Hold {
         at: i64,
         works: Vec<(WorkId, Amount)>,
     },
+}
+
+/// What disputes and refunds have come to for one lane, in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneCases {
+    pub payee: Payee,
+    /// Credited to the payee once, and back in the account: by cuts of the arbiter and by refunds.
+    pub clawback: Amount,
+    /// What the cases have cost the account.
+    pub fees: Amount,
 }
 
 /// A segment of use, and what it costs.
@@ -111,6 +127,13 @@ pub enum Line {
     Release {
         work: String,
         returned: u64,
+    },
+    /// What of the account's credits came back in all and what its cases have cost, and of which payees: each with both.
+    Cases {
+        funding: String,
+        returned: u64,
+        case_fees: u64,
+        clawback: Vec<(Payee, u64, u64)>,
     },
     /// So many works have used so much more.
     Hold {

@@ -26,6 +26,20 @@ pub struct FundingBalance {
     pub shortfall: Amount,
     /// What its works have cost beyond what was held back for them: nobody is charged that.
     pub absorbed: Amount,
+    /// Credited on the chain once, and back in its account: it is in what was deposited again.
+    pub returned: Amount,
+    /// What disputes have cost: what was deposited is without it.
+    pub case_fees: Amount,
+}
+
+impl FundingBalance {
+    /// Everything that was ever put in and is not missing: what came back was put in only once, and what cases have cost was
+    /// put in, too.
+    pub fn put_in(&self) -> Amount {
+        let units = |amount: Amount| amount.units();
+        let all = units(self.deposited).saturating_add(units(self.case_fees));
+        Amount::from_units(all.saturating_sub(units(self.shortfall)).saturating_sub(units(self.returned)))
+    }
 }
 
 /// A reservation as it stands.
@@ -69,8 +83,9 @@ pub struct Lane {
 
 impl Ledger {
     pub async fn funding(&self, funding: &FundingId) -> Result<Option<FundingBalance>> {
-        let query =
-            "SELECT asset, deposited, withdrawn, available, reserved, owed, posted, held, shortfall, absorbed FROM fundings WHERE id = $1";
+        let query = "SELECT asset, deposited, withdrawn, available, reserved, owed, posted, held, shortfall, absorbed, \
+                     (SELECT CAST(COALESCE(SUM(clawback), 0) AS BIGINT) FROM cases WHERE funding = id), \
+                     (SELECT CAST(COALESCE(SUM(fees), 0) AS BIGINT) FROM cases WHERE funding = id) FROM fundings WHERE id = $1";
         let row = sqlx::query(query)
             .bind(funding.to_string())
             .fetch_optional(self.pool())
@@ -87,6 +102,8 @@ impl Ledger {
             held: amount(row.get(7)),
             shortfall: amount(row.get(8)),
             absorbed: amount(row.get(9)),
+            returned: amount(row.get(10)),
+            case_fees: amount(row.get(11)),
         }))
     }
 

@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-fn payee(row: &AnyRow, index: usize) -> u32 {
+pub(crate) fn payee(row: &AnyRow, index: usize) -> u32 {
     u32::try_from(row.get::<i64, _>(index)).unwrap_or_default()
 }
 

@@ -4,11 +4,12 @@
 //! What was read stays here for the next group. Whoever else writes moves the mark of the books, and then all of it is read
 //! again.
 
-use crate::batch::{CARDS, CHARGES, Cell, DAYS, FUNDINGS, HOLDS, LANES, RECORDS, RESERVATIONS};
+use crate::batch::{CARDS, CASES, CHARGES, Cell, DAYS, FUNDINGS, HOLDS, LANES, RECORDS, RESERVATIONS};
 use crate::commit::{amount, signed};
 use crate::journal::POSTING;
-use crate::posting::{Charge, Line, Posting};
+use crate::posting::{Charge, LaneCases, Line, Posting};
 use crate::store::{Mark, Store, Writing};
+use crate::vouchers::payee;
 use crate::{LedgerError, Result};
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -66,6 +67,8 @@ pub(crate) struct Working {
     pub(crate) found: BTreeSet<String>,
     /// Rate cards that are kept, by their hashes.
     pub(crate) cards: BTreeSet<String>,
+    /// Cases of accounts that a group was about.
+    pub(crate) cases: HashMap<String, BTreeMap<Payee, LaneCases>>,
     pub(crate) changes: Changes,
 }
 
@@ -76,6 +79,7 @@ pub(crate) struct Changes {
     pub(crate) reservations: BTreeSet<String>,
     /// Works that have used more, or whose use was charged.
     pub(crate) holds: BTreeSet<String>,
+    pub(crate) cases: BTreeSet<String>,
     charges: Vec<Cell>,
     lanes: BTreeMap<(String, Payee), u64>,
     /// Where among the cells of a charge the number of its entry belongs, and which of the lines that is.
@@ -96,6 +100,7 @@ impl Working {
     /// Reads what the postings need and is not here.
     pub(crate) async fn fetch(&mut self, writing: &mut Writing, postings: impl Iterator<Item = &Posting>) -> Result<()> {
         let (mut fundings, mut works, mut segments, mut cards) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut cases = BTreeSet::new();
         for posting in postings {
             match posting {
                 Posting::Fund { funding, .. } => drop(fundings.insert(funding.to_string())),
@@ -111,6 +116,10 @@ impl Working {
                     works.insert(work);
                 }
                 Posting::Card(card) => drop(cards.insert(card.hash().to_string())),
+                Posting::Cases { funding, .. } => {
+                    fundings.insert(funding.to_string());
+                    cases.insert(funding.to_string());
+                }
                 Posting::Release { work } => drop(works.insert(work.to_string())),
                 Posting::Hold { works: held, .. } => works.extend(held.iter().map(|(work, _)| work.to_string())),
             }
@@ -138,6 +147,14 @@ impl Working {
         fundings.retain(|funding| !self.fundings.contains_key(funding));
         for row in FUNDINGS.find(&mut writing.transaction, fundings.iter(), "reading balances").await? {
             self.fundings.insert(row.get(0), funding(&row));
+        }
+        cases.retain(|funding| !self.cases.contains_key(funding));
+        for row in CASES.find(&mut writing.transaction, cases.iter(), "reading cases").await? {
+            let lane = LaneCases { payee: payee(&row, 1), clawback: amount(row.get(2)), fees: amount(row.get(3)) };
+            self.cases.entry(row.get(0)).or_default().insert(lane.payee, lane);
+        }
+        for funding in cases {
+            self.cases.entry(funding).or_default();
         }
         Ok(())
     }
@@ -168,6 +185,7 @@ impl Working {
         }
         RESERVATIONS.put(&mut writing.transaction, cells, "writing reservations").await?;
         self.save_holds(writing, &changes.holds).await?;
+        self.save_cases(writing, &changes.cases).await?;
         CHARGES.insert(&mut writing.transaction, changes.charges, "writing charges").await?;
         let cards = changes.cards.into_iter().flat_map(|(hash, card)| [hash.into(), card.into()]);
         CARDS.insert(&mut writing.transaction, cards.collect(), "keeping rate cards").await?;
@@ -189,6 +207,16 @@ impl Working {
         store.append(writing, POSTING, &changes.lines).await?;
         self.mark = Some(writing.mark);
         Ok(())
+    }
+
+    async fn save_cases(&self, writing: &mut Writing, fundings: &BTreeSet<String>) -> Result<()> {
+        CASES.remove(&mut writing.transaction, fundings.iter(), "exchanging cases").await?;
+        let lanes = fundings.iter().flat_map(|funding| self.cases.get(funding).into_iter().flatten().map(move |(_, lane)| (funding, lane)));
+        let cells = lanes.flat_map(|(funding, lane)| {
+            let [clawback, fees] = [lane.clawback, lane.fees].map(|amount| Cell::Number(signed(amount)));
+            [funding.as_str().into(), i64::from(lane.payee).into(), clawback, fees]
+        });
+        CASES.insert(&mut writing.transaction, cells.collect(), "writing cases").await
     }
 
     /// What works have used is kept as long as it is not charged.

@@ -1,5 +1,6 @@
 //! One suite for both databases. SQLite is always there; PostgreSQL when its programs are installed.
 
+mod cases;
 mod copies;
 mod faults;
 mod histories;

@@ -27,6 +27,11 @@ pub struct EscrowCost {
     reserved: Amount,
     owed: Amount,
     posted: Amount,
+    /// What came back from payees, and what disputes have cost: where there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    returned: Option<Amount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    case_fees: Option<Amount>,
 }
 
 /// What a task has cost.
@@ -92,13 +97,15 @@ pub async fn of_escrow<G: Gate>(api: &Api<G>, namespace: &str, name: &str, autho
     let balance = api.ledger.funding(&funding).await.map_err(|error| Refusal::later("reading the books", error))?;
     let balance = balance.ok_or_else(|| Refusal::not_there("it is not in the books yet"))?;
     Ok(EscrowCost {
+        deposited: balance.put_in(),
         token: balance.asset,
-        deposited: balance.deposited,
         withdrawn: balance.withdrawn,
         available: balance.available,
         reserved: balance.reserved,
         owed: balance.owed,
         posted: balance.posted,
+        returned: Some(balance.returned).filter(|units| !units.is_zero()),
+        case_fees: Some(balance.case_fees).filter(|units| !units.is_zero()),
     })
 }
 

@@ -41,6 +41,7 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
                 works.push(work);
                 fundings.extend(ledger.reservation(work).await?.map(|row| row.funding));
             }
+            Posting::Cases { funding, .. } => fundings.push(funding.clone()),
             Posting::Hold { at, .. } => events.push(Event::Held { at: *at, fundings: ledger.held().await? }),
         }
     }

@@ -8,7 +8,7 @@ use crate::runtime::config::ChainConfig;
 use crate::world::records::{Account, Leaving, Stall};
 use supercargo_contracts::{AccountState, Address, BlockId, ChangeState};
 use supercargo_crds::names::escrow_stall::{OTHER_LEDGER, OTHER_SETTLER};
-use supercargo_ledger::{Lane, Ledger, Room};
+use supercargo_ledger::{Lane, LaneCases, Ledger, Room};
 use supercargo_market::account::{self, Change, Limits, Reach, Times};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -29,6 +29,7 @@ struct OnChain {
     /// For so much of it there is a voucher.
     signed: Amount,
     credited_units: u128,
+    cases: LaneCases,
 }
 
 /// What was put in is the balance and what our lanes have credited since, both of the same block: a post that is mined
@@ -64,6 +65,7 @@ pub async fn observe(
         exists,
         stalled: foreign(&lanes, state.credited_units).or_else(other_settler),
         leaving: leaving(&state, change, reach, with_credited(reach.there_units), seen.agreed.block.timestamp, config.settler),
+        cases: lanes.iter().map(|found| found.cases).filter(|cases| !(cases.clawback.is_zero() && cases.fees.is_zero())).collect(),
         gas_low: None,
     };
     let credited = lanes.iter().map(|found| (found.lane.payee, units(found.credited_units))).collect();
@@ -83,11 +85,13 @@ async fn lanes(ledger: &Ledger, seen: &Seen<'_, EvmNode, EvmPen>, funding: &Fund
     let mut lanes = Vec::new();
     for lane in ledger.lanes(funding).await? {
         let said = seen.agreeing().map(|node| node.chain.clone()).map(|chain| async move {
+            let said = chain.lane(contract, id, lane.payee, at).await?;
             // Its times move with a node's clock.
-            Ok(chain.lane(contract, id, lane.payee, at).await?.posted_units)
+            Ok((said.posted_units, said.returned_units, said.case_fee_units))
         });
-        let credited_units = seen.majority("a lane", said).await?;
-        lanes.push(OnChain { lane, signed: vouched.get(&lane.payee).copied().unwrap_or_default(), credited_units });
+        let (credited_units, returned, fees) = seen.majority("a lane", said).await?;
+        let cases = LaneCases { payee: lane.payee, clawback: units(returned), fees: units(fees) };
+        lanes.push(OnChain { lane, signed: vouched.get(&lane.payee).copied().unwrap_or_default(), credited_units, cases });
     }
     Ok(lanes)
 }
@@ -197,7 +201,12 @@ mod tests {
     }
     #[test]
     fn what_no_lane_of_these_books_has_went_to_payees_that_they_do_not_know() {
-        let found = |payee, credited_units| OnChain { lane: Lane { payee, ..lane(5, 9) }, signed: Amount::ZERO, credited_units };
+        let found = |payee, credited_units| OnChain {
+            lane: Lane { payee, ..lane(5, 9) },
+            signed: Amount::ZERO,
+            credited_units,
+            cases: LaneCases { payee, clawback: Amount::ZERO, fees: Amount::ZERO },
+        };
         let told = |lanes: &[OnChain], credited_units| foreign(lanes, credited_units).map(|stall| stall.words);
         assert_eq!(told(&[], 0), None, "nothing was ever posted");
         assert_eq!(told(&[found(7, 5), found(8, 3)], 8), None);

@@ -98,6 +98,10 @@ pub struct Market {
 impl Market {
     /// Payees are numbered from 1.
     pub async fn open(anvil: &Anvil, payees: u32) -> Result<Self> {
+        Self::with_window(anvil, payees, WINDOW_SECONDS).await
+    }
+
+    pub async fn with_window(anvil: &Anvil, payees: u32, window_seconds: u32) -> Result<Self> {
         let chain = Chain::connect(&anvil.urls()[0])?;
         let [payer, settler] = [1, 2].map(B256::repeat_byte).map(|key| PrivateKeySigner::from_bytes(&key));
         let (payer, settler) = (payer?, settler?);
@@ -105,7 +109,7 @@ impl Market {
             let funds = (key.address(), U256::from(10).pow(U256::from(20)));
             let _: Value = chain.provider().raw_request("anvil_setBalance".into(), funds).await?;
         }
-        let at = deploy(&chain, &payer, None, WINDOW_SECONDS, THAW_SECONDS, &anvil.folder.join("contracts.json")).await?;
+        let at = deploy(&chain, &payer, None, window_seconds, THAW_SECONDS, &anvil.folder.join("contracts.json")).await?;
         let (token, escrow, salt) = (at.token, at.escrow, B256::ZERO);
         chain.execute("enrolling", &payer, escrow, calls::enroll_call(settler.address())).await?;
         chain.execute("minting", &payer, token, calls::mint_call(payer.address(), DEPOSIT_UNITS)).await?;

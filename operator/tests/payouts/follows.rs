@@ -1,14 +1,15 @@
-//! What settlement tells of an account on a real chain: that other books post from it.
+//! What settlement tells of an account on a real chain: that other books post from it, and what its disputes have come to.
 
-use super::chain::{self, Anvil, CHAIN, DEPOSIT_UNITS, Market};
+use super::chain::{self, Anvil, CHAIN, DEPOSIT_UNITS, Market, TOKEN};
 use super::officer::{FEE_PAYEE, charge};
 use super::{PATIENCE, folder};
+use alloy::providers::Provider;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::time::Duration;
 use supercargo_contracts::{B256, BlockId, Bytes, LaneState, PrivateKeySigner, Row, calls};
 use supercargo_crds::names::escrow_stall::OTHER_LEDGER;
-use supercargo_ledger::{Fence, Ledger, Posting};
+use supercargo_ledger::{Fence, LaneCases, Ledger, Outcome, Posting};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 use supercargo_operator::runtime::config::Settlement;
@@ -65,6 +66,11 @@ impl Office {
         };
         tokio::time::timeout(PATIENCE, told).await.with_context(|| format!("waiting for an account {what}"))?
     }
+
+    /// All that was charged is on the chain, for good.
+    async fn paid(&self) -> Result<()> {
+        until("all is paid", async || Ok(self.ledger.unsettled().await?.is_empty() && self.ledger.open_posts().await?.is_empty())).await
+    }
 }
 
 async fn until(what: &str, is: impl AsyncFn() -> Result<bool>) -> Result<()> {
@@ -109,5 +115,35 @@ pub async fn other_books() -> Result<()> {
     }
     ensure!(office.ledger.open_posts().await?.is_empty(), "something is posted from an account with other books");
     ensure!(market.lane(1).await?.posted_units == 0, "something was posted from an account with other books");
+    Ok(())
+}
+
+pub async fn cut() -> Result<()> {
+    let Some(program) = chain::program() else { return Ok(()) };
+    let folder = folder()?;
+    let anvil = Anvil::start(&program, folder.path())?;
+    let window = 600;
+    let market = Market::with_window(&anvil, FEE_PAYEE, window).await?;
+    let mut office = Office::open(&market, folder.path()).await?;
+    charge(&office.ledger, office.fence, &office.funding, 0..1).await?;
+    office.paid().await?;
+    // Whoever deploys is the arbiter, too.
+    market.execute("disputing", &market.payer, calls::dispute_call(market.account, 1)).await?;
+    market.execute("resolving", &market.payer, calls::resolve_call(market.account, 1, 200)).await?;
+    let told = office.told("with a cut", |account| account.cases.iter().any(|lane| !lane.clawback.is_zero())).await?;
+    let cut = LaneCases { payee: 1, clawback: Amount::from_units(200), fees: Amount::from_units(TOKEN) };
+    ensure!(told.cases == [cut], "{:?}", told.cases);
+    ensure!(told.stalled.is_none(), "{:?}", told.stalled);
+    let cases = Posting::Cases { funding: office.funding.clone(), lanes: told.cases };
+    ensure!(office.ledger.commit(office.fence, &[cases]).await? == [Outcome::Applied]);
+    // What was cut is not posted again: the payee gets what it earns from now on.
+    charge(&office.ledger, office.fence, &office.funding, 5..6).await?;
+    let _: serde_json::Value = market.chain.provider().raw_request("evm_increaseTime".into(), (window,)).await?;
+    office.paid().await?;
+    let lanes = office.ledger.lanes(&office.funding).await?;
+    let owed = lanes.iter().find(|lane| lane.payee == 1).context("payee 1 is owed something")?.total.units();
+    let lane = market.lane(1).await?;
+    ensure!((lane.posted_units, lane.returned_units) == (owed.into(), 200), "{lane:?} of {owed}");
+    ensure!(lane.withdrawn_units == 200, "nothing else has left the lane: {lane:?}");
     Ok(())
 }

@@ -48,6 +48,7 @@ fn main() -> Result<ExitCode> {
         trial("an_account_with_a_lane_that_the_books_do_not_know_is_stalled_in_words", || {
             tokio::runtime::Runtime::new()?.block_on(follows::other_books())
         }),
+        trial("what_the_arbiter_cuts_is_told_as_that_and_is_not_posted_again", || tokio::runtime::Runtime::new()?.block_on(follows::cut())),
     ];
     // They mostly wait: side by side they take no longer than the longer one.
     let arguments = Arguments { test_threads: Some(2), ..Arguments::from_args() };

@@ -7,7 +7,7 @@ use supercargo_contracts::tenant_id;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::{EscrowStatus, Funding, LastPost};
 use supercargo_crds::names::escrow_condition::{BOUND, FUNDED, READY, STALLED};
-use supercargo_ledger::{FundingBalance, Posting};
+use supercargo_ledger::{FundingBalance, LaneCases, Posting};
 use supercargo_market::funding::Granted;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -39,11 +39,12 @@ fn look(world: &mut World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: 
     let Some(escrow) = world.escrows.get(key) else { return };
     let tenant = tenant(world, escrow);
     if let Some((funding, Granted { deposited, withdrawn })) = funded(world, escrow, tenant.as_deref()) {
-        let known = world.fundings.get(&funding).map(|(balance, _)| Granted { deposited: put_in(balance), withdrawn: balance.withdrawn });
+        let known = world.fundings.get(&funding).map(|(balance, _)| Granted { deposited: in_it(balance), withdrawn: balance.withdrawn });
         if known != Some(Granted { deposited, withdrawn }) {
             bookings.push(Booking::Post(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited, withdrawn }));
         }
     }
+    bookings.extend(cases(world, escrow, tenant.as_deref()).map(Booking::Post));
     let next = next_status(world, terms, escrow, tenant, now);
     let runs = escrow.funding.as_ref().is_some_and(|funding| world.held_by(funding).next().is_some());
     let lasts = || running::lasts_until(world, escrow.funding.as_ref()?, now).and_then(status::time);
@@ -58,7 +59,7 @@ fn look(world: &mut World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: 
 }
 
 /// What is in it by the books, where they say more because it is bound.
-fn put_in(balance: &FundingBalance) -> Amount {
+fn in_it(balance: &FundingBalance) -> Amount {
     balance.deposited.saturating_sub(balance.shortfall)
 }
 
@@ -68,6 +69,20 @@ pub fn tenant(world: &World, escrow: &Escrow) -> Option<String> {
     Some(format!("{:#x}", tenant_id(world.cluster_uid()?, &namespace.uid, &escrow.name)))
 }
 
+/// The account on the chain that it is paid from: one that names it.
+fn bound_account<'a>(world: &'a World, escrow: &Escrow, tenant: Option<&str>) -> Option<&'a Account> {
+    account(world, escrow).filter(|account| account.exists && Some(account.tenant.as_str()) == tenant && account.token == escrow.spec.token)
+}
+
+/// What disputes and refunds have come to, when the books say otherwise.
+fn cases(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<Posting> {
+    let funding = escrow.funding.clone()?;
+    let lanes = &bound_account(world, escrow, tenant)?.cases;
+    let sum = |part: fn(&LaneCases) -> Amount| Amount::from_units(lanes.iter().map(|lane| part(lane).units()).fold(0, u64::saturating_add));
+    let known = world.fundings.get(&funding).map(|(balance, _)| (balance.returned, balance.case_fees)).unwrap_or_default();
+    ((sum(|lane| lane.clawback), sum(|lane| lane.fees)) != known).then(|| Posting::Cases { funding, lanes: lanes.clone() })
+}
+
 /// What was put into it and taken out in all, once we know.
 fn funded(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<(FundingId, Granted)> {
     let funding = escrow.funding.clone()?;
@@ -75,13 +90,11 @@ fn funded(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Option<(Fundi
         Funding::Internal => {
             let balance = world.fundings.get(&funding).map(|(balance, _)| balance.clone()).unwrap_or_default();
             let bound = balance.reserved.checked_add(balance.owed)?.checked_add(balance.posted)?;
-            Granted { deposited: put_in(&balance), withdrawn: balance.withdrawn }.to(escrow.spec.grant?.0, bound)?
+            Granted { deposited: in_it(&balance), withdrawn: balance.withdrawn }.to(escrow.spec.grant?.0, bound)?
         }
         Funding::Chain => {
-            let account = world.accounts.get(&funding)?;
-            let ours = account.exists && Some(account.tenant.as_str()) == tenant && account.token == escrow.spec.token;
-            let funded = collecting::funded(world, &funding, account);
-            ours.then_some(Granted { deposited: funded, withdrawn: Amount::ZERO })?
+            let funded = collecting::funded(world, &funding, bound_account(world, escrow, tenant)?);
+            Granted { deposited: funded, withdrawn: Amount::ZERO }
         }
     };
     Some((funding, granted))
@@ -165,8 +178,11 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
 /// Where its money is. What works that run have used is charged already, and may still be given back.
 fn stands(next: &mut EscrowStatus, balance: &FundingBalance, funding: Funding) {
     let sum = |parts: &[Amount]| parts.iter().try_fold(Amount::ZERO, |sum, part| sum.checked_add(*part)).unwrap_or(Amount::MAX);
-    next.deposited = Some(Money(put_in(balance)));
-    next.withdrawn = (!balance.withdrawn.is_zero() || next.withdrawn.is_some()).then_some(Money(balance.withdrawn));
+    next.deposited = Some(Money(balance.put_in()));
+    let some = |amount: Amount, before: Option<Money>| (!amount.is_zero() || before.is_some()).then_some(Money(amount));
+    next.withdrawn = some(balance.withdrawn, next.withdrawn);
+    next.returned = some(balance.returned, next.returned);
+    next.case_fees = some(balance.case_fees, next.case_fees);
     next.available = Some(Money(balance.available));
     next.reserved = Some(Money(balance.reserved.saturating_sub(balance.held)));
     next.held = Some(Money(balance.held));
@@ -301,6 +317,29 @@ mod tests {
         let expected = "the chain's contract holds USDC and this Escrow is in EURC: name another chain";
         assert_eq!(told(&status, READY), Some(("False".to_owned(), "NotReady".to_owned(), expected.to_owned())));
         assert!(!books);
+    }
+
+    #[test]
+    fn what_came_back_and_what_cases_cost_go_into_the_books_and_were_not_put_in() {
+        let cases = |clawback, fees| LaneCases { payee: 7, clawback: Amount::from_units(clawback), fees: Amount::from_units(fees) };
+        let units = |units| Some(Money(Amount::from_units(units)));
+        let account = Account { funded: Amount::from_units(1_035), cases: vec![cases(40, 5)], ..bound(None) };
+        let mut world = world("USDC", account.clone());
+        let escrow = world.escrows.values().next().cloned().expect("it is there");
+        let (funding, tenant) = (escrow.funding.clone().expect("it names an account"), account.tenant.clone());
+        let posting = Posting::Cases { funding: funding.clone(), lanes: account.cases.clone() };
+        assert_eq!(super::cases(&world, &escrow, Some(&tenant)), Some(posting));
+        assert_eq!(super::cases(&world, &escrow, Some("another")), None, "another Escrow's account");
+        let [deposited, available, posted] = [1_035, 935, 100].map(Amount::from_units);
+        let [returned, case_fees] = [40, 5].map(Amount::from_units);
+        let balance =
+            FundingBalance { asset: "USDC".into(), deposited, available, posted, returned, case_fees, ..FundingBalance::default() };
+        world.apply(Event::Funding { funding, balance, last_post: None });
+        assert_eq!(super::cases(&world, &escrow, Some(&tenant)), None, "the books have it");
+        let (status, books) = pass(&mut world, 3);
+        assert!(!books, "nothing is new");
+        assert_eq!((status.deposited, status.returned, status.case_fees), (units(1_000), units(40), units(5)));
+        assert_eq!((status.available, status.posted), (units(935), units(100)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use supercargo_crds::pool::{ProviderPoolSpec, ProviderPoolStatus};
 use supercargo_crds::task::ComputeTaskSpec;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_crds::validate::Range;
+use supercargo_ledger::LaneCases;
 use supercargo_market::metering::PodRecord;
 use supercargo_market::money::Amount;
 use supercargo_market::work::{FundingId, WorkId};
@@ -359,6 +360,8 @@ pub struct Account {
     /// Something is wrong that a person has to mend. While the chain can't be read nothing else is known.
     pub stalled: Option<Stall>,
     pub leaving: Leaving,
+    /// What came back of its lanes, and what disputing them has cost.
+    pub cases: Vec<LaneCases>,
     /// The settler's key has little left for gas: how much, in words.
     pub gas_low: Option<String>,
 }

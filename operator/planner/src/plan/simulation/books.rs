@@ -117,7 +117,7 @@ impl Theatre {
                 self.world.apply(Event::Charged { work: charge.work, attempt: charge.attempt });
             }
             // The planner's own bookings have none.
-            Posting::Card(_) => {}
+            Posting::Card(_) | Posting::Cases { .. } => {}
             Posting::Hold { at, works } => {
                 for (work, used) in works {
                     let Some((_, reserved, _)) = self.books.open.get(&work) else { continue };
