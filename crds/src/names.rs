@@ -73,6 +73,8 @@ pub mod escrow_condition {
     pub const FROZEN: &str = "Frozen";
     /// The settler's key will soon be unable to pay for transactions.
     pub const GAS_LOW: &str = "GasLow";
+    /// For longer than posting takes the chain has credited something else than the books have as posted.
+    pub const CHAIN_DIFFERS: &str = "ChainDiffers";
     /// A person must act. What was charged is kept, and posted once it is mended.
     pub const STALLED: &str = "Stalled";
 }

@@ -4,7 +4,7 @@
 use super::agree::{Agreed, Terms};
 use super::course::{Course, PATIENCE_SECONDS, goes_on, no_agreement};
 use super::evm::{EvmNode, EvmPen};
-use super::health::{self, Owing};
+use super::health::{self, Differing, Owing};
 use super::outbox::{self, Progress};
 use super::rail::Seen;
 use super::recheck::recheck;
@@ -57,6 +57,7 @@ pub struct Desk {
     gas_low: Option<String>,
     told: Told,
     owing: Owing,
+    differing: Differing,
     logged: String,
 }
 
@@ -99,6 +100,7 @@ impl Desk {
             gas_low: None,
             told: Told::default(),
             owing: Owing::default(),
+            differing: Differing::default(),
             logged: String::new(),
         }
     }
@@ -111,6 +113,7 @@ impl Desk {
         named.sort();
         named.dedup();
         self.told.keep(&named);
+        self.differing.keep(&named);
         let looked = match self.look(now).await {
             Ok((wires, agreed, times)) => {
                 self.blind_since = None;
@@ -303,6 +306,8 @@ impl Desk {
             credited += observed.credited_units;
             posted += observed.posted_units;
             let mut account = observed.account;
+            let said = (observed.credited_units, observed.posted_units);
+            account.differs = self.differing.look(funding, said, now, 2 * self.settler.settings.post_seconds.cast_signed());
             if account.stalled.as_ref().is_some_and(|stall| stall.reason == OTHER_LEDGER) {
                 followed.foreign.insert(funding.clone());
             }

@@ -66,6 +66,7 @@ pub async fn observe(
         stalled: foreign(&lanes, state.credited_units).or_else(other_settler),
         leaving: leaving(&state, change, reach, with_credited(reach.there_units), seen.agreed.block.timestamp, config.settler),
         cases: lanes.iter().map(|found| found.cases).filter(|cases| !(cases.clawback.is_zero() && cases.fees.is_zero())).collect(),
+        differs: None,
         gas_low: None,
     };
     let credited = lanes.iter().map(|found| (found.lane.payee, units(found.credited_units))).collect();

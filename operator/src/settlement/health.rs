@@ -6,10 +6,12 @@ use super::agree::{Agreed, NoAgreement};
 use super::told::Told;
 use crate::runtime::config::ChainConfig;
 use crate::runtime::payment::PaymentMetrics;
+use crate::world::records::Differs;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use supercargo_crds::names::escrow_stall;
 use supercargo_ledger::{Ledger, PostState};
+use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 const STATES: [(PostState, &str); 3] = [(PostState::Planned, "Planned"), (PostState::Signed, "Signed"), (PostState::Mined, "Mined")];
@@ -70,6 +72,28 @@ pub fn of_accounts(metrics: &PaymentMetrics, chain: &str, told: &Told, credited_
     metrics.difference_units.with_label_values(&[chain]).set(gauge(credited_units).saturating_sub(gauge(posted_units)));
 }
 
+/// Since when the chain has credited something else than the books have as posted, by account.
+#[derive(Debug, Default)]
+pub struct Differing(BTreeMap<FundingId, i64>);
+
+impl Differing {
+    /// Takes a look at one in. A post that is final is booked in a moment, so only what lasts is told.
+    pub fn look(&mut self, funding: &FundingId, (credited, posted): (u128, u128), now: i64, patience_seconds: i64) -> Option<Differs> {
+        if credited == posted {
+            self.0.remove(funding);
+            return None;
+        }
+        let since = *self.0.entry(funding.clone()).or_insert(now);
+        let units = |units: u128| Amount::from_units(u64::try_from(units).unwrap_or(u64::MAX));
+        (now >= since + patience_seconds).then(|| Differs { credited: units(credited), posted: units(posted), since })
+    }
+
+    /// Forgets accounts that nobody names any more.
+    pub fn keep(&mut self, named: &[FundingId]) {
+        self.0.retain(|funding, _| named.contains(funding));
+    }
+}
+
 /// Since when each account is owed for, as far as this process knows.
 #[derive(Debug, Default)]
 pub struct Owing {
@@ -112,6 +136,30 @@ impl Owing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_books_and_chain_say_differently_is_told_when_it_lasts_with_how_much_and_since_when() {
+        let (mut differing, funding) = (Differing::default(), FundingId::chain("c", "0x1"));
+        let differs =
+            |credited, posted, since| Some(Differs { credited: Amount::from_units(credited), posted: Amount::from_units(posted), since });
+        for (now, credited, posted, expected) in [
+            (100, 5, 5, None),
+            // It is final now, and booked at once.
+            (110, 9, 5, None),
+            (120, 9, 9, None),
+            (130, 10, 9, None),
+            (179, 10, 9, None),
+            (180, 10, 9, differs(10, 9, 130)),
+            (190, 12, 9, differs(12, 9, 130)),
+            (200, 0, 9, differs(0, 9, 130)),
+            (210, 9, 9, None),
+            (220, 8, 9, None),
+        ] {
+            assert_eq!(differing.look(&funding, (credited, posted), now, 50), expected, "at {now}");
+        }
+        differing.keep(&[]);
+        assert_eq!(differing.look(&funding, (8, 9), 300, 50), None, "it is another delay");
+    }
 
     #[test]
     fn what_is_left_for_gas_is_told_below_the_alert_and_in_steps() {

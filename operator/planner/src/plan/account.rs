@@ -4,11 +4,11 @@
 use super::place::Wait;
 use super::status;
 use crate::world::World;
-use crate::world::records::{Account, Escrow, Leaving, Pod, Pool, Recall, Reservation};
+use crate::world::records::{Account, Differs, Escrow, Leaving, Pod, Pool, Recall, Reservation};
 use std::collections::BTreeMap;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::EscrowStatus;
-use supercargo_crds::names::escrow_condition::{FROZEN, GAS_LOW, LEAVING};
+use supercargo_crds::names::escrow_condition::{CHAIN_DIFFERS, FROZEN, GAS_LOW, LEAVING};
 use supercargo_crds::names::node_condition::VOUCHER_FRESH;
 use supercargo_crds::pool::ProviderPoolStatus;
 use supercargo_market::account::{MOST_RATE_PERCENT, is_within_rate, outlast};
@@ -156,6 +156,19 @@ pub fn voucher_fresh(world: &World, pool: &Pool, next: &mut ProviderPoolStatus, 
     status::set(&mut next.conditions, VOUCHER_FRESH, since.is_none(), reason, message, pool.generation, now);
 }
 
+/// What differs, and by how much.
+fn differing(Differs { credited, posted, since }: Differs) -> (&'static str, String) {
+    let since = time(since);
+    if credited > posted {
+        let more = credited.saturating_sub(posted);
+        let words = "a payee has claimed with a voucher, which the next post books, or another ledger posts from this account";
+        return ("ChainHasMore", format!("since {since} the chain has credited {more} more than the books have as posted: {words}"));
+    }
+    let more = posted.saturating_sub(credited);
+    let words = "the chain has undone what was final, and it is posted again";
+    ("BooksHaveMore", format!("since {since} the books have {more} more as posted than the chain has credited: {words}"))
+}
+
 /// What an escrow's status says of its account.
 pub fn told(world: &World, escrow: &Escrow, next: &mut EscrowStatus, now: i64) {
     let Some(account) = escrow.funding.as_ref().and_then(|funding| world.accounts.get(funding)).filter(|account| account.exists) else {
@@ -178,6 +191,13 @@ pub fn told(world: &World, escrow: &Escrow, next: &mut EscrowStatus, now: i64) {
     match &account.gas_low {
         Some(words) => status::set(&mut next.conditions, GAS_LOW, true, "GasLow", words, escrow.generation, now),
         None => status::clear(&mut next.conditions, GAS_LOW),
+    }
+    match account.differs {
+        Some(differs) => {
+            let (reason, message) = differing(differs);
+            status::set(&mut next.conditions, CHAIN_DIFFERS, true, reason, message, escrow.generation, now);
+        }
+        None => status::clear(&mut next.conditions, CHAIN_DIFFERS),
     }
     match leaving.frozen_until {
         Some(until) => {

@@ -6,7 +6,7 @@ use super::simulation::{Theatre, task, terms};
 use super::tests::{calm, until};
 use super::{Effect, plan};
 use crate::world::Event;
-use crate::world::records::{Account, Leaving, Stall};
+use crate::world::records::{Account, Differs, Leaving, Stall};
 use supercargo_crds::common::Condition;
 use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, NO_GAS};
 use supercargo_ledger::FundingBalance;
@@ -258,6 +258,34 @@ fn that_the_settlers_key_runs_out_of_gas_is_told_before_it_has() {
     assert_eq!(told(None), Some(None));
     assert_eq!(told(Some("little is left")), Some(Some("little is left".into())));
     assert_eq!(told(Some("little is left")), None, "it is told");
+    assert_eq!(told(None), Some(None));
+}
+
+#[test]
+fn what_the_chain_and_the_books_say_differently_is_told_with_how_much_and_since_when_and_goes_when_they_agree() {
+    let mut theatre = calm([]);
+    let mut told = |differs: Option<(u64, u64)>| {
+        let differs = differs.map(|(credited, posted)| Differs { credited: units(credited), posted: units(posted), since: 1_800_000_000 });
+        says(&mut theatre, Account { differs, ..account(Leaving::default()) });
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        let status =
+            effects.into_iter().find_map(|effect| if let Effect::WriteEscrow { status, .. } = effect { Some(*status) } else { None })?;
+        let mut escrow = theatre.world.escrows.values().next().cloned().expect("it is there");
+        escrow.status = status.clone();
+        theatre.world.apply(Event::Escrow(Box::new(escrow)));
+        let differs = status.conditions.iter().find(|condition| condition.type_ == "ChainDiffers");
+        Some(differs.map(|told| (told.reason.clone(), told.message.clone())))
+    };
+    assert_eq!(told(None), Some(None));
+    let (reason, words) = told(Some((1_500_000, 1_000_000))).flatten().expect("it is told");
+    assert_eq!(reason, "ChainHasMore");
+    let expected = "since 2027-01-15T08:00:00Z the chain has credited 0.50 more than the books have as posted: a payee has claimed with a \
+                    voucher, which the next post books, or another ledger posts from this account";
+    assert_eq!(words, expected);
+    assert_eq!(told(Some((1_500_000, 1_000_000))), None, "it is told");
+    let (reason, words) = told(Some((0, 1_000_000))).flatten().expect("it is told");
+    assert_eq!(reason, "BooksHaveMore");
+    assert!(words.starts_with("since 2027-01-15T08:00:00Z the books have 1.00 more as posted than the chain has credited"), "{words}");
     assert_eq!(told(None), Some(None));
 }
 

@@ -362,8 +362,18 @@ pub struct Account {
     pub leaving: Leaving,
     /// What came back of its lanes, and what disputing them has cost.
     pub cases: Vec<LaneCases>,
+    /// The books say something else of what was credited, and that lasts.
+    pub differs: Option<Differs>,
     /// The settler's key has little left for gas: how much, in words.
     pub gas_low: Option<String>,
+}
+
+/// What the chain has credited, what the books have as posted, and since when those are not the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Differs {
+    pub credited: Amount,
+    pub posted: Amount,
+    pub since: i64,
 }
 
 /// What goes of an account, or stands still in it, and how fast it may be paid from.
