@@ -7,7 +7,8 @@ use kube::{Api, Client};
 use supercargo_contracts::calls::{self, Limits};
 use supercargo_contracts::{AccountState, Address, B256, BlockId, account_id};
 use supercargo_crds::Escrow;
-use supercargo_crds::escrow::Funding;
+use supercargo_crds::common::Money;
+use supercargo_crds::escrow::{EscrowStatus, Funding};
 use supercargo_market::money::Amount;
 
 /// Which Escrow.
@@ -80,7 +81,7 @@ pub enum Command {
         #[command(flatten)]
         which: Which,
     },
-    /// What the chain says of the account
+    /// What the chain says of the account, and what the operator's books say
     Show {
         #[command(flatten)]
         which: Which,
@@ -93,6 +94,7 @@ struct Facts {
     settler: u32,
     tenant: B256,
     account: B256,
+    status: EscrowStatus,
 }
 
 impl Which {
@@ -107,9 +109,9 @@ impl Which {
         let status = escrow.status.unwrap_or_default();
         let not_yet =
             || format!("Escrow {namespace}/{} has no status yet: is the operator running, and is its chain configured?", self.name);
-        let contract: Address = status.contract.with_context(not_yet)?.parse().context("reading the contract's address")?;
+        let contract: Address = status.contract.clone().with_context(not_yet)?.parse().context("reading the contract's address")?;
         let settler = status.settler.with_context(not_yet)?;
-        let tenant: B256 = status.tenant.with_context(not_yet)?.parse().context("reading the tenant")?;
+        let tenant: B256 = status.tenant.clone().with_context(not_yet)?.parse().context("reading the tenant")?;
         let chain_id = self.signing.chain()?.chain_id().await?;
         if Some(chain_id) != status.chain_id.map(i64::unsigned_abs) {
             bail!("{} serves chain id {chain_id}, and the Escrow's chain has id {}", self.signing.rpc, status.chain_id.unwrap_or_default());
@@ -119,7 +121,8 @@ impl Which {
             Some(account) => account.parse().context("reading spec.accountId")?,
             None => account_id(chain_id, contract, self.signing.sender()?, salt),
         };
-        Ok(Facts { contract, settler: u32::try_from(settler).context("reading the settler's number")?, tenant, account })
+        let settler = u32::try_from(settler).context("reading the settler's number")?;
+        Ok(Facts { contract, settler, tenant, account, status })
     }
 }
 
@@ -207,9 +210,6 @@ async fn show(which: &Which) -> Result<()> {
     if state.payer == Address::ZERO {
         bail!("account {} does not exist on this chain", facts.account);
     }
-    let amount = |units: u128| {
-        u64::try_from(units).map_or_else(|_| "more than can be said".to_owned(), |units| Amount::from_units(units).to_string())
-    };
     println!("account    {}", facts.account);
     println!("payer      {}", state.payer);
     println!(
@@ -226,16 +226,38 @@ async fn show(which: &Which) -> Result<()> {
     println!("thawing    {}", amount(state.thawing_units));
     println!("spendable  {} now, {} in all", amount(state.spendable_units), amount(state.allowance_units));
     println!("settler    {}{}", state.settler, if state.settler == facts.settler { "" } else { ", which is not this operator" });
+    println!("credited   {} to payees, ever", amount(state.credited_units));
+    for line in books(&state, &facts.status) {
+        println!("{line}");
+    }
     Ok(())
+}
+
+fn amount(units: u128) -> String {
+    u64::try_from(units).map_or_else(|_| "more than can be said".to_owned(), |units| Amount::from_units(units).to_string())
+}
+
+/// What the Escrow's status has of the operator's books. The chain's newest block is ahead of what is final.
+fn books(state: &AccountState, status: &EscrowStatus) -> Vec<String> {
+    let (Some(posted), Some(owed)) = (status.posted, status.owed) else { return vec!["books      don't know it yet".to_owned()] };
+    let differs = match state.credited_units.checked_sub(posted.0.units().into()) {
+        Some(0) => "as the chain".to_owned(),
+        Some(more) => format!("{} less than the chain, until that is final and booked", amount(more)),
+        None => "more than the chain: what was final was undone, or this endpoint is behind".to_owned(),
+    };
+    let of = |part: Option<Money>| part.unwrap_or_default().0;
+    vec![
+        format!("books      {} posted, {differs}; {} owed beside it", posted.0, owed.0),
+        format!("           {} reserved, {} available", of(status.reserved), of(status.available)),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_not_raised_stays_and_nothing_is_lowered() {
-        let state = AccountState {
+    fn state() -> AccountState {
+        AccountState {
             payer: Address::ZERO,
             tenant: B256::ZERO,
             balance_units: 0,
@@ -249,7 +271,26 @@ mod tests {
             guardian: Address::ZERO,
             frozen_until: 0,
             credited_units: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn what_the_books_say_stands_beside_what_the_chain_says_with_what_differs() {
+        let money = |text: &str| Some(Money(text.parse().expect("an amount")));
+        let status = EscrowStatus { posted: money("2"), owed: money("0.50"), reserved: money("1"), ..EscrowStatus::default() };
+        let told = |credited_units| books(&AccountState { credited_units, ..state() }, &status);
+        assert_eq!(
+            told(2_000_000),
+            ["books      2.00 posted, as the chain; 0.50 owed beside it", "           1.00 reserved, 0.00 available"]
+        );
+        assert!(told(2_250_000)[0].contains("2.00 posted, 0.25 less than the chain, until that is final and booked;"));
+        assert!(told(0)[0].contains("2.00 posted, more than the chain: what was final was undone, or this endpoint is behind;"));
+        assert_eq!(books(&state(), &EscrowStatus::default()), ["books      don't know it yet"]);
+    }
+
+    #[test]
+    fn what_is_not_raised_stays_and_nothing_is_lowered() {
+        let state = state();
         let amount = |text: &str| Some(text.parse::<Amount>().expect("an amount"));
         let limits = raised(&state, amount("6"), None, amount("7.20")).expect("it is more");
         let expected = Limits { allowance_units: 6_000_000, burst_units: 2_000_000, rate_units_per_second: 2_000, settler: 3 };
