@@ -173,8 +173,16 @@ impl Chain {
         Ok(!self.provider.get_code_at(address).await.map_err(asking("a contract's code"))?.is_empty())
     }
 
+    /// `None` also where the chain has no such tag.
     pub async fn finalized(&self) -> Result<Option<Finality>> {
-        self.find_block(BlockNumberOrTag::Finalized, "the finalized block").await
+        match self.find_block(BlockNumberOrTag::Finalized, "the finalized block").await {
+            Err(ChainError::Asking { source: RpcError::ErrorResp(said), .. }) if no_such_tag(said.code, &said.message) => Ok(None),
+            found => found,
+        }
+    }
+
+    pub async fn height(&self) -> Result<u64> {
+        self.provider.get_block_number().await.map_err(asking("its height"))
     }
 
     /// The block that this endpoint has at a height.
@@ -366,6 +374,17 @@ fn numbers_of_bits(bytes: &[u8]) -> Vec<usize> {
     (0..bytes.len() * 8).filter(|n| bytes[n / 8] >> (n % 8) & 1 == 1).collect()
 }
 
+/// Whether an endpoint was asked for the finalized block and doesn't know what that is. One that knows it and has none yet,
+/// and one that is busy, is no such endpoint.
+fn no_such_tag(code: i64, message: &str) -> bool {
+    const INVALID_PARAMS: i64 = -32_602;
+    let message = message.to_lowercase();
+    code == INVALID_PARAMS
+        || ["tag not supported", "unsupported block tag", "unknown block tag", "invalid block tag"]
+            .iter()
+            .any(|words| message.contains(words))
+}
+
 fn already_there(message: &str) -> bool {
     let message = message.to_lowercase();
     ["already known", "already imported", "nonce too low", "known transaction"].iter().any(|known| message.contains(known))
@@ -379,6 +398,19 @@ mod tests {
     fn rows_that_were_skipped_are_the_bits_that_are_set() {
         assert_eq!(numbers_of_bits(&[]), [0; 0]);
         assert_eq!(numbers_of_bits(&[0b1000_0010, 0b1]), [1, 7, 8]);
+    }
+
+    #[test]
+    fn an_endpoint_that_does_not_know_the_tag_is_told_from_one_that_has_nothing_final_yet_or_is_busy() {
+        for (code, said, unknown) in [
+            (-32_602, "invalid argument 0: hex string without 0x prefix", true),
+            (-32_000, "Unsupported block tag: finalized", true),
+            (-32_000, "finalized block not found", false),
+            (-39_001, "Unknown block", false),
+            (429, "rate limit exceeded", false),
+        ] {
+            assert_eq!(no_such_tag(code, said), unknown, "{said}");
+        }
     }
 
     #[test]

@@ -222,6 +222,10 @@ pub struct ChainConfig {
     /// A chain whose last final block is older than this is not believed to be up to date.
     #[serde(default = "an_hour")]
     pub oldest_final_seconds: u32,
+    /// For a chain whose endpoints don't know what a finalized block is: one with so many above it is taken for that. Where
+    /// they know it, this changes nothing.
+    #[serde(default)]
+    pub confirmations: Option<u32>,
     /// The escrow contract's address, and the token that it holds.
     pub contract: String,
     pub token: String,
@@ -309,6 +313,9 @@ impl Config {
             if !self.tokens.iter().any(|token| token.symbol == chain.token) {
                 return wrong(format!("chains[{index}].token"), format!("{:?} is not one of tokens", chain.token));
             }
+            if chain.confirmations == Some(0) {
+                return wrong(format!("chains[{index}].confirmations"), "must be more than 0: the newest block may be undone".into());
+            }
             if let Err((field, message)) = chain.validate_endpoints() {
                 return wrong(format!("chains[{index}].{field}"), message);
             }
@@ -374,6 +381,10 @@ mod tests {
             (
                 format!("{GOOD}{}", chain.replace("[]", "[u]").replace("USDC", "X")),
                 "the configuration's chains[0].token is wrong: \"X\" is not one of tokens",
+            ),
+            (
+                format!("{GOOD}{}", chain.replace("[]", "['http://a.test'], confirmations: 0")),
+                "the configuration's chains[0].confirmations is wrong: must be more than 0: the newest block may be undone",
             ),
             (
                 format!("{GOOD}{}", chain.replace("[]", "['http://a.test', 'ftp://b.test']")),

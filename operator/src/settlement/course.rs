@@ -52,6 +52,7 @@ pub mod tests {
             chain_id: 1,
             rpcs: vec!["https://a.test/v2/KEY".to_owned(), "https://user:KEY@b.test?k=KEY".to_owned()],
             oldest_final_seconds: 3_600,
+            confirmations: None,
             contract: String::new(),
             token: String::new(),
             token_address: None,

@@ -44,6 +44,10 @@ impl Node for EvmNode {
         Ok(self.chain.finalized().await?)
     }
 
+    async fn height(&self) -> Result<u64, SettlementError> {
+        Ok(self.chain.height().await?)
+    }
+
     async fn block(&self, number: u64) -> Result<Option<Finality>, SettlementError> {
         Ok(self.chain.block(number).await?)
     }

@@ -49,6 +49,10 @@ pub trait Node {
     async fn chain_id(&self) -> Result<u64, SettlementError>;
     /// The newest block that it calls final.
     async fn last_final(&self) -> Result<Option<Finality>, SettlementError>;
+    /// The newest block that it has, asked for where nothing is called final.
+    async fn height(&self) -> Result<u64, SettlementError> {
+        Err(SettlementError::Waiting("does not tell its height".to_owned()))
+    }
     async fn block(&self, number: u64) -> Result<Option<Finality>, SettlementError>;
     async fn latest_nonce(&self) -> Result<u64, SettlementError>;
     async fn nonce_at(&self, block: u64) -> Result<u64, SettlementError>;
@@ -73,11 +77,19 @@ pub struct Endpoints<N> {
     nodes: Vec<N>,
     /// Who is sent to first, the next time.
     turn: AtomicUsize,
+    /// On a chain that calls no block final: so many above one make it that.
+    confirmations: Option<u64>,
 }
 
 impl<N: Node> Endpoints<N> {
     pub fn new(nodes: Vec<N>) -> Self {
-        Self { nodes, turn: AtomicUsize::new(0) }
+        Self { nodes, turn: AtomicUsize::new(0), confirmations: None }
+    }
+
+    /// Where an endpoint doesn't know what a final block is, one with so many above it counts as that.
+    #[must_use]
+    pub fn confirmed_by(self, confirmations: Option<u64>) -> Self {
+        Self { confirmations, ..self }
     }
 
     pub fn needed(&self) -> usize {
@@ -86,7 +98,7 @@ impl<N: Node> Endpoints<N> {
 
     /// What the endpoints agree to be final now.
     pub async fn look(&self, terms: Terms) -> Result<Agreed, NoAgreement> {
-        let said = join_all(self.nodes.iter().map(first_words)).await;
+        let said = join_all(self.nodes.iter().map(|node| first_words(node, self.confirmations))).await;
         let lasts: Vec<u64> = said.iter().flatten().map(|said| said.last.number).collect();
         let heights = agree::heights(&lasts, self.needed());
         let answers = join_all(said.into_iter().zip(&self.nodes).map(|(said, node)| compared(node, said, &heights))).await;
@@ -94,11 +106,22 @@ impl<N: Node> Endpoints<N> {
     }
 }
 
-async fn first_words<N: Node>(node: &N) -> Answer {
+async fn first_words<N: Node>(node: &N, confirmations: Option<u64>) -> Answer {
     let (chain_id, last) = futures::future::join(node.chain_id(), node.last_final()).await;
     let chain_id = chain_id.map_err(|error| error.briefly())?;
-    let last = last.map_err(|error| error.briefly())?.ok_or_else(|| "knows no final block".to_owned())?;
+    let last = match (last.map_err(|error| error.briefly())?, confirmations) {
+        (None, Some(confirmations)) => confirmed(node, confirmations).await.map_err(|error| error.briefly())?,
+        (last, _) => last,
+    };
+    let last = last.ok_or_else(|| "knows no final block".to_owned())?;
     Ok(Said { chain_id, last, blocks: Vec::new() })
+}
+
+async fn confirmed<N: Node>(node: &N, confirmations: u64) -> Result<Option<Finality>, SettlementError> {
+    match node.height().await?.checked_sub(confirmations) {
+        Some(height) => node.block(height).await,
+        None => Ok(None),
+    }
 }
 
 /// The same endpoint's blocks at the heights below its last one.

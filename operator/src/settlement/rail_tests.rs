@@ -20,6 +20,10 @@ struct Scripted {
     away: bool,
     chain_id: u64,
     last: u64,
+    /// It knows what a final block is.
+    finalizes: bool,
+    /// Its newest block.
+    height: u64,
     fork: u8,
     nonce: u64,
     receipt: Option<Included>,
@@ -34,6 +38,8 @@ fn endpoint(sent: &Sent, number: usize) -> Scripted {
         away: false,
         chain_id: 1,
         last: 100,
+        finalizes: true,
+        height: 164,
         fork: 0,
         nonce: 5,
         receipt: None,
@@ -58,7 +64,10 @@ impl Node for Scripted {
         self.answers(self.chain_id)
     }
     async fn last_final(&self) -> Result<Option<Finality>, SettlementError> {
-        self.answers(Some(self.named(self.last)))
+        self.answers(self.finalizes.then(|| self.named(self.last)))
+    }
+    async fn height(&self) -> Result<u64, SettlementError> {
+        self.answers(self.height)
     }
     async fn block(&self, number: u64) -> Result<Option<Finality>, SettlementError> {
         self.answers(Some(self.named(number)))
@@ -134,6 +143,33 @@ fn look(endpoints: &Endpoints<Scripted>) -> Result<Agreed, NoAgreement> {
 fn with<T>(endpoints: &Endpoints<Scripted>, act: impl AsyncFn(Seen<'_, Scripted, TestPen>) -> T) -> T {
     let agreed = look(endpoints).expect("they agree");
     act(Seen { endpoints, agreed: &agreed, pen: &TestPen }).now_or_never().expect("a script answers at once")
+}
+
+#[test]
+fn where_nothing_is_called_final_a_block_with_enough_above_it_is() {
+    let without = |confirmations| several(3, |node| node.finalizes = false).1.confirmed_by(confirmations);
+    let said = |endpoints: &Endpoints<Scripted>| look(endpoints).map(|agreed| agreed.block.number).map_err(|none| none.said);
+    assert_eq!(said(&without(Some(64))), Ok(100));
+    assert_eq!(said(&without(Some(164))), Ok(0));
+    let nothing = Err((0..3).map(|number| (number, "knows no final block".to_owned())).collect());
+    assert_eq!(said(&without(Some(165))), nothing, "the chain is not that old");
+    assert_eq!(said(&without(None)), nothing);
+    // One alone that is ahead, or that has another history, makes nothing final.
+    let (_, endpoints) = several(3, |node| {
+        (node.finalizes, node.height) = (false, 164 + 1_000 * u64::from(node.number == 0));
+    });
+    assert_eq!(said(&endpoints.confirmed_by(Some(64))), Ok(100));
+    let (_, endpoints) = several(3, |node| (node.finalizes, node.fork) = (false, u8::from(node.number == 0)));
+    assert_eq!(look(&endpoints.confirmed_by(Some(64))).map(|agreed| agreed.by), Ok(vec![1, 2]));
+}
+
+#[test]
+fn confirmations_change_nothing_where_endpoints_know_what_is_final() {
+    let (_, endpoints) = several(3, |node| node.height = 1_000);
+    assert_eq!(look(&endpoints.confirmed_by(Some(1))).map(|agreed| agreed.block.number), Ok(100));
+    // One that fails is not one that doesn't know.
+    let (_, endpoints) = several(1, |node| (node.away, node.height) = (true, 1_000));
+    assert!(look(&endpoints.confirmed_by(Some(1))).is_err());
 }
 
 #[test]

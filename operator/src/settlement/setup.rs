@@ -23,7 +23,8 @@ pub fn wires(config: &ChainConfig, key: PrivateKeySigner) -> Result<Wires, Settl
     let signer = key.address();
     let nodes: Result<Vec<EvmNode>, ChainError> =
         config.rpcs.iter().map(|url| Ok(EvmNode { chain: Chain::connect(url)?, contract, signer })).collect();
-    Ok(Wires { endpoints: Endpoints::new(nodes?), pen: EvmPen { key, chain_id: config.chain_id, contract } })
+    let endpoints = Endpoints::new(nodes?).confirmed_by(config.confirmations.map(u64::from));
+    Ok(Wires { endpoints, pen: EvmPen { key, chain_id: config.chain_id, contract } })
 }
 
 /// How endpoints are called in words: by number and host, since the rest of an address may hold a key.
