@@ -226,3 +226,19 @@ fn the_pause_after_a_failure_is_what_the_api_server_asks_for_and_never_longer_th
         assert!(near(pauses[0], shortest) && near(pauses[1], longest), "{code} that asks for {asked} s: {pauses:?}");
     }
 }
+
+#[tokio::test]
+async fn of_a_providers_node_only_its_name_and_its_pool_are_written() {
+    let node = json!({
+        "apiVersion": "supercargo.dev/v1alpha1", "kind": "ProviderNode", "metadata": { "name": "n1", "uid": "u" },
+        "spec": { "nodeName": "n1", "pool": "acme", "availability": "Closed", "region": "mars" },
+    });
+    let (client, asked) = api_server(move |_| (200, node.clone())).await;
+    let effect = Effect::ApplyNode { name: "n1".into(), pool: "acme".into() };
+    let events = kubernetes::carry_out(&client, effect).await.expect("it is written");
+    assert!(matches!(&events[..], [Event::ProviderNode(node)] if node.spec.region.as_deref() == Some("mars")), "{events:?}");
+    let asked = asked.lock().expect("nobody panics with it");
+    let [(Method::PATCH, path, body)] = &asked[..] else { panic!("it is applied, and nothing else: {asked:?}") };
+    assert!(path.ends_with("/providernodes/n1"), "{path}");
+    assert_eq!(body["spec"], json!({ "nodeName": "n1", "pool": "acme" }), "the rest is a person's");
+}

@@ -293,6 +293,8 @@ pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
 #[cfg(test)]
 mod account_tests;
 #[cfg(test)]
+mod after_tests;
+#[cfg(test)]
 mod budget_tests;
 #[cfg(test)]
 mod ends_tests;
@@ -304,6 +306,10 @@ mod hindrance_tests;
 mod node_tests;
 #[cfg(test)]
 mod parting_tests;
+#[cfg(test)]
+mod pod_tests;
+#[cfg(test)]
+mod pool_tests;
 #[cfg(test)]
 mod running_tests;
 #[cfg(test)]

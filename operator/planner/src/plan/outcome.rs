@@ -11,6 +11,8 @@ use supercargo_crds::task::GangSuccess;
 use supercargo_crds::task_status::{Attempt, ComputeTaskStatus, Cost, Receipt, Usage};
 
 const KEPT_ATTEMPTS: usize = 10;
+/// A status has no room for a longer name of an image.
+const LONGEST_IMAGE: usize = 512;
 /// After the second fault of providers in a row, or a refusal by the API server, the next attempt waits, each time twice as
 /// long.
 const FIRST_REST_SECONDS: i64 = 5;
@@ -201,10 +203,10 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         billed_seconds: seconds.iter().copied().max().unwrap_or_default().cast_signed(),
         evidence: billed[worker].map_or("None", |measured| evidence::name(measured.evidence)).to_owned(),
         message: refused.as_ref().map_or_else(|| last_words(pod), |refused| Some(refused.why.clone())),
-        image_digest: pod.image_digest.clone(),
+        image_digest: image(pod),
     });
     if let Some(resolved) = &mut status.resolved {
-        resolved.image = pod.image_digest.clone().or(resolved.image.take());
+        resolved.image = workers[0].and_then(image).or(resolved.image.take());
     }
     let surplus = status.attempts.len().saturating_sub(KEPT_ATTEMPTS);
     status.attempts.drain(..surplus);
@@ -236,6 +238,10 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         world.resting.insert(work, now + rest);
     }
     Some(status)
+}
+
+fn image(pod: &Pod) -> Option<String> {
+    pod.image_digest.clone().filter(|image| image.len() <= LONGEST_IMAGE)
 }
 
 fn last_words(pod: &Pod) -> Option<String> {

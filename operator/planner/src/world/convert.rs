@@ -7,8 +7,8 @@ use crate::world::standing::Policy;
 use crate::world::taints::closing;
 use crate::world::volumes::Requirement;
 use k8s_openapi::api::core::v1::{
-    ContainerStatus, Event as Told, LimitRange, Namespace, Node, NodeSelectorRequirement, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodCondition, PodStatus, ResourceStatus, Toleration,
+    ContainerStateTerminated, ContainerStatus, Event as Told, LimitRange, Namespace, Node, NodeSelectorRequirement, PersistentVolume,
+    PersistentVolumeClaim, Pod, PodCondition, PodStatus, ResourceStatus, Toleration,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -270,7 +270,15 @@ fn tolerates_sold(toleration: &Toleration) -> bool {
 }
 
 /// How a container ended, where its exit code alone says less.
-const TOLD_ENDS: [&str; 4] = ["ContainerStatusUnknown", "OOMKilled", "StartError", "ContainerCannotRun"];
+const TOLD_ENDS: [&str; 4] = [STATUS_UNKNOWN, "OOMKilled", "StartError", "ContainerCannotRun"];
+/// Nobody saw it end.
+const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+
+/// Whether a runtime only found it gone, when it was started again after its machine was: then the time of the end is that of
+/// the runtime's own start, and says nothing of the container. So containerd tells of it.
+fn was_found_gone(ended: &ContainerStateTerminated) -> bool {
+    ended.exit_code == 255 && ended.reason.as_deref() == Some("Unknown")
+}
 
 fn read_container(record: &mut records::Pod, container: &ContainerStatus) {
     record.devices = container.allocated_resources_status.iter().flatten().flat_map(reported).collect();
@@ -281,10 +289,13 @@ fn read_container(record: &mut records::Pod, container: &ContainerStatus) {
     }
     if let Some(ended) = &state.terminated {
         record.started = seconds(ended.started_at.as_ref());
-        record.finished = seconds(ended.finished_at.as_ref());
+        let found_gone = was_found_gone(ended);
+        record.finished = seconds(ended.finished_at.as_ref()).filter(|_| !found_gone);
         record.exit_code = Some(ended.exit_code);
         record.last_words = ended.message.clone();
-        record.reason = record.reason.take().or_else(|| ended.reason.clone().filter(|reason| TOLD_ENDS.contains(&reason.as_str())));
+        let reason = if found_gone { Some(STATUS_UNKNOWN) } else { ended.reason.as_deref() };
+        let told = reason.filter(|reason| TOLD_ENDS.contains(reason));
+        record.reason = record.reason.take().or_else(|| told.map(str::to_owned));
     }
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.clone().unwrap_or_default();
@@ -344,5 +355,25 @@ mod tests {
         let ended = serde_json::json!({ "exitCode": 0, "startedAt": "2027-01-15T07:00:00Z", "finishedAt": "2027-01-15T08:00:02Z" });
         let over = read(serde_json::json!({ "terminated": ended }));
         assert_eq!((over.ran_on, over.finished, over.is_over()), (false, Some(1_800_000_002), true));
+    }
+
+    #[test]
+    fn the_end_of_a_container_that_a_runtime_finds_gone_is_known_to_nobody() {
+        let read = |exit_code: i32, reason: &str| {
+            let ended = serde_json::json!({
+                "exitCode": exit_code, "reason": reason, "startedAt": "2027-01-15T07:00:00Z", "finishedAt": "2027-01-15T08:00:00Z",
+            });
+            let container = serde_json::json!({ "name": "task", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": ended } });
+            let object = serde_json::json!({
+                "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": { "containers": [] },
+                "status": { "phase": "Failed", "containerStatuses": [container] },
+            });
+            let record = pod(&serde_json::from_value(object).expect("a pod"), 1_800_000_005).expect("a record");
+            (record.finished.is_some(), record.reason)
+        };
+        // What containerd says of what ran when its machine went down, after that has come up again.
+        assert_eq!(read(255, "Unknown"), (false, Some("ContainerStatusUnknown".to_owned())));
+        assert_eq!(read(255, "Error"), (true, None), "so does a program that exits with 255");
+        assert_eq!(read(137, "OOMKilled"), (true, Some("OOMKilled".to_owned())));
     }
 }

@@ -113,6 +113,7 @@ impl Theatre {
                     self.world.apply(Event::Node(Box::new(self.node(&name))));
                 }
             }
+            Effect::WriteEscrow { name, .. } if name != self.escrow.name => {}
             Effect::WriteEscrow { status, .. } => {
                 self.escrow.status = *status;
                 if answered {
