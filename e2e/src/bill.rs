@@ -17,6 +17,9 @@ pub struct Share {
 /// What a journey's task has.
 const JOURNEYS: Share = Share { gpus: 1, cpu_millis: 50, memory_mebibytes: 32 };
 
+/// What a journey's task has that has all GPUs of a node.
+pub const WHOLE_NODE: Share = Share { gpus: 4, ..JOURNEYS };
+
 impl Share {
     /// What it costs for so long, in millionths: an hour of a GPU is 2.10, of a processor 0.02 and of a GiB 0.004.
     pub fn units(self, seconds: u64) -> u64 {

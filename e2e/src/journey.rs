@@ -155,6 +155,26 @@ impl Journey {
         Ok(listed["items"].as_array().cloned().unwrap_or_default())
     }
 
+    /// Waits until a task says that it waits for one of these.
+    pub async fn waits_for(&self, task: &str, reasons: &[&str]) -> Result<()> {
+        wait::until(format!("{task} to wait for {}", reasons.join(" or ")), Duration::from_secs(30), || async {
+            let status = self.get("computetask", task).await?["status"].take();
+            let mut waiting = status["waiting"].as_array().into_iter().flatten();
+            ensure!(waiting.any(|one| reasons.iter().any(|reason| one["reason"] == *reason)), "{status}");
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    /// Waits until no pod of a task is held for its evidence any more: nothing is left to do for it.
+    pub async fn freed(&self, task: &str) -> Result<()> {
+        wait::until(format!("the pods of {task} to be free of their finalizers"), Duration::from_secs(20), || async {
+            let held = self.pods(task).await?.iter().any(|pod| pod["metadata"]["finalizers"].is_array());
+            Ok((!held).then_some(()))
+        })
+        .await
+    }
+
     /// Changes an object's spec.
     pub async fn change(&self, kind: &str, name: &str, spec: Value) -> Result<()> {
         let patch = json!({ "spec": spec }).to_string();
@@ -167,6 +187,14 @@ impl Journey {
         let ours = all.into_iter().filter(|write| write.is_operators() && write.namespace == self.namespace);
         Ok(ours.filter(|write| write.name.starts_with(name)).map(|write| write.kind).collect())
     }
+}
+
+/// What sends a task to this node alone, for so many of its devices.
+pub fn fills(node: &str, resource: &str, count: u32) -> Value {
+    json!({
+        "placement": { "nodeSelector": { "kubernetes.io/hostname": node } }, "budget": "2",
+        "resources": { "gpu": { "resourceName": resource, "count": count } },
+    })
 }
 
 /// Lays one value over another.

@@ -38,11 +38,7 @@ async fn a_gang_starts_together_on_two_nodes_and_each_provider_is_paid_for_the_s
         let (seconds, gpu_seconds) = (usage["seconds"].as_i64().context("seconds")?, usage["gpuSeconds"].as_i64().context("GPU seconds")?);
         // Whole seconds of two clocks: each worker's may be one less.
         ensure!(seconds >= 4 && (gpu_seconds - 8 * seconds).abs() <= 8, "{usage}");
-        wait::until("the pods to be free of their finalizers", Duration::from_secs(20), || async {
-            let held = journey.pods("ring").await?.iter().any(|pod| pod["metadata"]["finalizers"].is_array());
-            Ok((!held).then_some(()))
-        })
-        .await?;
+        journey.freed("ring").await?;
         let writes = journey.operator_writes("ring")?;
         ensure!(writes.len() <= 3 + 2 * 2, "the operator wrote {writes:?}");
         Ok(())

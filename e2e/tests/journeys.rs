@@ -41,13 +41,7 @@ async fn a_task_is_placed_run_and_charged_for_what_its_container_ran() {
         ensure!(task["status"]["attempts"][0]["evidence"] == "Record", "the evidence is the container's record");
         ensure!(task["status"]["cost"]["settled"] == task["status"]["cost"]["charged"], "a grant is settled at once");
 
-        wait::until("the pod to be free of its finalizer", Duration::from_secs(20), || async {
-            let left = journey
-                .kubectl(&["get", "pods", "-l", "supercargo.dev/task=train", "-o", "jsonpath={.items[*].metadata.finalizers}"])
-                .await?;
-            Ok(left.trim().is_empty().then_some(()))
-        })
-        .await?;
+        journey.freed("train").await?;
         let writes = journey.operator_writes("train")?;
         println!("figure task.writes {} writes", writes.len());
         ensure!(writes.len() <= 4, "the operator wrote {writes:?}");
@@ -343,12 +337,7 @@ async fn a_task_is_paid_on_the_chain_once_though_the_operator_is_killed_again_an
         let task = journey.finished("paid").await?;
         kill().await?;
         let task_cost = amount(&task["status"]["cost"]["charged"])?;
-        let settled = wait::until("its cost to be settled", Duration::from_secs(120), || async {
-            let task = journey.get("computetask", "paid").await?;
-            let cost = &task["status"]["cost"];
-            Ok((cost["transaction"].is_string() && cost["settled"] == cost["charged"]).then_some(task))
-        })
-        .await?;
+        let settled = until_settled(&journey, "paid").await?;
         ensure!(amount(&settled["status"]["cost"]["settled"])? == task_cost, "what was charged is what was settled");
 
         let chain = Chain::connect(&journey.stage.info.chain_url)?;
@@ -360,9 +349,28 @@ async fn a_task_is_paid_on_the_chain_once_though_the_operator_is_killed_again_an
         ensure!(credited == u128::from(task_cost.units()), "the lanes say {credited}, and {} were charged", task_cost.units());
         let left = chain.account(contract, account, BlockId::latest()).await?.balance_units;
         ensure!(left == 20_000_000 - credited, "the account has {left} left");
+
+        // Of one that is left alone: its pod and its finalizer, its start and its end, and one write more for the payment.
+        journey.task("alone", &["--for", "6"], json!({})).await?;
+        journey.finished("alone").await?;
+        journey.freed("alone").await?;
+        until_settled(&journey, "alone").await?;
+        let writes = journey.operator_writes("alone")?;
+        let told = writes.iter().filter(|write| *write == "patch computetasks/status").count();
+        ensure!(told <= 3 && writes.len() <= 5, "the operator wrote {writes:?}");
         Ok(())
     })
     .await;
+}
+
+/// The task, when its status says that its cost is paid, and by which transaction.
+async fn until_settled(journey: &Journey, task: &str) -> Result<Value> {
+    wait::until(format!("the cost of {task} to be settled"), Duration::from_secs(120), || async {
+        let task = journey.get("computetask", task).await?;
+        let cost = &task["status"]["cost"];
+        Ok((cost["transaction"].is_string() && cost["settled"] == cost["charged"]).then_some(task))
+    })
+    .await
 }
 
 /// What the simulator claims of its devices, asked of the driver of a real one. Tasks on real GPUs need a node with NVIDIA's

@@ -1,10 +1,17 @@
 //! `workload`: what tasks of the tests and the demo run. `--for SECONDS` works that long, `--exit CODE` ends with it,
-//! `--say TEXT` writes it, `--fill BYTES` writes a file of that size, `--heed yes` works no longer than until it is told of its budget, and
-//! writes that. With `--worker NUMBER` all but `--for` is that worker's.
+//! `--say TEXT` writes it, `--fill BYTES` writes a file of that size, `--shm yes` writes what /dev/shm is, `--heed yes` works no longer than until
+//! it is told of its budget, and writes that. With `--worker NUMBER` all but `--for` is that worker's.
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// How /dev/shm is mounted, with its size, by the kernel's own list: of two mounts there the later counts.
+fn shared_memory() -> String {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_else(|error| format!("reading the mounts: {error}"));
+    let there = mounts.lines().rfind(|line| line.split_whitespace().nth(1) == Some("/dev/shm"));
+    there.unwrap_or("nothing is mounted at /dev/shm").to_owned()
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +22,9 @@ fn main() -> ExitCode {
     println!("task {} sees {gpus}", std::env::var("SUPERCARGO_TASK").unwrap_or_default());
     if let Some(text) = value("--say") {
         println!("{text}");
+    }
+    if value("--shm").is_some() {
+        println!("{}", shared_memory());
     }
     if let Some(bytes) = value("--fill").and_then(|bytes| bytes.parse::<usize>().ok()) {
         let block = vec![1_u8; 1 << 20];

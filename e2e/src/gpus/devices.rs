@@ -12,6 +12,8 @@ pub struct Device {
     pub uuid: String,
     pub index: usize,
     pub healthy: bool,
+    /// It is said to be healthy, and all the same nobody can be given it.
+    pub stuck: bool,
     /// What it is a slice of, for a MIG device.
     pub slice: Option<Slice>,
 }
@@ -84,7 +86,7 @@ impl Devices {
                 let (gpu_index, instance) = (gpus + index / per_gpu, 1 + index % per_gpu);
                 profile.map(|profile| Slice { profile, gpu_index, gpu_uuid: uuid(node, GPU, gpu_index), instance })
             };
-            let device = |index| Device { uuid: uuid(node, &resource, index), index, healthy: true, slice: slice(index) };
+            let device = |index| Device { uuid: uuid(node, &resource, index), index, healthy: true, stuck: false, slice: slice(index) };
             let those: Vec<Device> = (0..count).map(device).collect();
             gpus += profile.map_or(0, |_| count.div_ceil(per_gpu));
             devices.insert(resource, those);
@@ -114,6 +116,15 @@ impl Devices {
 
     /// Makes a device ill or well, or all slices of a GPU. False when there is no such device.
     pub fn set_health(&self, uuid: &str, healthy: bool) -> bool {
+        self.set(uuid, healthy, false)
+    }
+
+    /// Nobody can be given it from now on, and nothing says so beforehand.
+    pub fn stick(&self, uuid: &str) -> bool {
+        self.set(uuid, true, true)
+    }
+
+    fn set(&self, uuid: &str, healthy: bool, stuck: bool) -> bool {
         let mut found = false;
         self.state.send_if_modified(|all| {
             let mut changed = false;
@@ -121,6 +132,7 @@ impl Devices {
             for device in all.values_mut().flatten().filter(|device| is_it(device)) {
                 found = true;
                 changed |= std::mem::replace(&mut device.healthy, healthy) != healthy;
+                device.stuck = stuck;
             }
             changed
         });

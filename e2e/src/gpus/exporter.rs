@@ -1,4 +1,4 @@
-//! The exporter: every device under DCGM's names, with the pod that has it; and the command that makes one ill or well.
+//! The exporter: every device under DCGM's names, with the pod that has it; and the command that makes one ill, well or stuck.
 
 use super::devices::{Device, Devices};
 use super::protocol::v1::ListPodResourcesRequest;
@@ -29,7 +29,7 @@ pub struct Exporter {
 type Holder = (String, String, String);
 
 impl Exporter {
-    /// GET /metrics; PUT /devices/UUID/healthy or /devices/UUID/unhealthy.
+    /// GET /metrics; PUT /devices/UUID/healthy, /devices/UUID/unhealthy or /devices/UUID/stuck.
     pub async fn serve(self, address: SocketAddr) -> Result<()> {
         let devices = self.devices.clone();
         let metrics = warp::path!("metrics").and(warp::get()).then(move || {
@@ -37,7 +37,11 @@ impl Exporter {
             async move { exporter.page().await }
         });
         let health = warp::path!("devices" / String / String).and(warp::put()).map(move |uuid: String, health: String| {
-            let known = matches!(health.as_str(), "healthy" | "unhealthy") && devices.set_health(&uuid, health == "healthy");
+            let known = match health.as_str() {
+                "healthy" | "unhealthy" => devices.set_health(&uuid, health == "healthy"),
+                "stuck" => devices.stick(&uuid),
+                _ => false,
+            };
             let (words, status) =
                 if known { ("done\n", StatusCode::OK) } else { ("there is no such device or health\n", StatusCode::NOT_FOUND) };
             warp::reply::with_status(words.to_owned(), status)

@@ -66,6 +66,9 @@ impl DevicePlugin for Plugin {
             if let Some(unknown) = container.devices_ids.iter().find(|id| !known.iter().any(|device| device.uuid == **id)) {
                 return Err(Status::not_found(format!("there is no device {unknown}")));
             }
+            if let Some(stuck) = known.iter().find(|device| device.stuck && container.devices_ids.contains(&device.uuid)) {
+                return Err(Status::internal(format!("device {} does not answer", stuck.uuid)));
+            }
             let envs = [("NVIDIA_VISIBLE_DEVICES".to_owned(), container.devices_ids.join(","))].into();
             container_responses.push(ContainerAllocateResponse { envs });
         }
@@ -162,5 +165,21 @@ mod tests {
         let answer = plugin.allocate(Request::new(ask(&uuid))).await.expect("allocates").into_inner();
         assert_eq!(answer.container_responses[0].envs["NVIDIA_VISIBLE_DEVICES"], uuid);
         assert!(plugin.allocate(Request::new(ask("another"))).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_stuck_is_listed_as_healthy_and_given_to_nobody_until_it_is_mended() {
+        let (plugin, devices) = plugin();
+        let uuid = devices.of("nvidia.com/gpu")[1].uuid.clone();
+        let ask = || AllocateRequest {
+            container_requests: vec![super::super::protocol::v1beta1::ContainerAllocateRequest { devices_ids: vec![uuid.clone()] }],
+        };
+        assert!(devices.stick(&uuid) && !devices.stick("another"));
+        let mut stream = plugin.list_and_watch(Request::new(Empty {})).await.expect("lists").into_inner();
+        let listed = stream.next().await.expect("a list").expect("no error");
+        assert!(listed.devices.iter().all(|device| device.health == "Healthy"));
+        let refused = plugin.allocate(Request::new(ask())).await.expect_err("it is not given");
+        assert_eq!(refused.message(), format!("device {uuid} does not answer"));
+        assert!(devices.set_health(&uuid, true) && plugin.allocate(Request::new(ask())).await.is_ok());
     }
 }

@@ -8,8 +8,9 @@ use supercargo_crds::names::task_condition::{RECONCILING, STARTED};
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_market::work::WorkId;
 
-/// A start is told only when the end does not come at once: the end tells it too.
-const QUIET_SECONDS: i64 = 2;
+/// A start is told only when the end does not come within two seconds: the end tells it too. Of whole seconds the first may be
+/// nearly over when it begins.
+const QUIET_SECONDS: i64 = 3;
 /// Whoever waits longer for its start is told what for, though nothing speaks against it.
 const SLOW_SECONDS: i64 = 30;
 /// What a kubelet says of a container that it is about to start.
