@@ -134,9 +134,10 @@ nightly: machine analysable programs contracts-deps ## what is too long for ever
 nightly-histories:
 	@PROPTEST_CASES=20000 SUPERCARGO_CRASH_RUNS=10000 SUPERCARGO_HISTORIES=1000000 cargo test --workspace --locked --lib -- --show-output histories keep falls parts
 
-# In the local cluster, which is brought up if it is not: the operator killed after each of its writes, the API server away.
+# In the local cluster, which is brought up if it is not: the operator killed after each of its writes, the API server away,
+# a node lost.
 nightly-faults: machine programs
-	@cargo test --workspace --locked --test faults -- --ignored --show-output --test-threads=1
+	@cargo test --workspace --locked --test faults --test kills -- --ignored --show-output --test-threads=1
 
 nightly-payouts: contracts-deps
 	@SUPERCARGO_KILLS=200 SUPERCARGO_LEADER_SECONDS=600 cargo test --workspace --locked --test payouts

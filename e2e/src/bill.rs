@@ -1,9 +1,12 @@
 //! What a task has to cost, by another way than the operator's: its containers' own records and the local provider's prices.
 
+use crate::journey::{Journey, succeeded};
 use crate::sights::Watch;
-use anyhow::{Context, Result};
+use crate::wait;
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use supercargo_market::money::Amount;
 
 /// What a task has of its node.
@@ -77,6 +80,48 @@ pub fn records(pods: &mut Watch) -> Result<BTreeMap<String, Vec<Record>>> {
     }
     records.values_mut().for_each(|pods| pods.sort_by(|one, two| one.attempt.cmp(&two.attempt)));
     Ok(records)
+}
+
+/// The task succeeded in one attempt, and is charged for what the one pod of each worker ran: from the start of the last.
+pub fn is_paid_once(task: &Value, records: &BTreeMap<String, Vec<Record>>) -> Result<()> {
+    let name = task["metadata"]["name"].as_str().context("a name")?;
+    let attempts = task["status"]["attempts"].as_array().context("attempts")?;
+    ensure!(succeeded(task) && attempts.len() == 1, "{name}: {}", task["status"]);
+    let workers = task["spec"]["gang"]["workers"].as_u64().unwrap_or(1);
+    let pods = records.get(name).map_or(&[][..], Vec::as_slice);
+    ensure!(pods.len() as u64 == workers, "{name} has the pods {pods:?}");
+    let began = pods.iter().map(|pod| pod.started).max().context("a pod")?;
+    let longest = pods.iter().map(|pod| (pod.finished - began).max(0).unsigned_abs()).max().context("a pod")?;
+    let billed = attempts[0]["billedSeconds"].as_u64().context("seconds")?;
+    ensure!(billed.abs_diff(longest) <= 1, "{name} is billed {billed} s, and its container ran {longest} s");
+    let charged = amount(&task["status"]["cost"]["charged"])?.units();
+    // The workers of a gang end apart from each other.
+    let slack = (workers - 1) * units(2) + 1;
+    ensure!(charged.abs_diff(units(billed) * workers) <= slack, "{name} is charged {charged} millionths for {billed} s");
+    Ok(())
+}
+
+/// What was granted is what is free and what was charged: nothing is held back any more, and the charges are what all pods'
+/// records are worth, those of a gang from the start of the last.
+pub async fn adds_up(journey: &Journey, granted: u64, records: &BTreeMap<String, Vec<Record>>) -> Result<()> {
+    let pods: Vec<&Record> = records.values().flatten().collect();
+    let of_task = |pods: &Vec<Record>| -> u64 {
+        let began = |pod: &Record| pods.iter().filter(|other| other.attempt == pod.attempt).map(|other| other.started).max();
+        pods.iter().map(|pod| units((pod.finished - began(pod).unwrap_or(pod.started)).max(0).unsigned_abs())).sum()
+    };
+    let worth: u64 = records.values().map(of_task).sum();
+    wait::until("the Escrow to add up", Duration::from_secs(60), || async {
+        let status = journey.get("escrow", "default").await?["status"].take();
+        let units_of = |name: &str| Ok::<u64, anyhow::Error>(amount(&status[name]).with_context(|| format!("{name} in {status}"))?.units());
+        let (available, reserved, charged) = (units_of("available")?, units_of("reserved")?, units_of("charged")?);
+        ensure!(units_of("deposited")? == granted && available + reserved + charged == granted, "{status}");
+        ensure!(reserved == 0, "{status}");
+        // A second of each may be cut by our clock, and a part of a millionth is nobody's.
+        let slack = pods.len() as u64 * (units(1) + 1);
+        ensure!(charged.abs_diff(worth) <= slack, "{charged} were charged, and {} records are worth {worth}: {records:?}", pods.len());
+        Ok(Some(()))
+    })
+    .await
 }
 
 #[cfg(test)]

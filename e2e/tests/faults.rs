@@ -7,181 +7,15 @@ use kube::Api;
 use kube::api::EvictParams;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
-use supercargo_e2e::api_log::ApiLog;
-use supercargo_e2e::bill::{Record, amount, records, second, units};
+use std::time::{Duration, Instant};
+use supercargo_e2e::bill::{Record, adds_up, amount, is_paid_once, records, second, units};
 use supercargo_e2e::cluster::{self, Processes};
-use supercargo_e2e::journey::{Journey, Stage, condition_of, journey, succeeded};
+use supercargo_e2e::journey::{Journey, condition_of, journey, succeeded};
 use supercargo_e2e::sights::{self, Watch};
-use supercargo_e2e::{install, kubectl, wait};
+use supercargo_e2e::{kubectl, wait};
 
 const OPERATOR: &str = "/usr/local/bin/supercargo-operator";
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What ends the operator: the first of these writes of its own after another task was applied. In this order each comes in
-/// the life of what was applied.
-const WRITES: [&str; 8] = [
-    "patch networkpolicies",
-    "create pods",
-    "patch computetasks/status",
-    "patch pods",
-    "delete pods",
-    "patch escrows/status",
-    "patch providernodes/status",
-    "delete computetasks",
-];
-
-/// Kills the operator where it stands. Its pod goes too, so that another is made at once: the kubelet would wait longer each
-/// time.
-async fn kill_operator(stage: &Stage) -> Result<()> {
-    let processes = Processes::new(&stage.layout);
-    let found = processes.that_run(OPERATOR)?;
-    ensure!(!found.is_empty(), "an operator runs");
-    processes.kill(&found);
-    let pods = ["-n", install::NAMESPACE, "delete", "pod", "-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force"];
-    kubectl::run(&stage.layout, &pods).await.map(drop)
-}
-
-/// Whether the provider sells a node: what it has to tell of it changes with that.
-async fn sell(journey: &Journey, node: &str, availability: &str) -> Result<()> {
-    let patch = json!({ "spec": { "availability": availability } }).to_string();
-    kubectl::run(&journey.stage.layout, &["patch", "providernode", node, "--type=merge", "-p", &patch]).await.map(drop)
-}
-
-/// Applies what brings the operator to this write, and kills it right after.
-async fn kill_after(journey: &Journey, turn: usize, kind: &str) -> Result<()> {
-    let mut log = ApiLog::from_now(&journey.stage.info)?;
-    let node = &journey.stage.info.nodes[1];
-    match kind {
-        "delete pods" => {
-            journey.task("cancelled", &["--for", "200"], json!({})).await?;
-            journey.until("cancelled", "Started", "True", PATIENCE).await?;
-            log.more()?;
-            journey.kubectl(&["delete", "computetask", "cancelled", "--wait=false"]).await?;
-        }
-        // Runs through all that follows.
-        "patch networkpolicies" => journey.task("steady", &["--for", "100"], json!({})).await?,
-        "patch escrows/status" => journey.grant("11").await?,
-        "patch providernodes/status" => sell(journey, node, "Closed").await?,
-        "delete computetasks" => journey.task("tidy", &["--for", "1"], json!({ "ttlSecondsAfterFinished": 1 })).await?,
-        _ => journey.task(&format!("short-{turn}"), &["--for", "5"], json!({})).await?,
-    }
-    let ours = |namespace: &str| namespace.is_empty() || namespace == journey.namespace;
-    let written = log.until(kind, PATIENCE, |write| write.is_operators() && write.kind == kind && ours(&write.namespace)).await;
-    let killed = match &written {
-        Ok(_) => kill_operator(&journey.stage).await,
-        Err(_) => Ok(()),
-    };
-    if kind == "patch providernodes/status" {
-        sell(journey, node, "Open").await?;
-    }
-    let write = written?;
-    println!("killed after {kind} of {:?}", write.name);
-    killed
-}
-
-/// Kills it when it has written to its books, before it can have done what it wrote there.
-async fn kill_after_booking(journey: &Journey) -> Result<()> {
-    // Once this one runs, the operator after the last one leads, and rests.
-    journey.task("led", &["--for", "20"], json!({})).await?;
-    journey.until("led", "Started", "True", PATIENCE).await?;
-    let file = journey.stage.layout.cluster().join("volumes/books/books.db-wal");
-    let state = || -> Result<(u64, SystemTime)> {
-        let file = std::fs::metadata(&file).with_context(|| format!("looking at {}", file.display()))?;
-        Ok((file.len(), file.modified()?))
-    };
-    let before = state()?;
-    journey.task("booked", &["--for", "5"], json!({})).await?;
-    wait::closely("the books to be written", PATIENCE, || Ok((state()? != before).then_some(()))).await?;
-    kill_operator(&journey.stage).await
-}
-
-/// The task succeeded in one attempt, and is charged for what its one pod's container ran.
-fn is_paid_once(task: &Value, records: &BTreeMap<String, Vec<Record>>) -> Result<()> {
-    let name = task["metadata"]["name"].as_str().context("a name")?;
-    let attempts = task["status"]["attempts"].as_array().context("attempts")?;
-    ensure!(succeeded(task) && attempts.len() == 1, "{name}: {}", task["status"]);
-    let pods = records.get(name).map_or(&[][..], Vec::as_slice);
-    let [pod] = pods else { anyhow::bail!("{name} has the pods {pods:?}") };
-    let billed = attempts[0]["billedSeconds"].as_u64().context("seconds")?;
-    ensure!(billed.abs_diff(pod.seconds) <= 1, "{name} is billed {billed} s, and its container ran {} s", pod.seconds);
-    let charged = amount(&task["status"]["cost"]["charged"])?.units();
-    ensure!(charged.abs_diff(units(billed)) <= 1, "{name} is charged {charged} millionths for {billed} s");
-    Ok(())
-}
-
-/// What was granted is what is free and what was charged: nothing is held back any more, and the charges are what all pods'
-/// records are worth.
-async fn adds_up(journey: &Journey, granted: u64, records: &BTreeMap<String, Vec<Record>>) -> Result<()> {
-    let pods: Vec<&Record> = records.values().flatten().collect();
-    let worth: u64 = pods.iter().map(|record| units(record.seconds)).sum();
-    wait::until("the Escrow to add up", PATIENCE, || async {
-        let status = journey.get("escrow", "default").await?["status"].take();
-        let units_of = |name: &str| Ok::<u64, anyhow::Error>(amount(&status[name]).with_context(|| format!("{name} in {status}"))?.units());
-        let (available, reserved, charged) = (units_of("available")?, units_of("reserved")?, units_of("charged")?);
-        ensure!(units_of("deposited")? == granted && available + reserved + charged == granted, "{status}");
-        ensure!(reserved == 0, "{status}");
-        // A second of each may be cut by our clock, and a part of a millionth is nobody's.
-        let slack = pods.len() as u64 * (units(1) + 1);
-        ensure!(charged.abs_diff(worth) <= slack, "{charged} were charged, and {} records are worth {worth}: {records:?}", pods.len());
-        Ok(Some(()))
-    })
-    .await
-}
-
-/// Every entry of the books, read by the operator's own command.
-async fn books_are_whole(stage: &Stage) -> Result<()> {
-    let verify = ["-n", install::NAMESPACE, "exec", "deploy/supercargo-operator", "--", OPERATOR, "books", "verify"];
-    let told = wait::until("the books to be read", PATIENCE, || async { kubectl::run(&stage.layout, &verify).await.map(Some) }).await?;
-    ensure!(told.contains("is whole"), "{told}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "it takes minutes: a part of make nightly"]
-async fn an_operator_killed_after_each_of_its_writes_loses_nothing_and_bills_nothing_twice() {
-    journey("killed", |journey| async move {
-        journey.pool().await?;
-        journey.grant("10").await?;
-        let client = sights::client(&journey.stage.info).await?;
-        let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
-        for (turn, kind) in WRITES.into_iter().enumerate() {
-            kill_after(&journey, turn, kind).await.with_context(|| format!("killing it after {kind}"))?;
-        }
-        kill_after_booking(&journey).await?;
-
-        wait::until("every task to be finished", Duration::from_secs(180), || async {
-            let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "computetasks", "-o", "json"]).await?)?;
-            let all = listed["items"].as_array().context("tasks")?;
-            let open = all.iter().find(|task| condition_of(task, "Finished").is_none());
-            ensure!(open.is_none(), "{}", open.unwrap_or(&Value::Null));
-            Ok((!all.iter().any(|task| task["metadata"]["name"] == "tidy")).then_some(()))
-        })
-        .await?;
-        wait::until("every pod to be free of its finalizer", PATIENCE, || async {
-            let path = "jsonpath={.items[*].metadata.finalizers}";
-            Ok(journey.kubectl(&["get", "pods", "-o", path]).await?.trim().is_empty().then_some(()))
-        })
-        .await?;
-        let records = records(&mut pods)?;
-        let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "computetasks", "-o", "json"]).await?)?;
-        let tasks = listed["items"].as_array().context("tasks")?;
-        ensure!(tasks.len() == 6, "{} tasks are left", tasks.len());
-        tasks.iter().try_for_each(|task| is_paid_once(task, &records))?;
-        for gone in ["cancelled", "tidy"] {
-            let pods = records.get(gone).map_or(&[][..], Vec::as_slice);
-            ensure!(pods.len() == 1 && pods[0].attempt == "0", "{gone} has the pods {pods:?}");
-        }
-        adds_up(&journey, 11_000_000, &records).await?;
-        books_are_whole(&journey.stage).await?;
-        journey.kubectl(&["delete", "computetasks", "--all", "--timeout=60s"]).await?;
-        wait::until("no pod to be left", PATIENCE, || async {
-            Ok(journey.kubectl(&["get", "pods", "-o", "name"]).await?.trim().is_empty().then_some(()))
-        })
-        .await
-    })
-    .await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it takes minutes: a part of make nightly"]
@@ -227,6 +61,73 @@ async fn what_ends_while_the_api_server_is_away_is_billed_as_soon_as_it_is_back(
         Ok(())
     })
     .await;
+}
+
+/// A node is lost when nothing was heard of it for five minutes, after the forty seconds that Kubernetes itself waits.
+const LOST: Duration = Duration::from_secs(450);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes minutes: a part of make nightly"]
+async fn what_a_lost_node_ran_runs_elsewhere_or_waits_for_it_as_the_task_says() {
+    journey("lost", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let client = sights::client(&journey.stage.info).await?;
+        let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
+        let (first, last) = (journey.stage.info.nodes[0].clone(), journey.stage.info.nodes[1].clone());
+        journey.kubectl(&["cordon", &first]).await?;
+        let placed = on_the_last(&journey, &first, &last).await;
+        journey.kubectl(&["uncordon", &first]).await?;
+        placed?;
+        let processes = Processes::new(&journey.stage.layout);
+        processes.kill(&[processes.alive(&format!("{last}-kubelet")).context("the kubelet runs")?]);
+        let went = elsewhere(&journey, &first).await;
+        let waits = journey.get("computetask", "waits").await;
+        cluster::up(&journey.stage.layout).await?;
+        went?;
+        let waits = waits?;
+        ensure!(waits["status"]["attempts"][0].is_null() && waits["status"]["phase"] == "Running", "it waits: {}", waits["status"]);
+        let waits = journey.until("waits", "Finished", "True", LOST).await?;
+        wait::until("what is left of the lost attempt to go", PATIENCE, || async {
+            Ok((journey.pods("moves").await?.len() == 1).then_some(()))
+        })
+        .await?;
+        is_paid_once(&waits, &records(&mut pods)?)?;
+        journey.kubectl(&["delete", "computetask", "moves", "--wait=false"]).await.map(drop)
+    })
+    .await;
+}
+
+/// Two that run there: one goes elsewhere when the node is lost, the other waits for it.
+async fn on_the_last(journey: &Journey, first: &str, last: &str) -> Result<()> {
+    wait::until("the first node to be offered to nobody", PATIENCE, || async {
+        let provided = journey.get("providernode", first).await?;
+        Ok(condition_of(&provided, "Ready").is_some_and(|ready| ready["reason"] == "NodeCordoned").then_some(()))
+    })
+    .await?;
+    for (task, policy) in [("moves", "Retry"), ("waits", "Wait")] {
+        journey.task(task, &["--for", "450"], json!({ "onNodeLoss": policy, "timeLimitSeconds": 600 })).await?;
+    }
+    for task in ["moves", "waits"] {
+        let task = journey.until(task, "Started", "True", PATIENCE).await?;
+        ensure!(task["status"]["assignments"][0]["node"] == *last, "{}", task["status"]);
+    }
+    Ok(())
+}
+
+/// Its next attempt runs on the other node, and the lost one costs nothing: it was a short one.
+async fn elsewhere(journey: &Journey, first: &str) -> Result<()> {
+    let task = wait::until("the task to run on the other node", LOST, || async {
+        let task = journey.get("computetask", "moves").await?;
+        let status = &task["status"];
+        let moved =
+            status["assignments"][0]["node"] == *first && condition_of(&task, "Started").is_some_and(|told| told["status"] == "True");
+        Ok(moved.then_some(task))
+    })
+    .await?;
+    let attempt = &task["status"]["attempts"][0];
+    ensure!(attempt["outcome"] == "ProviderFault" && attempt["billedSeconds"] == 0, "{attempt}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
