@@ -195,7 +195,7 @@ async fn overtaken(journey: &Journey) -> Result<()> {
     let attempt = &task["status"]["attempts"][0];
     ensure!(attempt["outcome"] == "ProviderFault" && attempt["node"] == *node && attempt["billedSeconds"] == 0, "{attempt}");
     ensure!(attempt["message"].as_str().is_some_and(|words| words.contains(GPU)), "the kubelet says what there was not: {attempt}");
-    journey.waits_for("late", &["DevicesInUse"]).await?;
+    journey.waits_for("late", &["DevicesInUse", "FailedThereBefore"]).await?;
     journey.kubectl(&["delete", "validatingwebhookconfiguration", &journey.namespace]).await?;
     journey.kubectl(&["delete", "pod", "stranger", "--wait=false"]).await?;
     let task = journey.finished("late").await?;
