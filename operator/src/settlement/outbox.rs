@@ -17,7 +17,7 @@ const MOST_ATTEMPTS: usize = 6;
 pub struct Progress {
     /// Posts that became final, with the gas that they used.
     pub done: Vec<(Post, u64)>,
-    /// How many can never be included with an effect, and were given up.
+    /// How many were given up: they can never be included with an effect, or were refused before they were signed.
     pub void: u64,
     /// Accounts whose post is on its way now.
     pub signed: Vec<FundingId>,
@@ -78,8 +78,15 @@ pub async fn advance<R: Rail>(
                 busy = true;
                 progress.void += 1;
             }
-            // Nothing of it was signed by the key in use, so its nonce is free for the next; it is tried again at the next look.
-            Err(SettlementError::Refused(words)) => drop(progress.refused.insert(post.funding, words)),
+            // Nothing of it was signed by the key in use, so its nonce is free for the next.
+            Err(SettlementError::Refused(words)) => {
+                // As it is cut the contract may never take it: the next plan is of what is owed and what room there is then.
+                if post.state == PostState::Planned {
+                    ledger.void_post(fence, &post.id).await?;
+                    progress.void += 1;
+                }
+                progress.refused.insert(post.funding, words);
+            }
             Err(error) => {
                 progress.failed = Some(error);
                 break;

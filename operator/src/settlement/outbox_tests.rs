@@ -68,6 +68,10 @@ async fn books() -> (Ledger, Fence) {
     (ledger, fence)
 }
 
+async fn plan(ledger: &Ledger, fence: Fence, number: u64, room: Amount) {
+    outbox::plan(ledger, fence, &account(number), Amount::from_units(1), room, 5).await.expect("plans");
+}
+
 async fn step(ledger: &Ledger, fence: Fence, rail: &Told, held: &[FundingId]) -> Progress {
     let held: BTreeSet<FundingId> = held.iter().cloned().collect();
     outbox::advance(ledger, fence, rail, "c", &held, 10).await.expect("a step")
@@ -87,7 +91,31 @@ async fn a_post_that_the_contract_refuses_holds_up_no_other_account_and_charges_
     // The other is through and the freeze is over.
     let through = Told { included: Some(("one", true)), ..PLAIN };
     step(&ledger, fence, &through, &[]).await;
+    plan(&ledger, fence, 0, Amount::MAX).await;
     assert_eq!(step(&ledger, fence, &PLAIN, &[]).await.signed, [account(0)]);
+}
+
+#[tokio::test]
+async fn a_post_that_the_contract_refuses_is_cut_anew_from_what_is_owed_and_what_room_there_is_then() {
+    let (ledger, fence) = books().await;
+    let cut = async || {
+        let posts = ledger.open_posts().await.expect("reads").into_iter().filter(|post| post.funding == account(0));
+        posts.map(|post| post.amount.units()).collect::<Vec<_>>()
+    };
+    assert_eq!(cut().await, [100]);
+    let refusing = Told { refuses: Some(account(0)), ..PLAIN };
+    assert_eq!(step(&ledger, fence, &refusing, &[account(1)]).await.void, 1);
+    assert_eq!(cut().await, [0; 0], "what was emptied since can't pay it");
+    // Nothing is cut by looking: a refusal is one post given up, however often the chain is asked.
+    assert_eq!(step(&ledger, fence, &refusing, &[account(1)]).await.void, 0);
+
+    ledger.commit(fence, &[charge(0, 3, 100)]).await.expect("commits");
+    plan(&ledger, fence, 0, Amount::from_units(40)).await;
+    assert_eq!(cut().await, [40], "of the room that is left");
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: Some(("one", true)), ..PLAIN }, &[account(1)]).await;
+    plan(&ledger, fence, 0, Amount::MAX).await;
+    assert_eq!(cut().await, [160], "and then all that is owed");
 }
 
 #[tokio::test]
@@ -134,4 +162,5 @@ async fn a_post_that_only_the_old_key_signed_and_that_is_refused_now_holds_up_no
     assert_eq!(progress.refused.into_keys().collect::<Vec<_>>(), [account(0)]);
     assert_eq!(progress.signed, [account(1)]);
     assert!(progress.failed.is_none());
+    assert_eq!(progress.void, 0, "what the old key signed may still come through");
 }
