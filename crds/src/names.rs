@@ -89,6 +89,8 @@ pub mod escrow_stall {
     pub const OTHER_SETTLER: &str = "OtherSettler";
     /// The chain has credited more than these books ever posted.
     pub const OTHER_LEDGER: &str = "OtherLedger";
+    /// Somebody else signs with the settler's key, too.
+    pub const KEY_USED_ELSEWHERE: &str = "KeyUsedElsewhere";
     /// The contract refuses what is to be posted.
     pub const POST_REFUSED: &str = "PostRefused";
     /// The settler's key can't pay for a transaction.

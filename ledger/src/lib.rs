@@ -17,6 +17,7 @@ mod read;
 mod reader;
 mod receipt;
 mod rows;
+mod signers;
 mod store;
 mod undone;
 mod verify;

@@ -18,6 +18,7 @@ use supercargo_market::work::FundingId;
 
 /// As many rows as one transaction carries.
 const MOST_ROWS: i64 = 100;
+const GIVING_UP: &str = "giving a post up";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostState {
@@ -299,23 +300,26 @@ impl Ledger {
 
     /// Gives up a post that can never be mined: its rows are planned again.
     pub async fn void_post(&self, fence: Fence, id: &str) -> Result<()> {
-        let doing = "giving a post up";
-        let failed = LedgerError::database(doing);
         let mut writing = self.store.begin(fence).await?;
+        self.give_up(&mut writing, id).await?;
+        writing.commit(GIVING_UP).await
+    }
+
+    pub(crate) async fn give_up(&self, writing: &mut Writing, id: &str) -> Result<()> {
+        let failed = LedgerError::database(GIVING_UP);
         let row = sqlx::query("SELECT funding FROM posts WHERE id = $1 AND state IN ('PLANNED', 'SIGNED')")
             .bind(id)
             .fetch_optional(&mut *writing.transaction)
             .await;
         let Some(row) = row.map_err(&failed)? else { return Ok(()) };
         let (funding, voided): (String, String) = (row.get(0), format!("{id}:void:{}", writing.mark.head.sequence));
-        self.set_aside(&mut writing, id, &voided).await?;
+        self.set_aside(writing, id, &voided).await?;
         sqlx::query("UPDATE lanes SET planned = posted WHERE funding = $1")
             .bind(&funding)
             .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        self.store.append(&mut writing, POSTING, &[Line::Void { post: id.to_owned(), funding }]).await?;
-        writing.commit(doing).await
+        self.store.append(writing, POSTING, &[Line::Void { post: id.to_owned(), funding }]).await.map(drop)
     }
 
     /// The same lanes will have the same id again, so what is given up takes another, with its transactions; its usage lines

@@ -158,6 +158,13 @@ pub enum Line {
         post: String,
         funding: String,
     },
+    /// Bytes that these books don't know have used the nonce of a post for good.
+    ForeignNonce {
+        post: String,
+        chain: String,
+        signer: String,
+        nonce: u64,
+    },
     /// It was final, and the chain undid it.
     Undone {
         post: String,

@@ -155,6 +155,30 @@ on_both! {
         assert_eq!((again.id, again.rows, again.lines_root), (post.id, post.rows, post.lines_root));
     }
 
+    async fn a_key_that_somebody_else_signs_with_is_known_by_chain_and_address_and_stays_so(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let post = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        let attempt = Attempt { hash: "0x1".into(), signer: "0xkey".into(), nonce: 5, raw: vec![1], max_fee: 1 };
+        ledger.record_attempt(fence, &post.id, &attempt, 0).await.expect("is written down");
+        ledger.note_foreign_nonce(fence, &post.id, "default", "0xkey", 5).await.expect("notes it");
+        assert!(ledger.open_posts().await.expect("reads").is_empty(), "its post is given up");
+        assert_eq!(ledger.signed_with("0xkey", 5).await.expect("reads"), ["0x1"], "what was signed stays known");
+        // A second time changes nothing, nor does another nonce.
+        let entries = ledger.verify().await.expect("verifies").entries;
+        ledger.note_foreign_nonce(fence, &post.id, "default", "0xkey", 9).await.expect("knows it");
+        assert_eq!(ledger.verify().await.expect("verifies").entries, entries);
+
+        drop(ledger);
+        let ledger = Ledger::open(&place.url).await.expect("opens");
+        for (chain, signer, expected) in [("default", "0xkey", Some(5)), ("default", "0xother", None), ("other", "0xkey", None)] {
+            assert_eq!(ledger.foreign_nonce(chain, signer).await.expect("reads"), expected, "{signer} on {chain}");
+        }
+        assert!(matches!(ledger.note_foreign_nonce(fence, "p", "other", "0xkey", 1).await, Ok(())), "the lead is still ours");
+        ledger.take_lead("next").await.expect("leads");
+        ledger.note_foreign_nonce(fence, "p", "third", "0xkey", 1).await.expect_err("only who leads may say so");
+    }
+
     async fn what_the_chain_undid_beyond_finality_is_owed_again(place: Place) {
         let (ledger, fence) = place.books().await;
         ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");

@@ -9,7 +9,7 @@ use super::outbox::{self, Progress};
 use super::rail::Seen;
 use super::recheck::recheck;
 use super::setup::{self, Wires};
-use super::told::Told;
+use super::told::{Told, key_used_elsewhere};
 use super::vouchers::{self, Unsigned};
 use super::{SettlementError, Settler, follow};
 use crate::runtime::config::ChainConfig;
@@ -54,6 +54,8 @@ pub struct Desk {
     pressed: BTreeMap<FundingId, i64>,
     refused: BTreeMap<FundingId, String>,
     no_gas: Option<String>,
+    /// Somebody else has the key: nothing new is signed with it.
+    key_used: Option<Stall>,
     gas_low: Option<String>,
     told: Told,
     owing: Owing,
@@ -97,6 +99,7 @@ impl Desk {
             pressed: BTreeMap::new(),
             refused: BTreeMap::new(),
             no_gas: None,
+            key_used: None,
             gas_low: None,
             told: Told::default(),
             owing: Owing::default(),
@@ -175,7 +178,10 @@ impl Desk {
             self.checked = None;
         }
         checked?;
-        self.checked = Some(wires.pen.key.address());
+        let signer = wires.pen.key.address();
+        let used = self.settler.ledger.foreign_nonce(&self.config.name, &signer.to_string()).await?;
+        self.key_used = used.map(|nonce| key_used_elsewhere(&signer.to_string(), nonce));
+        self.checked = self.key_used.is_none().then_some(signer);
         self.last_final = Some(agreed.block);
         Ok((wires, agreed, times))
     }
@@ -332,7 +338,7 @@ impl Desk {
     fn not_posted(&self, funding: &FundingId) -> Option<Stall> {
         let refused =
             self.refused.get(funding).map(|words| Stall { reason: POST_REFUSED, words: format!("the contract refuses a post: {words}") });
-        refused.or_else(|| Some(Stall { reason: NO_GAS, words: self.no_gas.clone()? }))
+        self.key_used.clone().or(refused).or_else(|| Some(Stall { reason: NO_GAS, words: self.no_gas.clone()? }))
     }
 
     /// One step of each open post. Gives back what kept the rest from one.

@@ -16,11 +16,12 @@ use supercargo_market::work::FundingId;
 
 const STATES: [(PostState, &str); 3] = [(PostState::Planned, "Planned"), (PostState::Signed, "Signed"), (PostState::Mined, "Mined")];
 
-const REASONS: [&str; 6] = [
+const REASONS: [&str; 7] = [
     escrow_stall::CHAIN_SET_UP,
     escrow_stall::ENDPOINTS_DISAGREE,
     escrow_stall::OTHER_SETTLER,
     escrow_stall::OTHER_LEDGER,
+    escrow_stall::KEY_USED_ELSEWHERE,
     escrow_stall::POST_REFUSED,
     escrow_stall::NO_GAS,
 ];

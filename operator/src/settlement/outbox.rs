@@ -58,12 +58,13 @@ pub async fn advance<R: Rail>(
         ledger.open_posts().await?.into_iter().filter(|post| post.funding.account().is_some_and(|(name, _)| name == chain)).collect();
     // One post of a signer is under way at a time: its nonces follow each other without a gap.
     let (begun, planned): (Vec<Post>, Vec<Post>) = posts.into_iter().partition(|post| post.state != PostState::Planned);
+    let quill = Quill { now, lent: ledger.foreign_nonce(chain, &rail.signer()).await?.is_some() };
     let mut busy = false;
     for post in begun.into_iter().chain(planned) {
-        if post.state == PostState::Planned && (busy || held.contains(&post.funding)) {
+        if post.state == PostState::Planned && (busy || quill.lent || held.contains(&post.funding)) {
             continue;
         }
-        match step(ledger, fence, rail, &post, now).await {
+        match step(ledger, fence, rail, &post, quill).await {
             Ok(Step::Final(gas_used)) => {
                 // Its nonce is known to be used only at the next look.
                 busy = true;
@@ -96,9 +97,16 @@ pub async fn advance<R: Rail>(
     Ok(progress)
 }
 
+/// When bytes would be signed, and whether somebody else signs with the key, too: then it signs nothing new.
+#[derive(Clone, Copy)]
+struct Quill {
+    now: i64,
+    lent: bool,
+}
+
 /// What a step brought a post to.
 enum Step {
-    /// Its account's window is open.
+    /// Its account's window is open, or for another key.
     Waits,
     /// It was given up, and its rows are planned again.
     Void,
@@ -106,10 +114,10 @@ enum Step {
     Final(u64),
 }
 
-async fn step<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, now: i64) -> Result<Step, SettlementError> {
+async fn step<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, quill: Quill) -> Result<Step, SettlementError> {
     match post.state {
-        PostState::Planned if rail.window_is_closed(post).await? => first_attempt(ledger, fence, rail, post, now).await,
-        PostState::Signed | PostState::Mined => signed(ledger, fence, rail, post, now).await,
+        PostState::Planned if rail.window_is_closed(post).await? => first_attempt(ledger, fence, rail, post, quill.now).await,
+        PostState::Signed | PostState::Mined => signed(ledger, fence, rail, post, quill).await,
         PostState::Planned | PostState::Final | PostState::Void => Ok(Step::Waits),
     }
 }
@@ -124,7 +132,7 @@ async fn first_attempt<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &
 }
 
 /// Bytes exist that may be on their way: what became of them?
-async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, now: i64) -> Result<Step, SettlementError> {
+async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, quill: Quill) -> Result<Step, SettlementError> {
     let attempts = ledger.attempts(&post.id).await?;
     let ours = rail.signer();
     for attempt in &attempts {
@@ -138,8 +146,11 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, n
         ledger.mark_mined(fence, &post.id, None).await?;
     }
     let Some(last) = attempts.iter().rfind(|attempt| attempt.signer == ours) else {
+        if quill.lent {
+            return Ok(Step::Waits);
+        }
         // The settler has another key now. Both may be included, and count once: a row is a total.
-        return first_attempt(ledger, fence, rail, post, now).await;
+        return first_attempt(ledger, fence, rail, post, quill.now).await;
     };
     if rail.latest_nonce().await? > last.nonce {
         // The nonce is used. By ours, if its receipt is only late: the next look tells. Else by somebody with our key.
@@ -150,7 +161,8 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, n
         }
         return foreign_nonce(ledger, fence, rail, post, last).await;
     }
-    if attempts.len() < MOST_ATTEMPTS && now >= ledger.last_signed_at(&post.id).await? + SECONDS_BEFORE_REPLACEMENT {
+    let now = quill.now;
+    if !quill.lent && attempts.len() < MOST_ATTEMPTS && now >= ledger.last_signed_at(&post.id).await? + SECONDS_BEFORE_REPLACEMENT {
         // Nodes want an eighth more for a replacement; the same nonce, so that only one of them can ever be included.
         match rail.sign(post, last.nonce, last.max_fee + last.max_fee / 4 + 1).await {
             Ok(replacement) => {
@@ -189,17 +201,21 @@ async fn mined<R: Rail>(
     Ok(Step::Void)
 }
 
-/// Somebody else used our nonce. Once that is beyond doubt final, our bytes can never be included: the rows are planned
-/// again, and paid once all the same, since a row is a total.
+/// Our nonce is used by other bytes. Once that is beyond doubt final, ours can never be included: the rows are planned again, and
+/// paid once all the same, since a row is a total. Bytes that these books never saw are somebody else's, who has the key.
 async fn foreign_nonce<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, last: &Attempt) -> Result<Step, SettlementError> {
-    if rail.final_nonce().await? > last.nonce {
-        ledger.void_post(fence, &post.id).await?;
-        tracing::error!(
-            signer = rail.signer(),
-            nonce = last.nonce,
-            "a transaction that we did not make used our nonce: the key may be in other hands"
-        );
-        return Ok(Step::Void);
+    if rail.final_nonce().await? <= last.nonce {
+        return Ok(Step::UnderWay);
     }
-    Ok(Step::UnderWay)
+    // Where a chain undid what was final a nonce is used a second time, by another post's bytes.
+    for hash in ledger.signed_with(&last.signer, last.nonce).await? {
+        if rail.included(&hash).await?.is_some() {
+            ledger.void_post(fence, &post.id).await?;
+            return Ok(Step::Void);
+        }
+    }
+    let chain = post.funding.account().map(|(chain, _)| chain).unwrap_or_default();
+    ledger.note_foreign_nonce(fence, &post.id, chain, &last.signer, last.nonce).await?;
+    tracing::error!(signer = last.signer, nonce = last.nonce, "a transaction that we did not make used our nonce: nothing more is signed");
+    Ok(Step::Void)
 }

@@ -14,11 +14,17 @@ struct Told {
     /// Whose post the contract refuses.
     refuses: Option<FundingId>,
     gas: bool,
-    /// What is in a final block.
-    included: Option<(&'static str, bool)>,
+    /// What is in a final block: hashes that begin so.
+    included: Option<(String, bool)>,
+    /// So many more transactions of the signer are in the newest block, and in the final one.
+    used: (u64, u64),
 }
 
-const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, included: None };
+const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, included: None, used: (0, 0) };
+
+fn is_included(hash: &str, succeeded: bool) -> Option<(String, bool)> {
+    Some((hash.to_owned(), succeeded))
+}
 
 impl Rail for Told {
     fn signer(&self) -> String {
@@ -28,14 +34,14 @@ impl Rail for Told {
         100
     }
     async fn latest_nonce(&self) -> Result<u64, SettlementError> {
-        Ok(self.signer.len() as u64)
+        Ok(self.signer.len() as u64 + self.used.0)
     }
     async fn final_nonce(&self) -> Result<u64, SettlementError> {
-        self.latest_nonce().await
+        Ok(self.signer.len() as u64 + self.used.1)
     }
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
-        let found = self.included.filter(|(found, _)| hash.starts_with(found));
-        Ok(found.map(|(_, succeeded)| Included { block: 9, succeeded, skipped: Vec::new(), gas_used: 70_000 }))
+        let found = self.included.as_ref().filter(|(found, _)| hash.starts_with(found));
+        Ok(found.map(|(_, succeeded)| Included { block: 9, succeeded: *succeeded, skipped: Vec::new(), gas_used: 70_000 }))
     }
     async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
         Ok(true)
@@ -89,7 +95,7 @@ async fn a_post_that_the_contract_refuses_holds_up_no_other_account_and_charges_
     ledger.commit(fence, &[charge(0, 3, 100)]).await.expect("commits");
     assert!(owed().await > before);
     // The other is through and the freeze is over.
-    let through = Told { included: Some(("one", true)), ..PLAIN };
+    let through = Told { included: is_included("one", true), ..PLAIN };
     step(&ledger, fence, &through, &[]).await;
     plan(&ledger, fence, 0, Amount::MAX).await;
     assert_eq!(step(&ledger, fence, &PLAIN, &[]).await.signed, [account(0)]);
@@ -113,7 +119,7 @@ async fn a_post_that_the_contract_refuses_is_cut_anew_from_what_is_owed_and_what
     plan(&ledger, fence, 0, Amount::from_units(40)).await;
     assert_eq!(cut().await, [40], "of the room that is left");
     step(&ledger, fence, &PLAIN, &[account(1)]).await;
-    step(&ledger, fence, &Told { included: Some(("one", true)), ..PLAIN }, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
     plan(&ledger, fence, 0, Amount::MAX).await;
     assert_eq!(cut().await, [160], "and then all that is owed");
 }
@@ -140,13 +146,13 @@ async fn a_post_that_the_old_key_signed_is_signed_again_by_the_new_one() {
     let (ledger, fence) = books().await;
     step(&ledger, fence, &PLAIN, &[account(1)]).await;
     // What the old key sent fails, since the contract knows the new one by now.
-    let rotated = Told { signer: "another", included: Some(("one", false)), ..PLAIN };
+    let rotated = Told { signer: "another", included: is_included("one", false), ..PLAIN };
     step(&ledger, fence, &rotated, &[account(1)]).await;
     let post = ledger.open_posts().await.expect("reads").remove(0);
     let mut signers: Vec<_> = ledger.attempts(&post.id).await.expect("reads").into_iter().map(|one| (one.signer, one.nonce)).collect();
     signers.sort();
     assert_eq!(signers, [("another".to_owned(), 7), ("one".to_owned(), 3)], "each with a nonce of its own");
-    let through = Told { signer: "another", included: Some(("another", true)), ..PLAIN };
+    let through = Told { signer: "another", included: is_included("another", true), ..PLAIN };
     let progress = step(&ledger, fence, &through, &[account(1)]).await;
     let done: Vec<_> = progress.done.iter().map(|(post, gas)| (post.funding.clone(), *gas)).collect();
     assert_eq!(done, [(account(0), 70_000)]);
@@ -163,4 +169,59 @@ async fn a_post_that_only_the_old_key_signed_and_that_is_refused_now_holds_up_no
     assert_eq!(progress.signed, [account(1)]);
     assert!(progress.failed.is_none());
     assert_eq!(progress.void, 0, "what the old key signed may still come through");
+}
+
+#[tokio::test]
+async fn a_key_that_somebody_else_signs_with_signs_nothing_more_until_the_settler_has_another() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    let foreign = async || ledger.foreign_nonce("c", "one").await.expect("reads");
+    // In a block that may still be undone it is nobody's yet.
+    let progress = step(&ledger, fence, &Told { used: (1, 0), ..PLAIN }, &[]).await;
+    assert_eq!((progress.void, foreign().await), (0, None));
+
+    let used = Told { used: (1, 1), ..PLAIN };
+    assert_eq!(step(&ledger, fence, &used, &[]).await.void, 1);
+    assert_eq!(foreign().await, Some(3));
+    plan(&ledger, fence, 0, Amount::MAX).await;
+    for rail in [&used, &PLAIN, &used] {
+        let progress = step(&ledger, fence, rail, &[]).await;
+        assert!(progress.signed.is_empty() && progress.failed.is_none(), "nothing is signed: {progress:?}");
+    }
+    assert_eq!(ledger.open_posts().await.expect("reads").len(), 2, "what is owed stays planned");
+
+    let rotated = Told { signer: "another", ..PLAIN };
+    assert_eq!(step(&ledger, fence, &rotated, &[]).await.signed.len(), 1, "another key goes on");
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_when_a_key_turns_out_to_be_used_elsewhere_is_neither_replaced_nor_lost() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    // Of another account's post, by books that both keys are known to.
+    ledger.note_foreign_nonce(fence, "none", "c", "one", 1).await.expect("notes it");
+    ledger.note_foreign_nonce(fence, "none", "c", "another", 1).await.expect("notes it");
+    for (rail, now) in [(&PLAIN, 100), (&Told { signer: "another", ..PLAIN }, 200)] {
+        let progress = outbox::advance(&ledger, fence, rail, "c", &BTreeSet::new(), now).await.expect("a step");
+        assert!(progress.failed.is_none() && progress.void == 0);
+    }
+    let post = ledger.open_posts().await.expect("reads").into_iter().find(|post| post.funding == account(0)).expect("it is on its way");
+    assert_eq!(ledger.attempts(&post.id).await.expect("reads").len(), 1, "nothing more is signed for it");
+    let through = Told { included: is_included("one", true), ..PLAIN };
+    assert_eq!(step(&ledger, fence, &through, &[]).await.done.len(), 1);
+}
+
+#[tokio::test]
+async fn a_nonce_that_another_post_of_ours_used_is_no_strangers() {
+    let (ledger, fence) = books().await;
+    let held = [account(1)];
+    step(&ledger, fence, &PLAIN, &held).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &held).await;
+    let first = ledger.newest_final("c", 1).await.expect("reads").remove(0);
+    // The chain undid it, and the nonce was free again for the other account's.
+    assert_eq!(step(&ledger, fence, &PLAIN, &[]).await.signed, [account(1)]);
+    // Then what was undone came back.
+    let back = Told { included: is_included(&format!("one {}", first.id), true), used: (1, 1), ..PLAIN };
+    assert_eq!(step(&ledger, fence, &back, &[]).await.void, 1);
+    assert_eq!(ledger.foreign_nonce("c", "one").await.expect("reads"), None);
 }

@@ -7,7 +7,7 @@ mod runs;
 
 use super::SettlementError;
 use super::rail::{Endpoints, Included, Node, Pen, Price};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use supercargo_contracts::{Finality, keccak256};
 use supercargo_ledger::{Attempt, Charge, Fence, Ledger, Post, Posting};
@@ -35,8 +35,8 @@ impl Dice {
 #[derive(Clone)]
 struct Transaction {
     hash: String,
-    /// Of ours; a claim has another sender.
-    nonce: Option<u64>,
+    /// Which of our keys sends it, with which nonce; a claim has another sender.
+    sender: Option<(u32, u64)>,
     funding: FundingId,
     rows: Vec<(u32, u64)>,
 }
@@ -49,11 +49,16 @@ struct State {
     faults: bool,
     /// What is final may be undone, too.
     deep: bool,
+    /// The settler's key, by its number, and those of which the books know that somebody else has them.
+    key: u32,
+    lent: BTreeSet<u32>,
 }
 
 impl State {
+    /// The next one of the settler's key.
     fn nonce(&self, blocks: usize) -> u64 {
-        self.blocks[..blocks].iter().flatten().filter(|transaction| transaction.nonce.is_some()).count() as u64
+        let ours = |transaction: &&Transaction| transaction.sender.is_some_and(|(key, _)| key == self.key);
+        self.blocks[..blocks].iter().flatten().filter(ours).count() as u64
     }
 
     /// What the contract has credited, replayed from so many blocks: a row is a total.
@@ -116,13 +121,30 @@ impl Simulated {
         if state.faults && roll == 1 {
             state.waiting.clear();
         }
-        let next = state.nonce(state.blocks.len());
-        let at = state.waiting.iter().position(|transaction| transaction.nonce == Some(next));
+        let (key, next) = (state.key, state.nonce(state.blocks.len()));
+        let at = state.waiting.iter().position(|transaction| transaction.sender == Some((key, next)));
         let ours = at.map(|at| state.waiting.remove(at));
-        let (claims, waiting): (Vec<_>, Vec<_>) = state.waiting.drain(..).partition(|transaction| transaction.nonce.is_none());
-        state.waiting = waiting;
-        state.waiting.retain(|transaction| transaction.nonce > Some(next) || (transaction.nonce == Some(next) && ours.is_none()));
+        let (claims, waiting): (Vec<_>, Vec<_>) = state.waiting.drain(..).partition(|transaction| transaction.sender.is_none());
+        // The contract takes nothing of a key that is not the settler's any more.
+        let may_come = |(of, nonce): (u32, u64)| of == key && (nonce > next || (nonce == next && ours.is_none()));
+        state.waiting = waiting.into_iter().filter(|transaction| transaction.sender.is_some_and(may_come)).collect();
         state.blocks.push(ours.into_iter().chain(claims).collect());
+    }
+
+    /// Somebody who has the first key sends something else with its next nonce.
+    fn intrude(&self, count: u64) {
+        let mut state = self.state.lock().expect("one thread");
+        if state.key == 0 {
+            let sender = Some((0, state.nonce(state.blocks.len())));
+            state.waiting.insert(0, Transaction { hash: format!("intruder {count}"), sender, funding: account(0), rows: Vec::new() });
+        }
+    }
+
+    /// A person gives the settler another key.
+    fn rotate(&self) {
+        let mut state = self.state.lock().expect("one thread");
+        state.key += 1;
+        state.waiting.retain(|transaction| transaction.sender.is_none());
     }
 }
 
@@ -234,8 +256,9 @@ impl Node for Door {
         {
             let mut state = self.chain.state.lock().expect("one thread");
             let transaction = state.known[raw].clone();
-            let used = Some(state.nonce(state.blocks.len())) > transaction.nonce;
-            if !used && !state.waiting.iter().any(|waiting| waiting.hash == transaction.hash) {
+            let next = (state.key, state.nonce(state.blocks.len()));
+            let may_come = transaction.sender.is_some_and(|(key, nonce)| key == next.0 && nonce >= next.1);
+            if may_come && !state.waiting.iter().any(|waiting| waiting.hash == transaction.hash) {
                 state.waiting.push(transaction);
             }
         }
@@ -246,15 +269,19 @@ impl Node for Door {
 
 impl Pen for Arc<Simulated> {
     fn signer(&self) -> String {
-        "simulated".to_owned()
+        format!("key {}", self.state.lock().expect("one thread").key)
     }
 
     fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {
-        let (id, fee) = (&post.id, price.max_fee_wei);
-        let raw = format!("{id} {nonce} {fee}").into_bytes();
-        let hash = format!("hash of {id} {nonce} {fee}");
-        let transaction = Transaction { hash: hash.clone(), nonce: Some(nonce), funding: post.funding.clone(), rows: post.rows.clone() };
-        self.state.lock().expect("one thread").known.insert(raw.clone(), transaction);
+        let mut state = self.state.lock().expect("one thread");
+        let (id, fee, key) = (&post.id, price.max_fee_wei, state.key);
+        assert!(!state.lent.contains(&key), "somebody else has key {key}, and it signs {id}");
+        let raw = format!("{key} {id} {nonce} {fee}").into_bytes();
+        let hash = format!("hash of {key} {id} {nonce} {fee}");
+        let sender = Some((key, nonce));
+        let transaction = Transaction { hash: hash.clone(), sender, funding: post.funding.clone(), rows: post.rows.clone() };
+        state.known.insert(raw.clone(), transaction);
+        drop(state);
         Ok(Attempt { hash, signer: self.signer(), nonce, raw, max_fee: fee })
     }
 }

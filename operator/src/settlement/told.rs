@@ -3,10 +3,20 @@
 
 use crate::world::records::Stall;
 use std::collections::BTreeMap;
+use supercargo_crds::names::escrow_stall::KEY_USED_ELSEWHERE;
 use supercargo_market::work::FundingId;
 
 /// So often at most the words change under one reason.
 const SECONDS_BETWEEN_WORDS: i64 = 300;
+
+/// Somebody else signs with our key: that stays so, whatever is done with it, until the settler has another.
+pub fn key_used_elsewhere(signer: &str, nonce: u64) -> Stall {
+    let words = format!(
+        "a transaction that these books don't know has nonce {nonce} of the settler's key {signer}: the key is in other hands, or these \
+         books are an old backup. Nothing more is signed with it: rotate the settler to another key"
+    );
+    Stall { reason: KEY_USED_ELSEWHERE, words }
+}
 
 #[derive(Debug, Default)]
 pub struct Told(BTreeMap<FundingId, (Stall, i64)>);

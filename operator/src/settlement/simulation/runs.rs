@@ -1,7 +1,7 @@
 //! The runs: an operator that dies, payees that claim, books that are lost, and what each lane has at the end of it.
 
 use super::super::agree::Terms;
-use super::super::rail::{Endpoints, Seen};
+use super::super::rail::{Endpoints, Pen, Seen};
 use super::super::recheck::{Rechecked, recheck};
 use super::super::{follow, outbox};
 use super::{Dice, Door, Simulated, State, Transaction, account, charge, doors, open};
@@ -38,7 +38,7 @@ async fn look(
     }
     let _ = outbox::advance(ledger, fence, &seen, "c", &foreign, clock).await;
     if now % 3 == 0 {
-        vouch(ledger, fence, &foreign).await;
+        vouch(ledger, fence, &foreign, chain.signer()).await;
     }
     foreign
 }
@@ -62,8 +62,8 @@ async fn stalled(ledger: &Ledger, chain: &Arc<Simulated>, blocks: usize) -> BTre
 }
 
 /// Keeps vouchers for all that is owed: what their signatures are is nothing to this chain.
-async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>) {
-    let terms = VoucherTerms { chain_id: 1, contract: "0xc".into(), signer: "simulated".into() };
+async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>, signer: String) {
+    let terms = VoucherTerms { chain_id: 1, contract: "0xc".into(), signer };
     let lanes = ledger.lanes_without_voucher("c", &terms, 100).await.expect("reads");
     let lanes = lanes.into_iter().filter(|(funding, _)| !foreign.contains(funding));
     let voucher = |(funding, lane): (FundingId, Lane)| Voucher {
@@ -88,7 +88,23 @@ async fn claim(ledger: &Ledger, chain: &Arc<Simulated>, taken: &mut BTreeMap<(Fu
     let mut state = chain.state.lock().expect("one thread");
     for ((funding, payee), total) in taken.iter().filter(|((_, whose), _)| *whose == payee) {
         let hash = format!("claim {count} of {payee} from {funding}");
-        state.waiting.push(Transaction { hash, nonce: None, funding: funding.clone(), rows: vec![(*payee, *total)] });
+        state.waiting.push(Transaction { hash, sender: None, funding: funding.clone(), rows: vec![(*payee, *total)] });
+    }
+}
+
+/// A person gives the settler another key some looks after it was told that somebody else has the one in use.
+async fn mend(ledger: &Ledger, chain: &Arc<Simulated>, looks: &mut u32) {
+    if ledger.foreign_nonce("c", &chain.signer()).await.expect("reads").is_none() {
+        return;
+    }
+    {
+        let mut state = chain.state.lock().expect("one thread");
+        let key = state.key;
+        state.lent.insert(key);
+    }
+    *looks += 1;
+    if looks.is_multiple_of(5) {
+        chain.rotate();
     }
 }
 
@@ -100,6 +116,8 @@ struct Wrong {
     /// Accounts that books which were restored are too old for, and what became of posts that were final.
     stalled: u64,
     rechecked: Rechecked,
+    /// Runs in which the settler's key was used by somebody else.
+    intruded: u64,
 }
 
 /// What becomes of the books in a run.
@@ -161,7 +179,8 @@ async fn run(seed: u64, wrong: &mut Wrong) {
     let state = Mutex::new(State { faults: true, deep: seed.is_multiple_of(5), ..State::default() });
     let chain = Arc::new(Simulated { state, dice: Mutex::new(Dice(seed * 2 + 1)) });
     let endpoints = doors(&chain, seed);
-    let (mut charges, mut taken) = (0, BTreeMap::new());
+    let (mut charges, mut taken, mut lent) = (0, BTreeMap::new(), 0);
+    let intruder = seed % 6 == 5;
     for now in 0..1_000_i64 {
         let faults = now < 60;
         chain.state.lock().expect("one thread").faults = faults;
@@ -177,6 +196,9 @@ async fn run(seed: u64, wrong: &mut Wrong) {
             // The operator dies and another takes the lead: nothing is remembered but the books.
             fence = ledger.take_lead("next").await.expect("leads");
         }
+        if faults && intruder && roll == 3 {
+            chain.intrude(now.unsigned_abs());
+        }
         if fate != Fate::Kept && now == 20 {
             shelf.copies(charges).await;
         }
@@ -184,17 +206,21 @@ async fn run(seed: u64, wrong: &mut Wrong) {
             && let Some((restored, known)) = shelf.restores().await
         {
             ledger = restored;
+            chain.state.lock().expect("one thread").lent.clear();
             fence = ledger.take_lead("after the fire").await.expect("leads");
             for number in (known + 1..=charges).filter(|_| fate == Fate::Restored { again: true }) {
                 commits(&ledger, fence, number).await;
             }
         }
         let foreign = look(&ledger, fence, &chain, &endpoints, now, &mut wrong.rechecked).await;
+        mend(&ledger, &chain, &mut lent).await;
         chain.live();
         if !faults && settled(&ledger, &foreign).await && paid(&ledger, &chain, &foreign).await.is_empty() {
             break;
         }
     }
+    assert!(lent == 0 || intruder || fate != Fate::Kept, "seed {seed}: nobody else ever had the key");
+    wrong.intruded += u64::from(lent > 0 && intruder);
     judge(seed, fate, &ledger, &chain, charges, wrong).await;
 }
 
@@ -264,9 +290,13 @@ async fn histories_of_crashes_and_reorganisations_pay_everything_once() {
         println!("figure settlement.double_paid {} payouts", wrong.doubled.len());
         println!("figure settlement.lost {} payouts", wrong.lost.len());
     }
-    let Wrong { stalled, rechecked, .. } = wrong;
-    println!("{stalled} accounts stalled; of final posts {} were sent again and {} taken back", rechecked.sent, rechecked.undone);
+    let Wrong { stalled, rechecked, intruded, .. } = wrong;
+    println!(
+        "{stalled} accounts and {intruded} keys stalled; of final posts {} were sent again and {} taken back",
+        rechecked.sent, rechecked.undone
+    );
     assert!(stalled > 0 && rechecked.sent > 0, "nothing was undone, or no books were too old: the runs show too little");
+    assert!(intruded > 0, "nobody else used a key: the runs show too little");
     let all = [wrong.doubled, wrong.lost].concat();
     assert!(all.is_empty(), "of {runs} runs: {all:#?}");
 }
