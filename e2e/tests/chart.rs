@@ -229,6 +229,10 @@ fn the_configuration_is_one_that_the_operator_takes_and_wrong_values_are_named()
     let twice = CHAIN.replace(r#"["http://rpc.test"]"#, r#"["http://rpc.test","http://rpc.test"]"#);
     let said = render(&["--set", "settler.existingSecret=key", "--set-json", &twice]).expect_err("an endpoint can't agree with itself");
     assert!(said.contains("config/chains/0/rpcs"), "{said}");
+    for wrong in ["config.settlement.postAmount=5", "config.settlement.postCharges=0", "config.settlement.postEverything=1"] {
+        let said = render(&["--set", wrong]).expect_err("no such posts");
+        assert!(said.contains("config/settlement"), "{said}");
+    }
     let said = render(&["--set", "oprator.log=debug"]).expect_err("unknown value");
     assert!(said.contains("oprator"), "{said}");
 }

@@ -180,6 +180,13 @@ impl Ledger {
         Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(4)), lane(row))).collect())
     }
 
+    /// How many charges of each chain's account no post carries yet.
+    pub async fn unposted_charges(&self) -> Result<BTreeMap<FundingId, u64>> {
+        let query = "SELECT funding, COUNT(*) FROM charges WHERE post IS NULL AND funding LIKE 'chain:%' GROUP BY funding";
+        let rows = sqlx::query(query).fetch_all(self.pool()).await.map_err(LedgerError::database("counting what is not posted"))?;
+        Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(0)), row.get::<i64, _>(1).unsigned_abs())).collect())
+    }
+
     /// Of every funding with works that have used something that is not charged yet: how much.
     pub async fn held(&self) -> Result<Vec<(FundingId, Amount)>> {
         let rows = sqlx::query("SELECT id, held FROM fundings WHERE held > 0 ORDER BY id").fetch_all(self.pool()).await;
@@ -193,13 +200,6 @@ impl Ledger {
             .fetch_all(self.pool())
             .await
             .map_err(LedgerError::database("reading fundings"))?;
-        Ok(rows.iter().map(|row| FundingId::from_stored(row.get::<String, _>(0))).collect())
-    }
-
-    /// The accounts of chains that the books know.
-    pub async fn accounts(&self) -> Result<Vec<FundingId>> {
-        let rows = sqlx::query("SELECT id FROM fundings WHERE id LIKE 'chain:%' ORDER BY id").fetch_all(self.pool()).await;
-        let rows = rows.map_err(LedgerError::database("reading accounts"))?;
         Ok(rows.iter().map(|row| FundingId::from_stored(row.get::<String, _>(0))).collect())
     }
 

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod metering;
 pub mod money;
 pub mod placement;
+pub mod posting;
 pub mod rate_card;
 pub mod rating;
 pub mod receipt;

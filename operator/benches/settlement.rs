@@ -105,7 +105,7 @@ async fn run() -> Result<()> {
     let (news_out, mut news) = mpsc::channel(4_096);
     let (fence_out, fences) = watch::channel(None);
     let (_accounts_out, accounts) = watch::channel(vec![funding.clone()]);
-    let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1) };
+    let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1), ..Settlement::default() };
     let settler = Settler {
         ledger: ledger.clone(),
         settings,

@@ -1,13 +1,13 @@
 //! The operator's configuration: one YAML file, from the chart's values. What is wrong in it is refused at start, with
 //! its path.
 
+pub use super::paying::{ChainConfig, Settlement};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use supercargo_crds::validate::Range;
 use supercargo_ledger::{JournalKey, KeyError};
 use supercargo_market::fees::FeeSchedule;
-use supercargo_market::money::Amount;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -211,76 +211,6 @@ fn six() -> u8 {
     6
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ChainConfig {
-    /// The name that pools and escrows know it by.
-    pub name: String,
-    pub chain_id: u64,
-    /// Its endpoints. Of three, two have to say the same; one alone is believed.
-    pub rpcs: Vec<String>,
-    /// A chain whose last final block is older than this is not believed to be up to date.
-    #[serde(default = "an_hour")]
-    pub oldest_final_seconds: u32,
-    /// For a chain whose endpoints don't know what a finalized block is: one with so many above it is taken for that. Where
-    /// they know it, this changes nothing.
-    #[serde(default)]
-    pub confirmations: Option<u32>,
-    /// The escrow contract's address, and the token that it holds.
-    pub contract: String,
-    pub token: String,
-    /// The token's address: when it is given, a contract that holds another one is refused.
-    #[serde(default)]
-    pub token_address: Option<String>,
-    /// Less than this on the hot key is too little, in a billionth of the chain's coin.
-    #[serde(default = "a_hundredth_coin")]
-    pub gas_alert_gwei: u64,
-    /// Our number as a settler of that contract, and the file with its hot key.
-    pub settler: u32,
-    pub settler_key_file: PathBuf,
-}
-
-fn an_hour() -> u32 {
-    3_600
-}
-
-fn a_hundredth_coin() -> u64 {
-    10_000_000
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Settlement {
-    /// How often the chain is read.
-    pub poll_seconds: u64,
-    /// How long charges are gathered before they are posted.
-    pub post_seconds: u64,
-    /// Less than this waits for more.
-    pub minimum_amount: Amount,
-}
-
-impl Default for Settlement {
-    fn default() -> Self {
-        Self { poll_seconds: 5, post_seconds: 3_600, minimum_amount: Amount::from_units(10_000) }
-    }
-}
-
-impl ChainConfig {
-    /// An endpoint that is there twice would agree with itself. Its address is not repeated here: there may be a key in it.
-    fn validate_endpoints(&self) -> Result<(), (String, String)> {
-        let mut known = BTreeSet::new();
-        for (index, address) in self.rpcs.iter().enumerate() {
-            let field = format!("rpcs[{index}]");
-            let url = reqwest::Url::parse(address).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-            let Some(url) = url else { return Err((field, "must be an address such as https://rpc.example.com".to_owned())) };
-            if !known.insert(url) {
-                return Err((field, "the endpoint is there twice, and can't agree with itself".to_owned()));
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -336,8 +266,8 @@ impl Config {
         if let Some(Err((field, message))) = self.prometheus.as_ref().map(PrometheusConfig::validate) {
             return wrong(format!("prometheus.{field}"), message);
         }
-        if self.settlement.poll_seconds == 0 {
-            return wrong("settlement.pollSeconds".into(), "must be more than 0".into());
+        if let Err((field, message)) = self.settlement.validate(&self.chains) {
+            return wrong(format!("settlement.{field}"), message);
         }
         Ok(())
     }
@@ -364,6 +294,8 @@ mod tests {
     fn the_least_configuration_has_every_default() {
         let config = read(GOOD).expect("it is whole");
         assert_eq!((config.lease.duration_seconds, config.gpu_resource_names.len(), config.listen.port()), (6, 1, 8080));
+        let Settlement { post_seconds, post_amount, post_charges, post_exposure, gas_multiple, .. } = config.settlement;
+        assert_eq!((post_seconds, post_amount, post_charges, post_exposure, gas_multiple), (3_600, None, None, None, 0), "by time alone");
     }
 
     #[test]
@@ -414,6 +346,14 @@ mod tests {
             (
                 format!("{GOOD}prometheus: {{url: 'http://p:9090', gapSeconds: 5}}"),
                 "the configuration's prometheus.gapSeconds is wrong: must be from 10 to 3600",
+            ),
+            (
+                format!("{GOOD}settlement: {{postAmount: '0'}}"),
+                "the configuration's settlement.postAmount is wrong: must be more than 0: leave it out to post by time alone",
+            ),
+            (
+                format!("{GOOD}settlement: {{gasMultiple: 20}}\n{}", chain.replace("[]", "['http://a.test']")),
+                "the configuration's settlement.gasMultiple is wrong: chain a has no coinPrice to reckon what gas costs",
             ),
             (
                 format!("{GOOD}lease: {{renewSeconds: 5}}"),

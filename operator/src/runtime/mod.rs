@@ -3,6 +3,7 @@
 pub mod config;
 pub mod lease;
 pub mod pauses;
+mod paying;
 pub mod payment;
 pub mod telemetry;
 

@@ -57,6 +57,7 @@ pub mod tests {
             token: String::new(),
             token_address: None,
             gas_alert_gwei: 0,
+            coin_price: None,
             settler: 1,
             settler_key_file: "k".into(),
         }

@@ -3,6 +3,7 @@
 
 use super::agree::{Agreed, Terms};
 use super::course::{Course, PATIENCE_SECONDS, goes_on, no_agreement};
+use super::due::{Asked, Calendar, Gas, Refused};
 use super::evm::{EvmNode, EvmPen};
 use super::health::{self, Differing, Owing};
 use super::outbox::{self, Progress};
@@ -38,7 +39,6 @@ pub struct Desk {
     last_final: Option<Finality>,
     /// Since when there was no look that could be used.
     blind_since: Option<i64>,
-    last_post: i64,
     last_health: i64,
     last_owners: i64,
     last_recheck: i64,
@@ -50,9 +50,8 @@ pub struct Desk {
     unread: BTreeMap<FundingId, i64>,
     /// Final posts that the world does not know of yet.
     untold: Vec<(FundingId, String)>,
-    /// What goes was seen of these, and posted for.
-    pressed: BTreeMap<FundingId, i64>,
-    refused: BTreeMap<FundingId, String>,
+    calendar: Calendar,
+    refused: Refused,
     no_gas: Option<String>,
     /// Somebody else has the key: nothing new is signed with it.
     key_used: Option<Stall>,
@@ -65,15 +64,15 @@ pub struct Desk {
 
 /// What the accounts that are followed mean for posts.
 #[derive(Debug, Default)]
-struct Followed {
+pub struct Followed {
     /// From these nothing is posted.
-    held: BTreeSet<FundingId>,
+    pub held: BTreeSet<FundingId>,
     /// The chain has more of these than our books.
     foreign: BTreeSet<FundingId>,
     /// Something goes from these: what is owed is posted before. Until when what runs has ended.
-    leaving: BTreeMap<FundingId, i64>,
+    pub leaving: BTreeMap<FundingId, i64>,
     /// As much as one post may credit.
-    rooms: BTreeMap<FundingId, Room>,
+    pub rooms: BTreeMap<FundingId, Room>,
 }
 
 type Eyes<'a> = Seen<'a, EvmNode, EvmPen>;
@@ -87,7 +86,6 @@ impl Desk {
             times: None,
             last_final: None,
             blind_since: None,
-            last_post: 0,
             last_health: 0,
             last_owners: 0,
             last_recheck: 0,
@@ -96,8 +94,8 @@ impl Desk {
             unsigned: Unsigned::default(),
             unread: BTreeMap::new(),
             untold: Vec::new(),
-            pressed: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            calendar: Calendar::default(),
+            refused: Refused::default(),
             no_gas: None,
             key_used: None,
             gas_low: None,
@@ -219,7 +217,7 @@ impl Desk {
 
     /// Follows accounts, and pays.
     async fn work(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(), SettlementError> {
-        let (gas, mut followed) = match self.read(seen, times, named, now).await {
+        let (gas, followed) = match self.read(seen, times, named, now).await {
             Ok(read) => read,
             Err(error) => {
                 self.tell_unread(named, &error, now).await;
@@ -245,24 +243,13 @@ impl Desk {
             self.last_recheck = now;
         }
         let failed = self.pay(seen, fence, &followed.held, now).await?;
-        let is_time = now >= self.last_post + self.settler.settings.post_seconds.cast_signed();
-        // What something goes from is posted at once when that is seen, and from then on as often as everything else.
-        self.pressed.retain(|funding, until| followed.leaving.get(funding) == Some(until));
-        let pressed = |funding: &FundingId| followed.leaving.contains_key(funding) && !self.pressed.contains_key(funding);
-        if !is_time && !followed.leaving.keys().any(pressed) {
+        let (chain, settings) = (self.config.name.as_str(), &self.settler.settings);
+        let mut asked = Asked { chain, settings, followed: &followed, refused: &self.refused, gas: None };
+        if !self.calendar.is_worth_a_look(&asked, now) {
             return failed.map_or(Ok(()), Err);
         }
-        for funding in self.settler.ledger.accounts().await? {
-            if self.is_ours(&funding) && !followed.held.contains(&funding) && (is_time || pressed(&funding)) {
-                // Who goes leaves nothing behind that would have waited for more.
-                let leaves = followed.leaving.contains_key(&funding);
-                let least = if leaves { Amount::from_units(1) } else { self.settler.settings.minimum_amount };
-                let room = followed.rooms.remove(&funding).unwrap_or_else(|| Amount::MAX.into());
-                outbox::plan(&self.settler.ledger, fence, &funding, least, room, now).await?;
-            }
-        }
-        self.last_post = if is_time { now } else { self.last_post };
-        self.pressed.extend(followed.leaving.into_iter().filter(|(funding, _)| !followed.held.contains(funding)));
+        asked.gas = Gas::of(&self.config, settings, seen).await?;
+        self.calendar.plan(&self.settler.ledger, fence, &asked, now).await?;
         let failed = self.pay(seen, fence, &followed.held, now).await?.or(failed);
         failed.map_or(Ok(()), Err)
     }
@@ -336,8 +323,10 @@ impl Desk {
 
     /// What the last tries to post were refused for.
     fn not_posted(&self, funding: &FundingId) -> Option<Stall> {
-        let refused =
-            self.refused.get(funding).map(|words| Stall { reason: POST_REFUSED, words: format!("the contract refuses a post: {words}") });
+        let refused = self
+            .refused
+            .get(funding)
+            .map(|(words, _)| Stall { reason: POST_REFUSED, words: format!("the contract refuses a post: {words}") });
         self.key_used.clone().or(refused).or_else(|| Some(Stall { reason: NO_GAS, words: self.no_gas.clone()? }))
     }
 
@@ -354,7 +343,7 @@ impl Desk {
         for funding in signed.iter().chain(done.iter().map(|(post, _)| &post.funding)) {
             self.refused.remove(funding);
         }
-        self.refused.extend(refused);
+        self.refused.extend(refused.into_iter().map(|(funding, words)| (funding, (words, now))));
         if let Some(SettlementError::NoGas(words)) = &failed {
             self.no_gas = Some(words.clone());
         }

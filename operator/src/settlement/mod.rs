@@ -6,6 +6,7 @@
 mod agree;
 mod course;
 mod desk;
+mod due;
 mod evm;
 mod follow;
 mod health;

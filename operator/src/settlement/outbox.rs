@@ -4,8 +4,7 @@
 use super::SettlementError;
 use super::rail::{Included, Rail};
 use std::collections::{BTreeMap, BTreeSet};
-use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState, Room};
-use supercargo_market::money::Amount;
+use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
 use supercargo_market::work::FundingId;
 
 /// After so many sendings without inclusion the fee is raised; so often at most.
@@ -25,23 +24,6 @@ pub struct Progress {
     pub refused: BTreeMap<FundingId, String>,
     /// What kept the rest from a step.
     pub failed: Option<SettlementError>,
-}
-
-/// Plans a post of what an account owes, when it is worth one. What the account does not let through now waits for the next.
-pub async fn plan(
-    ledger: &Ledger,
-    fence: Fence,
-    funding: &FundingId,
-    least: Amount,
-    room: impl Into<Room>,
-    now: i64,
-) -> Result<(), SettlementError> {
-    let room = room.into();
-    let owed = room.books(&ledger.lanes(funding).await?);
-    if owed > 0 && owed >= least.units() {
-        ledger.plan_post_within(fence, funding, room, now).await?;
-    }
-    Ok(())
 }
 
 /// Brings each open post of a chain one step further. Of accounts that are held nothing new is signed.

@@ -69,13 +69,13 @@ async fn books() -> (Ledger, Fence) {
     ledger.commit(fence, &[charge(0, 1, 100), charge(1, 2, 100)]).await.expect("commits");
     for number in 0..2 {
         let planned_at = i64::try_from(number).expect("small");
-        outbox::plan(&ledger, fence, &account(number), Amount::from_units(1), Amount::MAX, planned_at).await.expect("plans");
+        ledger.plan_post(fence, &account(number), planned_at).await.expect("plans");
     }
     (ledger, fence)
 }
 
 async fn plan(ledger: &Ledger, fence: Fence, number: u64, room: Amount) {
-    outbox::plan(ledger, fence, &account(number), Amount::from_units(1), room, 5).await.expect("plans");
+    ledger.plan_post_within(fence, &account(number), room, 5).await.expect("plans");
 }
 
 async fn step(ledger: &Ledger, fence: Fence, rail: &Told, held: &[FundingId]) -> Progress {

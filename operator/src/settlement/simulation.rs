@@ -1,7 +1,7 @@
 //! A chain that fails at every step, seen through three endpoints of which one lies or is behind, with the real books:
 //! whatever happens, each lane ends at what is owed, and is credited no unit twice. Payees claim with vouchers meanwhile; some
 //! chains undo what was final, and some books are lost and restored from an old backup: where the chain is beyond those, the
-//! account stalls, in words.
+//! account stalls, in words. And some keys come into other hands: such a key signs nothing more, until a person gives another.
 
 mod runs;
 

@@ -73,7 +73,7 @@ pub async fn serve(orders: Orders) -> Result<i32> {
     tokio::spawn(async move { while heard.recv().await.is_some() {} });
     let (_accounts, accounts) = watch::channel(vec![orders.funding()]);
     let (_fence, fences) = watch::channel(Some(fence));
-    let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1) };
+    let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1), ..Settlement::default() };
     let settler =
         Settler { ledger: ledger.clone(), settings, fence: fences, accounts, news, metrics: Metrics::new()?, owners: Owners::default() };
     tokio::spawn(settlement::run(settler, config, CancellationToken::new()));

@@ -8,7 +8,6 @@ use super::{Dice, Door, Simulated, State, Transaction, account, charge, doors, o
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use supercargo_ledger::{Expect, Fence, Lane, Ledger, Reader, Voucher, VoucherTerms, restore};
-use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 /// Runs in `make test`; the long set takes its number from the environment.
@@ -34,7 +33,7 @@ async fn look(
         *all = Rechecked { sent: all.sent + rechecked.sent, undone: all.undone + rechecked.undone };
     }
     for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
-        let _ = outbox::plan(ledger, fence, &account(number), Amount::from_units(1), Amount::MAX, clock).await;
+        let _ = ledger.plan_post(fence, &account(number), clock).await;
     }
     let _ = outbox::advance(ledger, fence, &seen, "c", &foreign, clock).await;
     if now % 3 == 0 {
