@@ -111,8 +111,9 @@ pub struct EscrowStatus {
     pub observed_generation: i64,
     /// Bound: the account on the chain names this tenant. Funded: there is enough in it. Ready: tasks can be paid from it.
     /// Leaving: money, limits or the settler's place are on their way out of the account. Frozen: its payer or guardian
-    /// stopped everything for a while. GasLow: the settler's key will soon be unable to pay for transactions. ChainDiffers: for
-    /// longer than posting takes, the chain has credited something else than `posted` says.
+    /// stopped everything for a while. GasLow: the settler's key will soon be unable to pay for transactions, or (FeeHigh) they
+    /// cost more than the operator may pay and wait. ChainDiffers: for longer than posting takes, the chain has credited
+    /// something else than `posted` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

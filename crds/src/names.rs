@@ -71,12 +71,20 @@ pub mod escrow_condition {
     pub const LEAVING: &str = "Leaving";
     /// Its payer or guardian stopped everything for a while.
     pub const FROZEN: &str = "Frozen";
-    /// The settler's key will soon be unable to pay for transactions.
+    /// The settler's key will soon be unable to pay for transactions, or they cost more than the operator may pay.
     pub const GAS_LOW: &str = "GasLow";
     /// For longer than posting takes the chain has credited something else than the books have as posted.
     pub const CHAIN_DIFFERS: &str = "ChainDiffers";
     /// A person must act. What was charged is kept, and posted once it is mended.
     pub const STALLED: &str = "Stalled";
+}
+
+/// Why there is something to say of the gas for an escrow's posts.
+pub mod escrow_gas {
+    /// The settler's key has little left.
+    pub const GAS_LOW: &str = "GasLow";
+    /// Gas costs more than the operator may pay: posts wait.
+    pub const FEE_HIGH: &str = "FeeHigh";
 }
 
 /// Why an escrow is stalled.

@@ -299,6 +299,16 @@ mod tests {
     }
 
     #[test]
+    fn a_fee_of_none_is_no_bound_and_another_one_is() {
+        let chain = |more: &str| {
+            let chain =
+                format!("{{name: a, chainId: 1, rpcs: ['http://a'], contract: x, token: USDC, settler: 1, settlerKeyFile: k{more}}}");
+            read(&format!("{GOOD}chains: [{chain}]")).expect("it is whole").chains[0].max_fee_gwei.map(u64::from)
+        };
+        assert_eq!((chain(""), chain(", maxFeeGwei: 0"), chain(", maxFeeGwei: 80")), (None, None, Some(80)));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_path() {
         let chain = "chains: [{name: a, chainId: 1, rpcs: [], contract: x, token: USDC, settler: 1, settlerKeyFile: k}]";
         let cases = [

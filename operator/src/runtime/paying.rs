@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use supercargo_market::money::Amount;
 
@@ -29,6 +30,9 @@ pub struct ChainConfig {
     /// Less than this on the hot key is too little, in a billionth of the chain's coin.
     #[serde(default = "a_hundredth_coin")]
     pub gas_alert_gwei: u64,
+    /// More than this is not offered for a unit of gas: posts wait until it is cheaper. Without it, or with 0, they pay what is asked.
+    #[serde(default, deserialize_with = "some_number")]
+    pub max_fee_gwei: Option<NonZeroU64>,
     /// What one of the chain's coins is worth in the token, for `settlement.gasMultiple`. Nobody is asked for it.
     #[serde(default)]
     pub coin_price: Option<Amount>,
@@ -43,6 +47,10 @@ fn an_hour() -> u32 {
 
 fn a_hundredth_coin() -> u64 {
     10_000_000
+}
+
+fn some_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
+    Ok(NonZeroU64::new(u64::deserialize(deserializer)?))
 }
 
 #[derive(Debug, Clone, Deserialize)]

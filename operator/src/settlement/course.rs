@@ -58,6 +58,7 @@ pub mod tests {
             token_address: None,
             gas_alert_gwei: 0,
             coin_price: None,
+            max_fee_gwei: None,
             settler: 1,
             settler_key_file: "k".into(),
         }

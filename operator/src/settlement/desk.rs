@@ -55,7 +55,9 @@ pub struct Desk {
     no_gas: Option<String>,
     /// Somebody else has the key: nothing new is signed with it.
     key_used: Option<Stall>,
-    gas_low: Option<String>,
+    /// What is said of gas: that little is left, or that posts wait until it is cheaper.
+    gas_low: Option<Stall>,
+    fee_high: Option<Stall>,
     told: Told,
     owing: Owing,
     differing: Differing,
@@ -99,6 +101,7 @@ impl Desk {
             no_gas: None,
             key_used: None,
             gas_low: None,
+            fee_high: None,
             told: Told::default(),
             owing: Owing::default(),
             differing: Differing::default(),
@@ -233,6 +236,7 @@ impl Desk {
             // Whoever leads meanwhile may post what was refused.
             self.refused.clear();
             self.no_gas = None;
+            self.fee_high = None;
             return Ok(());
         };
         let signer = seen.pen.key.address();
@@ -311,7 +315,7 @@ impl Desk {
                 followed.leaving.insert(funding.clone(), until);
             }
             followed.rooms.insert(funding.clone(), observed.room);
-            account.gas_low.clone_from(&self.gas_low);
+            account.gas_low = self.fee_high.clone().or_else(|| self.gas_low.clone());
             account.stalled = account.stalled.or_else(|| self.not_posted(funding));
             account.stalled = self.told.tell(funding, account.stalled, now);
             self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
@@ -347,6 +351,7 @@ impl Desk {
         if let Some(SettlementError::NoGas(words)) = &failed {
             self.no_gas = Some(words.clone());
         }
+        self.fee_high = health::fee_high(failed.as_ref());
         let metrics = &self.settler.metrics.payment;
         metrics.posts.with_label_values(&["void"]).inc_by(void);
         for (post, gas_used) in done {

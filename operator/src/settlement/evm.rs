@@ -20,6 +20,8 @@ pub struct EvmPen {
     pub key: PrivateKeySigner,
     pub chain_id: u64,
     pub contract: Address,
+    /// More than this is not offered for a unit of gas.
+    pub most_fee_wei: Option<u128>,
 }
 
 /// The account of a funding as the chain writes it.
@@ -110,6 +112,10 @@ impl Node for EvmNode {
 impl Pen for EvmPen {
     fn signer(&self) -> String {
         self.key.address().to_string()
+    }
+
+    fn most_fee_wei(&self) -> Option<u128> {
+        self.most_fee_wei
     }
 
     fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {

@@ -6,10 +6,10 @@ use super::agree::{Agreed, NoAgreement};
 use super::told::Told;
 use crate::runtime::config::ChainConfig;
 use crate::runtime::payment::PaymentMetrics;
-use crate::world::records::Differs;
+use crate::world::records::{Differs, Stall};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use supercargo_crds::names::escrow_stall;
+use supercargo_crds::names::{escrow_gas, escrow_stall};
 use supercargo_ledger::{Ledger, PostState};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -54,15 +54,21 @@ pub fn of_signer(metrics: &PaymentMetrics, config: &ChainConfig, address: &str, 
     metrics.signer_gas_alert_gwei.with_label_values(&[chain]).set(gauge(config.gas_alert_gwei.into()));
 }
 
+/// That posts wait until gas is cheaper.
+pub fn fee_high(failed: Option<&SettlementError>) -> Option<Stall> {
+    let Some(SettlementError::FeeHigh(words)) = failed else { return None };
+    Some(Stall { reason: escrow_gas::FEE_HIGH, words: words.clone() })
+}
+
 /// That little is left for gas, in words which change only now and then: so much is a sixteenth of the level that alerts.
-pub fn gas_low(config: &ChainConfig, address: &str, gas_wei: u128) -> Option<String> {
+pub fn gas_low(config: &ChainConfig, address: &str, gas_wei: u128) -> Option<Stall> {
     let (left, alert) = (gas_wei / 1_000_000_000, u128::from(config.gas_alert_gwei));
     let step = (alert / 16).max(1);
     (left < alert).then(|| {
-        format!(
-            "the settler's key {address} has less than {} gwei left for gas, and {alert} is what alerts: send it some",
-            (left / step + 1) * step
-        )
+        let least = (left / step + 1) * step;
+        let words =
+            format!("the settler's key {address} has less than {least} gwei left for gas, and {alert} is what alerts: send it some");
+        Stall { reason: escrow_gas::GAS_LOW, words }
     })
 }
 
@@ -166,7 +172,7 @@ mod tests {
     fn what_is_left_for_gas_is_told_below_the_alert_and_in_steps() {
         let config = crate::settlement::course::tests::config();
         let config = ChainConfig { gas_alert_gwei: 160, ..config };
-        let told = |gwei: u128| gas_low(&config, "0xs", gwei * 1_000_000_000);
+        let told = |gwei: u128| gas_low(&config, "0xs", gwei * 1_000_000_000).map(|told| told.words);
         assert_eq!(told(160), None);
         let words =
             |least: u32| format!("the settler's key 0xs has less than {least} gwei left for gas, and 160 is what alerts: send it some");

@@ -50,6 +50,9 @@ pub enum SettlementError {
     /// The signer can't pay for a transaction.
     #[error("{0}")]
     NoGas(String),
+    /// A transaction would cost more than the configuration pays: asking again later helps.
+    #[error("{0}")]
+    FeeHigh(String),
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]

@@ -154,6 +154,11 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, q
             }
             // The first bytes may still be on their way, or be taken when the contract takes them again.
             Err(SettlementError::Refused(words) | SettlementError::NoGas(words)) => tracing::warn!(post = post.id, words, "not replaced"),
+            // They may do when gas is cheaper.
+            Err(dear @ SettlementError::FeeHigh(_)) => {
+                rail.send(&last.raw).await?;
+                return Err(dear);
+            }
             Err(error) => return Err(error),
         }
     }

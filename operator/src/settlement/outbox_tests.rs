@@ -14,13 +14,15 @@ struct Told {
     /// Whose post the contract refuses.
     refuses: Option<FundingId>,
     gas: bool,
+    /// Gas costs more than may be paid.
+    dear: bool,
     /// What is in a final block: hashes that begin so.
     included: Option<(String, bool)>,
     /// So many more transactions of the signer are in the newest block, and in the final one.
     used: (u64, u64),
 }
 
-const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, included: None, used: (0, 0) };
+const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, dear: false, included: None, used: (0, 0) };
 
 fn is_included(hash: &str, succeeded: bool) -> Option<(String, bool)> {
     Some((hash.to_owned(), succeeded))
@@ -48,6 +50,7 @@ impl Rail for Told {
     }
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
         match &self.refuses {
+            _ if self.dear => Err(SettlementError::FeeHigh("dear".to_owned())),
             _ if !self.gas => Err(SettlementError::NoGas("empty".to_owned())),
             Some(refused) if *refused == post.funding => Err(SettlementError::Refused("frozen".to_owned())),
             _ => {
@@ -139,6 +142,24 @@ async fn without_gas_nothing_is_signed_and_it_is_told() {
     let progress = step(&ledger, fence, &Told { gas: false, ..PLAIN }, &[]).await;
     assert!(matches!(progress.failed, Some(SettlementError::NoGas(_))));
     assert!(progress.signed.is_empty() && progress.refused.is_empty());
+}
+
+#[tokio::test]
+async fn while_gas_is_dear_posts_wait_and_what_was_offered_before_stays_offered() {
+    let (ledger, fence) = books().await;
+    let dear = Told { dear: true, ..PLAIN };
+    let progress = step(&ledger, fence, &dear, &[]).await;
+    assert!(matches!(progress.failed, Some(SettlementError::FeeHigh(_))) && progress.signed.is_empty() && progress.void == 0);
+    assert_eq!(ledger.open_posts().await.expect("reads").len(), 2, "they wait");
+
+    assert_eq!(step(&ledger, fence, &PLAIN, &[]).await.signed.len(), 1);
+    // A minute later it would be replaced.
+    let progress = outbox::advance(&ledger, fence, &dear, "c", &BTreeSet::new(), 100).await.expect("a step");
+    assert!(matches!(progress.failed, Some(SettlementError::FeeHigh(_))), "it is told");
+    let post = ledger.open_posts().await.expect("reads").into_iter().find(|post| post.state == PostState::Signed).expect("is on its way");
+    assert_eq!(ledger.attempts(&post.id).await.expect("reads").len(), 1);
+    let through = Told { dear: true, included: is_included("one", true), ..PLAIN };
+    assert_eq!(step(&ledger, fence, &through, &[]).await.done.len(), 1, "what was offered was enough in the end");
 }
 
 #[tokio::test]

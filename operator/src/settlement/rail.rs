@@ -67,6 +67,10 @@ pub trait Node {
 /// The settler's hot key, or what stands for it in tests.
 pub trait Pen {
     fn signer(&self) -> String;
+    /// More than this is never offered for a unit of gas.
+    fn most_fee_wei(&self) -> Option<u128> {
+        None
+    }
     /// The same post, nonce and price give the same bytes.
     fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError>;
 }
@@ -228,6 +232,13 @@ impl<N: Node, P: Pen> Rail for Seen<'_, N, P> {
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
         let price = self.price(post).await?;
         let max_fee_wei = price.max_fee_wei.max(least_fee);
+        if let Some(most) = self.pen.most_fee_wei().filter(|most| max_fee_wei > *most) {
+            let most = most / 1_000_000_000;
+            // What it would be moves with every block, and is no news.
+            return Err(SettlementError::FeeHigh(format!(
+                "a post would have to offer more than {most} gwei for gas (chains[].maxFeeGwei): it waits until gas is cheaper"
+            )));
+        }
         // Nodes want both fees of a replacement raised, and what was offered before is not known here.
         let priority_fee_wei = if least_fee > 0 { max_fee_wei } else { price.priority_fee_wei };
         let price = Price { gas: price.gas.saturating_add(price.gas / 4), max_fee_wei, priority_fee_wei };

@@ -108,6 +108,21 @@ impl Pen for TestPen {
     }
 }
 
+/// It offers ten gwei at most.
+struct Thrifty;
+
+impl Pen for Thrifty {
+    fn signer(&self) -> String {
+        TestPen.signer()
+    }
+    fn most_fee_wei(&self) -> Option<u128> {
+        Some(10_000_000_000)
+    }
+    fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {
+        TestPen.sign(post, nonce, price)
+    }
+}
+
 fn post() -> Post {
     Post {
         id: "p".to_owned(),
@@ -251,6 +266,30 @@ fn a_replacement_offers_more_of_both_fees() {
     // Less than what is asked for now is no offer.
     with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 9).await.expect("it is taken").raw, b"1250 10 10"));
     with(&endpoints, async |seen| assert_eq!(seen.sign(&post(), 5, 40).await.expect("it is taken").raw, b"1250 40 40"));
+}
+
+#[test]
+fn what_would_cost_more_than_may_be_paid_is_not_signed_and_says_so() {
+    const GWEI: u128 = 1_000_000_000;
+    for (asked, least_fee, signs) in [
+        (10 * GWEI, 0, true),
+        (10 * GWEI + 1, 0, false),
+        // Of a replacement, too.
+        (9 * GWEI, 10 * GWEI, true),
+        (9 * GWEI, 10 * GWEI + 1, false),
+    ] {
+        let (_, endpoints) = several(3, |node| {
+            node.price = Ok(Price { gas: 1_000, max_fee_wei: asked, priority_fee_wei: 1 });
+            node.gas_wei = u128::MAX;
+        });
+        let agreed = look(&endpoints).expect("they agree");
+        let seen = Seen { endpoints: &endpoints, agreed: &agreed, pen: &Thrifty };
+        match seen.sign(&post(), 5, least_fee).now_or_never().expect("a script answers at once") {
+            Ok(attempt) => assert!(signs && attempt.max_fee <= 10 * GWEI, "at {asked} wei"),
+            Err(SettlementError::FeeHigh(words)) => assert!(!signs && words.contains("more than 10 gwei"), "{words}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 #[test]

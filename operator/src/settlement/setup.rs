@@ -24,7 +24,8 @@ pub fn wires(config: &ChainConfig, key: PrivateKeySigner) -> Result<Wires, Settl
     let nodes: Result<Vec<EvmNode>, ChainError> =
         config.rpcs.iter().map(|url| Ok(EvmNode { chain: Chain::connect(url)?, contract, signer })).collect();
     let endpoints = Endpoints::new(nodes?).confirmed_by(config.confirmations.map(u64::from));
-    Ok(Wires { endpoints, pen: EvmPen { key, chain_id: config.chain_id, contract } })
+    let most_fee_wei = config.max_fee_gwei.map(|gwei| u128::from(gwei.get()) * 1_000_000_000);
+    Ok(Wires { endpoints, pen: EvmPen { key, chain_id: config.chain_id, contract, most_fee_wei } })
 }
 
 /// How endpoints are called in words: by number and host, since the rest of an address may hold a key.

@@ -143,6 +143,7 @@ mod tests {
             key: PrivateKeySigner::from_bytes(&B256::repeat_byte(byte)).expect("a key"),
             chain_id: 1,
             contract: Address::repeat_byte(9),
+            most_fee_wei: None,
         };
         let left = async |byte: u8| unsigned(&ledger, &pen(byte), "c").await.expect("reads");
         let kept = async || ledger.vouchers("c", 7, &FundingId::from_stored(""), 10).await.expect("reads");
@@ -181,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn an_account_that_no_chain_could_know_is_not_signed_for() {
         let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
-        let pen = EvmPen { key: PrivateKeySigner::random(), chain_id: 1, contract: Address::repeat_byte(9) };
+        let pen = EvmPen { key: PrivateKeySigner::random(), chain_id: 1, contract: Address::repeat_byte(9), most_fee_wei: None };
         let fence = ledger.take_lead("test").await.expect("leads");
         sign(&ledger, fence, &pen, "c", &BTreeSet::new(), 5).await.expect("there is nothing to sign");
         assert!(account_of(&FundingId::chain("c", "0x12")).is_err());

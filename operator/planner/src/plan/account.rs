@@ -4,7 +4,7 @@
 use super::place::Wait;
 use super::status;
 use crate::world::World;
-use crate::world::records::{Account, Differs, Escrow, Leaving, Pod, Pool, Recall, Reservation};
+use crate::world::records::{Account, Differs, Escrow, Leaving, Pod, Pool, Recall, Reservation, Stall};
 use std::collections::BTreeMap;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::EscrowStatus;
@@ -189,7 +189,7 @@ pub fn told(world: &World, escrow: &Escrow, next: &mut EscrowStatus, now: i64) {
         None => status::clear(&mut next.conditions, LEAVING),
     }
     match &account.gas_low {
-        Some(words) => status::set(&mut next.conditions, GAS_LOW, true, "GasLow", words, escrow.generation, now),
+        Some(Stall { reason, words }) => status::set(&mut next.conditions, GAS_LOW, true, reason, words, escrow.generation, now),
         None => status::clear(&mut next.conditions, GAS_LOW),
     }
     match account.differs {

@@ -243,21 +243,26 @@ fn what_goes_is_told_in_the_escrows_status_and_once_as_an_event() {
 }
 
 #[test]
-fn that_the_settlers_key_runs_out_of_gas_is_told_before_it_has() {
+fn that_the_settlers_key_runs_out_of_gas_or_that_gas_is_dear_is_told_before_anything_stalls() {
     let mut theatre = calm([]);
-    let mut told = |gas_low: Option<&str>| {
-        says(&mut theatre, Account { gas_low: gas_low.map(str::to_owned), ..account(Leaving::default()) });
+    let mut told = |gas_low: Option<(&'static str, &str)>| {
+        let gas_low = gas_low.map(|(reason, words)| Stall { reason, words: words.to_owned() });
+        says(&mut theatre, Account { gas_low, ..account(Leaving::default()) });
         let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
         let status =
             effects.into_iter().find_map(|effect| if let Effect::WriteEscrow { status, .. } = effect { Some(*status) } else { None })?;
         let mut escrow = theatre.world.escrows.values().next().cloned().expect("it is there");
         escrow.status = status.clone();
         theatre.world.apply(Event::Escrow(Box::new(escrow)));
-        Some(status.conditions.iter().find(|condition| condition.type_ == "GasLow").map(|told| told.message.clone()))
+        let found = status.conditions.iter().find(|condition| condition.type_ == "GasLow");
+        Some(found.map(|told| (told.reason.clone(), told.message.clone())))
     };
+    let (low, high) = (("GasLow", "little is left"), ("FeeHigh", "it is dear"));
+    let says = |(reason, words): (&str, &str)| Some(Some((reason.to_owned(), words.to_owned())));
     assert_eq!(told(None), Some(None));
-    assert_eq!(told(Some("little is left")), Some(Some("little is left".into())));
-    assert_eq!(told(Some("little is left")), None, "it is told");
+    assert_eq!(told(Some(low)), says(low));
+    assert_eq!(told(Some(low)), None, "it is told");
+    assert_eq!(told(Some(high)), says(high), "that posts wait is news");
     assert_eq!(told(None), Some(None));
 }
 

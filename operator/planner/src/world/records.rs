@@ -364,8 +364,8 @@ pub struct Account {
     pub cases: Vec<LaneCases>,
     /// The books say something else of what was credited, and that lasts.
     pub differs: Option<Differs>,
-    /// The settler's key has little left for gas: how much, in words.
-    pub gas_low: Option<String>,
+    /// The settler's key has little left for gas, or posts wait until it is cheaper: no task has to wait for that.
+    pub gas_low: Option<Stall>,
 }
 
 /// What the chain has credited, what the books have as posted, and since when those are not the same.
