@@ -90,6 +90,17 @@ impl Node for EvmNode {
         Ok(true)
     }
 
+    async fn is_credited_at(&self, post: &Post, block: u64) -> Result<bool, SettlementError> {
+        let account = account_of(&post.funding)?;
+        for (payee, total) in &post.rows {
+            let lane = self.chain.lane(self.contract, account, *payee, BlockId::number(block)).await?;
+            if lane.posted_units < u128::from(*total) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     async fn price(&self, post: &Post) -> Result<Price, SettlementError> {
         let estimate = self.chain.estimate_gas("posting rows", self.signer, self.contract, post_data(post)?).await;
         let gas = estimate.map_err(|error| match error {

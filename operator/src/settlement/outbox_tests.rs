@@ -3,6 +3,7 @@
 use super::SettlementError;
 use super::outbox::{self, Progress};
 use super::rail::{Included, Rail};
+use super::recheck::{Rechecked, recheck};
 use super::simulation::{account, charge, open};
 use std::collections::BTreeSet;
 use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
@@ -20,9 +21,11 @@ struct Told {
     included: Option<(String, bool)>,
     /// So many more transactions of the signer are in the newest block, and in the final one.
     used: (u64, u64),
+    /// The lanes have what a post says.
+    credited: bool,
 }
 
-const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, dear: false, included: None, used: (0, 0) };
+const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, dear: false, included: None, used: (0, 0), credited: false };
 
 fn is_included(hash: &str, succeeded: bool) -> Option<(String, bool)> {
     Some((hash.to_owned(), succeeded))
@@ -47,6 +50,9 @@ impl Rail for Told {
     }
     async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
         Ok(true)
+    }
+    async fn is_credited(&self, _: &Post) -> Result<bool, SettlementError> {
+        Ok(self.credited)
     }
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
         match &self.refuses {
@@ -245,4 +251,29 @@ async fn a_nonce_that_another_post_of_ours_used_is_no_strangers() {
     let back = Told { included: is_included(&format!("one {}", first.id), true), used: (1, 1), ..PLAIN };
     assert_eq!(step(&ledger, fence, &back, &[]).await.void, 1);
     assert_eq!(ledger.foreign_nonce("c", "one").await.expect("reads"), None);
+}
+
+#[tokio::test]
+async fn a_final_post_whose_receipt_is_forgotten_is_owed_anew_only_if_its_lanes_have_less_than_it_said() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
+    let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
+    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c").await.expect("looks");
+    // Its nonce is free: an undone block, and the same bytes go out again, for those of later nonces wait for them.
+    assert_eq!(looks(&Told { credited: true, ..PLAIN }).await, Rechecked { sent: 1, undone: 0 });
+    // Its nonce is used for good, and no endpoint has its receipt.
+    let used = Told { used: (1, 1), ..PLAIN };
+    assert_eq!(looks(&Told { credited: true, used: (1, 1), ..PLAIN }).await, Rechecked::default(), "a node that prunes");
+    assert_eq!(posted().await, 100);
+    assert_eq!(looks(&used).await, Rechecked { sent: 0, undone: 1 }, "another chain");
+    assert_eq!(posted().await, 0);
+    // Of another key, which sends nothing again.
+    ledger.plan_post(fence, &account(0), 20).await.expect("plans");
+    let second = Told { signer: "second", ..PLAIN };
+    step(&ledger, fence, &second, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("second", true), ..second }, &[account(1)]).await;
+    assert_eq!(posted().await, 100);
+    assert_eq!(looks(&Told { signer: "another", credited: true, ..PLAIN }).await, Rechecked::default());
+    assert_eq!(looks(&Told { signer: "another", ..PLAIN }).await, Rechecked { sent: 0, undone: 1 });
 }

@@ -39,6 +39,8 @@ pub trait Rail {
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError>;
     /// Whether nothing of this account is on the chain that still matures: a row would be skipped.
     async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError>;
+    /// Whether the final block's lanes have all that the post's rows say, by whichever transactions.
+    async fn is_credited(&self, post: &Post) -> Result<bool, SettlementError>;
     /// The post, signed with this nonce; the fee is at least `least_fee`.
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError>;
     async fn send(&self, raw: &[u8]) -> Result<(), SettlementError>;
@@ -58,6 +60,7 @@ pub trait Node {
     async fn nonce_at(&self, block: u64) -> Result<u64, SettlementError>;
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError>;
     async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError>;
+    async fn is_credited_at(&self, post: &Post, block: u64) -> Result<bool, SettlementError>;
     async fn price(&self, post: &Post) -> Result<Price, SettlementError>;
     /// What the signer has left for gas.
     async fn gas_balance_wei(&self) -> Result<u128, SettlementError>;
@@ -227,6 +230,11 @@ impl<N: Node, P: Pen> Rail for Seen<'_, N, P> {
 
     async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError> {
         self.majority("a lane", self.agreeing().map(|node| node.window_is_closed(post))).await
+    }
+
+    async fn is_credited(&self, post: &Post) -> Result<bool, SettlementError> {
+        let at = self.agreed.block.number;
+        self.majority("a lane", self.agreeing().map(|node| node.is_credited_at(post, at))).await
     }
 
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {

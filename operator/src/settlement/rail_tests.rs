@@ -84,6 +84,9 @@ impl Node for Scripted {
     async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
         self.answers(true)
     }
+    async fn is_credited_at(&self, _: &Post, _: u64) -> Result<bool, SettlementError> {
+        self.answers(true)
+    }
     async fn price(&self, _: &Post) -> Result<Price, SettlementError> {
         self.answers(self.price)?.map_err(|words| SettlementError::Refused(words.to_owned()))
     }

@@ -1,6 +1,6 @@
 //! Posts that were final, looked at again. A chain that undid what it had promised never to undo may have lost them: then the
-//! same bytes are sent again, and only where these can never be included any more is what they paid owed anew. Whatever is
-//! paid twice by that is credited once: a row is a total.
+//! same bytes are sent again, and only where these can never be included any more, and the chain's lanes have less than they said,
+//! is what they paid owed anew. Whatever is paid twice by that is credited once: a row is a total.
 
 use super::SettlementError;
 use super::rail::{Included, Rail};
@@ -9,7 +9,7 @@ use supercargo_ledger::{Attempt, Fence, Ledger, Post};
 /// So many of a chain's newest posts are looked at: no reorganisation that anybody mends by waiting goes further back.
 const MOST: u32 = 16;
 
-/// What is further down is left alone: nodes forget old receipts, and that is no reorganisation.
+/// What is further down is left alone: no reorganisation goes there, and nodes forget old receipts.
 const DEEPEST_BLOCKS: u64 = 100_000;
 
 /// What became of the newest final posts.
@@ -78,6 +78,10 @@ async fn bring_back<R: Rail>(
             // What used the nonce may be undone too, and ours come back.
             return Ok(());
         }
+    }
+    if rail.is_credited(post).await? {
+        // A node has forgotten the receipt, or a claim or a later post has brought it: nothing of it is lost.
+        return Ok(());
     }
     if ledger.undo_final(fence, &post.id).await? {
         rechecked.undone += 1;

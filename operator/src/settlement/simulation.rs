@@ -234,6 +234,16 @@ impl Node for Door {
         Ok(!self.lies() && !self.chain.chance(5))
     }
 
+    async fn is_credited_at(&self, post: &Post, block: u64) -> Result<bool, SettlementError> {
+        self.chain.may_fail("asking for a lane")?;
+        if self.lies() {
+            return Ok(self.chain.dice.lock().expect("one thread").roll(2) == 0);
+        }
+        let lanes = self.chain.state.lock().expect("one thread").lanes(block as usize);
+        let has = |payee: u32| lanes.get(&(post.funding.clone(), payee)).copied().unwrap_or_default();
+        Ok(post.rows.iter().all(|(payee, total)| has(*payee) >= *total))
+    }
+
     async fn price(&self, _: &Post) -> Result<Price, SettlementError> {
         self.chain.may_fail("asking for fees")?;
         if self.lies() {
