@@ -1,12 +1,15 @@
-//! A chain that fails at every step, seen through three endpoints of which one lies or is behind, with the real books:
-//! whatever happens, each lane ends at what is owed, and is credited no unit twice. Payees claim with vouchers meanwhile; some
-//! chains undo what was final, and some books are lost and restored from an old backup: where the chain is beyond those, the
-//! account stalls, in words. And some keys come into other hands: such a key signs nothing more, until a person gives another.
+//! An operator that dies at every write and every send, before a chain that fails at every step and whose gas is dear now and
+//! then, seen through three endpoints of which one lies or is behind; the books are real ones. Whatever happens, each lane ends at
+//! what is owed, and is credited no unit twice. Payees claim with vouchers meanwhile; some chains undo what was final, and some
+//! books are lost and restored from an old backup: where the chain is beyond those, the account stalls, in words. And some keys
+//! come into other hands: such a key signs nothing more, until a person gives another.
 
+mod fuse;
 mod runs;
 
 use super::SettlementError;
 use super::rail::{Endpoints, Included, Node, Pen, Price};
+use fuse::Fuse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use supercargo_contracts::{Finality, keccak256};
@@ -19,6 +22,9 @@ use supercargo_market::work::{FundingId, SegmentId, WorkId};
 
 /// A block is final when so many are above it.
 const DEPTH: usize = 2;
+/// What gas costs when all is calm, and what is offered for it at most.
+const CALM_FEE: u128 = 10;
+const MOST_FEE: u128 = 2_000;
 
 /// The same seed is the same run.
 struct Dice(u64);
@@ -37,6 +43,7 @@ struct Transaction {
     hash: String,
     /// Which of our keys sends it, with which nonce; a claim has another sender.
     sender: Option<(u32, u64)>,
+    fee: u128,
     funding: FundingId,
     rows: Vec<(u32, u64)>,
 }
@@ -52,6 +59,10 @@ struct State {
     /// The settler's key, by its number, and those of which the books know that somebody else has them.
     key: u32,
     lent: BTreeSet<u32>,
+    /// What a block wants for gas.
+    fee: u128,
+    /// The operator dies in this look.
+    dies: bool,
 }
 
 impl State {
@@ -77,6 +88,7 @@ impl State {
 struct Simulated {
     state: Mutex<State>,
     dice: Mutex<Dice>,
+    fuse: tokio::sync::Mutex<Fuse>,
 }
 
 fn fault(what: &str) -> SettlementError {
@@ -93,8 +105,41 @@ impl Simulated {
         if self.chance(8) { Err(fault(what)) } else { Ok(()) }
     }
 
+    /// The operator has written its last: nothing more comes from it.
+    async fn is_dead(&self) -> bool {
+        let dies = self.state.lock().expect("one thread").dies;
+        dies && self.fuse.lock().await.is_burnt().await
+    }
+
+    /// The operator dies in the next look when it has written so many rows; if there is a look in which it writes them.
+    async fn lay(&self, rows: Option<u64>) {
+        let changes = {
+            let mut state = self.state.lock().expect("one thread");
+            std::mem::replace(&mut state.dies, rows.is_some()) || rows.is_some()
+        };
+        if changes {
+            self.fuse.lock().await.lay(rows).await;
+        }
+    }
+
+    /// What a block wants for gas from now on: now and then many times more than was offered.
+    fn price(&self) {
+        let (roll, times) = {
+            let mut dice = self.dice.lock().expect("one thread");
+            (dice.roll(12), dice.roll(500))
+        };
+        let mut state = self.state.lock().expect("one thread");
+        match roll {
+            _ if !state.faults => state.fee = CALM_FEE,
+            0 => state.fee = CALM_FEE * u128::from(times + 1),
+            1..4 => state.fee = CALM_FEE,
+            _ => {}
+        }
+    }
+
     /// A block is made; or undone, with what was in it lost or waiting again; or the mempool is dropped.
     fn live(&self) {
+        self.price();
         let roll = self.dice.lock().expect("one thread").roll(10);
         let keep = self.dice.lock().expect("one thread").roll(2) == 0;
         let depth = if self.dice.lock().expect("one thread").roll(3) == 0 { DEPTH + 3 } else { 0 };
@@ -122,7 +167,8 @@ impl Simulated {
             state.waiting.clear();
         }
         let (key, next) = (state.key, state.nonce(state.blocks.len()));
-        let at = state.waiting.iter().position(|transaction| transaction.sender == Some((key, next)));
+        let fee = state.fee;
+        let at = state.waiting.iter().position(|transaction| transaction.sender == Some((key, next)) && transaction.fee >= fee);
         let ours = at.map(|at| state.waiting.remove(at));
         let (claims, waiting): (Vec<_>, Vec<_>) = state.waiting.drain(..).partition(|transaction| transaction.sender.is_none());
         // The contract takes nothing of a key that is not the settler's any more.
@@ -136,7 +182,8 @@ impl Simulated {
         let mut state = self.state.lock().expect("one thread");
         if state.key == 0 {
             let sender = Some((0, state.nonce(state.blocks.len())));
-            state.waiting.insert(0, Transaction { hash: format!("intruder {count}"), sender, funding: account(0), rows: Vec::new() });
+            let hash = format!("intruder {count}");
+            state.waiting.insert(0, Transaction { hash, sender, fee: u128::MAX, funding: account(0), rows: Vec::new() });
         }
     }
 
@@ -249,7 +296,8 @@ impl Node for Door {
         if self.lies() {
             return Err(SettlementError::Refused("a lie".to_owned()));
         }
-        let max_fee_wei = if self.lies() { u128::MAX } else { 0 };
+        let fee = self.chain.state.lock().expect("one thread").fee;
+        let max_fee_wei = if self.lies() { u128::MAX } else { fee };
         Ok(Price { gas: 1, max_fee_wei, priority_fee_wei: 0 })
     }
 
@@ -258,6 +306,9 @@ impl Node for Door {
     }
 
     async fn send(&self, raw: &[u8]) -> Result<(), SettlementError> {
+        if self.chain.is_dead().await {
+            return Err(fault("it is dead"));
+        }
         self.chain.may_fail("sending")?;
         if self.lies() {
             // It takes the bytes, and nobody ever sees them.
@@ -282,6 +333,10 @@ impl Pen for Arc<Simulated> {
         format!("key {}", self.state.lock().expect("one thread").key)
     }
 
+    fn most_fee_wei(&self) -> Option<u128> {
+        Some(MOST_FEE)
+    }
+
     fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {
         let mut state = self.state.lock().expect("one thread");
         let (id, fee, key) = (&post.id, price.max_fee_wei, state.key);
@@ -289,7 +344,7 @@ impl Pen for Arc<Simulated> {
         let raw = format!("{key} {id} {nonce} {fee}").into_bytes();
         let hash = format!("hash of {key} {id} {nonce} {fee}");
         let sender = Some((key, nonce));
-        let transaction = Transaction { hash: hash.clone(), sender, funding: post.funding.clone(), rows: post.rows.clone() };
+        let transaction = Transaction { hash: hash.clone(), sender, fee, funding: post.funding.clone(), rows: post.rows.clone() };
         state.known.insert(raw.clone(), transaction);
         drop(state);
         Ok(Attempt { hash, signer: self.signer(), nonce, raw, max_fee: fee })

@@ -4,14 +4,28 @@ use super::super::agree::Terms;
 use super::super::rail::{Endpoints, Pen, Seen};
 use super::super::recheck::{Rechecked, recheck};
 use super::super::{follow, outbox};
-use super::{Dice, Door, Simulated, State, Transaction, account, charge, doors, open};
+use super::fuse::Fuse;
+use super::{CALM_FEE, Dice, Door, Simulated, State, Transaction, account, charge, doors, open};
+use crate::settlement::SettlementError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use supercargo_ledger::{Expect, Fence, Lane, Ledger, Reader, Voucher, VoucherTerms, restore};
+use supercargo_ledger::{Expect, Fence, Lane, Ledger, LedgerError, Reader, Voucher, VoucherTerms, restore};
 use supercargo_market::work::FundingId;
 
 /// Runs in `make test`; the long set takes its number from the environment.
 const RUNS: u64 = 300;
+
+/// In the middle of something, of which nothing goes on.
+struct Died;
+
+/// What came of a step, unless the operator died in it. What else fails is tried again at the next look.
+async fn survives<T: Default, E: Into<SettlementError>>(chain: &Simulated, step: Result<T, E>) -> Result<T, Died> {
+    let step = step.map_err(Into::into);
+    if matches!(step, Err(SettlementError::Ledger(_))) || chain.is_dead().await {
+        return Err(Died);
+    }
+    Ok(step.unwrap_or_default())
+}
 
 /// One look, and one step of what is planned; the payees sign for nothing and claim what they were given. What fails is tried
 /// again at the next look. Gives back the accounts of which the chain has more than the books.
@@ -22,24 +36,25 @@ async fn look(
     endpoints: &Endpoints<Door>,
     now: i64,
     all: &mut Rechecked,
-) -> BTreeSet<FundingId> {
+) -> Result<BTreeSet<FundingId>, Died> {
     // Time goes fast enough that replacements happen.
     let clock = now * 25;
-    let Ok(agreed) = endpoints.look(Terms { chain_id: 1, now: 0, oldest_seconds: 0 }).await else { return BTreeSet::new() };
+    let Ok(agreed) = endpoints.look(Terms { chain_id: 1, now: 0, oldest_seconds: 0 }).await else { return Ok(BTreeSet::new()) };
     let foreign = stalled(ledger, chain, agreed.block.number as usize).await;
     let seen = Seen { endpoints, agreed: &agreed, pen: chain };
     if now % 4 == 0 {
-        let rechecked = recheck(ledger, fence, &seen, "c").await.unwrap_or_default();
+        let rechecked = survives(chain, recheck(ledger, fence, &seen, "c").await).await?;
         *all = Rechecked { sent: all.sent + rechecked.sent, undone: all.undone + rechecked.undone };
     }
     for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
-        let _ = ledger.plan_post(fence, &account(number), clock).await;
+        survives(chain, ledger.plan_post(fence, &account(number), clock).await).await?;
     }
-    let _ = outbox::advance(ledger, fence, &seen, "c", &foreign, clock).await;
+    let progress = survives(chain, outbox::advance(ledger, fence, &seen, "c", &foreign, clock).await).await?;
+    survives(chain, progress.failed.map_or(Ok(()), Err)).await?;
     if now % 3 == 0 {
-        vouch(ledger, fence, &foreign, chain.signer()).await;
+        survives(chain, vouch(ledger, fence, &foreign, chain.signer()).await).await?;
     }
-    foreign
+    Ok(foreign)
 }
 
 /// The accounts of which so many blocks have more than these books, by the rule that accounts are followed by.
@@ -61,7 +76,7 @@ async fn stalled(ledger: &Ledger, chain: &Arc<Simulated>, blocks: usize) -> BTre
 }
 
 /// Keeps vouchers for all that is owed: what their signatures are is nothing to this chain.
-async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>, signer: String) {
+async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>, signer: String) -> Result<(), LedgerError> {
     let terms = VoucherTerms { chain_id: 1, contract: "0xc".into(), signer };
     let lanes = ledger.lanes_without_voucher("c", &terms, 100).await.expect("reads");
     let lanes = lanes.into_iter().filter(|(funding, _)| !foreign.contains(funding));
@@ -73,7 +88,7 @@ async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>, sig
         signature: Vec::new(),
         signed_at: 0,
     };
-    let _ = ledger.keep_vouchers(fence, &lanes.map(voucher).collect::<Vec<_>>()).await;
+    ledger.keep_vouchers(fence, &lanes.map(voucher).collect::<Vec<_>>()).await.map(drop)
 }
 
 /// A payee takes its vouchers, or claims with what it took. What an operator with old books has is less, and changes nothing.
@@ -87,7 +102,7 @@ async fn claim(ledger: &Ledger, chain: &Arc<Simulated>, taken: &mut BTreeMap<(Fu
     let mut state = chain.state.lock().expect("one thread");
     for ((funding, payee), total) in taken.iter().filter(|((_, whose), _)| *whose == payee) {
         let hash = format!("claim {count} of {payee} from {funding}");
-        state.waiting.push(Transaction { hash, sender: None, funding: funding.clone(), rows: vec![(*payee, *total)] });
+        state.waiting.push(Transaction { hash, sender: None, fee: 0, funding: funding.clone(), rows: vec![(*payee, *total)] });
     }
 }
 
@@ -117,6 +132,8 @@ struct Wrong {
     rechecked: Rechecked,
     /// Runs in which the settler's key was used by somebody else.
     intruded: u64,
+    /// How often an operator died in the middle of a look.
+    deaths: u64,
 }
 
 /// What becomes of the books in a run.
@@ -132,12 +149,17 @@ enum Fate {
 /// The books of one run, and their copies.
 struct Shelf {
     folder: tempfile::TempDir,
+    /// They are in memory, under this name: whoever dies leaves them there all the same.
+    name: Option<String>,
     books: u32,
     copy: Option<(Vec<u8>, u32)>,
 }
 
 impl Shelf {
     fn url(&self) -> String {
+        if let Some(name) = &self.name {
+            return format!("sqlite:file:{name}?mode=memory&cache=shared");
+        }
         format!("sqlite://{}", self.folder.path().join(format!("books{}.db", self.books)).display())
     }
 
@@ -170,13 +192,14 @@ async fn run(seed: u64, wrong: &mut Wrong) {
         6 => Fate::Restored { again: false },
         _ => Fate::Kept,
     };
-    let mut shelf = Shelf { folder: tempfile::tempdir().expect("a folder"), books: 0, copy: None };
-    let url = if fate == Fate::Kept { "sqlite::memory:".to_owned() } else { shelf.url() };
-    let mut ledger = Ledger::open(&url).await.expect("opens");
+    let name = (fate == Fate::Kept).then(|| format!("books-of-run-{seed}"));
+    let mut shelf = Shelf { folder: tempfile::tempdir().expect("a folder"), name, books: 0, copy: None };
+    let mut ledger = Ledger::open(&shelf.url()).await.expect("opens");
     let mut fence = ledger.take_lead("first").await.expect("leads");
     open(&ledger, fence).await;
-    let state = Mutex::new(State { faults: true, deep: seed.is_multiple_of(5), ..State::default() });
-    let chain = Arc::new(Simulated { state, dice: Mutex::new(Dice(seed * 2 + 1)) });
+    let state = Mutex::new(State { faults: true, deep: seed.is_multiple_of(5), fee: CALM_FEE, ..State::default() });
+    let fuse = tokio::sync::Mutex::new(Fuse::of(&shelf.url()).await);
+    let chain = Arc::new(Simulated { state, dice: Mutex::new(Dice(seed * 2 + 1)), fuse });
     let endpoints = doors(&chain, seed);
     let (mut charges, mut taken, mut lent) = (0, BTreeMap::new(), 0);
     let intruder = seed % 6 == 5;
@@ -205,13 +228,24 @@ async fn run(seed: u64, wrong: &mut Wrong) {
             && let Some((restored, known)) = shelf.restores().await
         {
             ledger = restored;
+            *chain.fuse.lock().await = Fuse::of(&shelf.url()).await;
             chain.state.lock().expect("one thread").lent.clear();
             fence = ledger.take_lead("after the fire").await.expect("leads");
             for number in (known + 1..=charges).filter(|_| fate == Fate::Restored { again: true }) {
                 commits(&ledger, fence, number).await;
             }
         }
-        let foreign = look(&ledger, fence, &chain, &endpoints, now, &mut wrong.rechecked).await;
+        let fuse = Some(chain.dice.lock().expect("one thread").roll(60)).filter(|rows| faults && *rows < 20);
+        chain.lay(fuse).await;
+        let looked = look(&ledger, fence, &chain, &endpoints, now, &mut wrong.rechecked).await;
+        chain.lay(None).await;
+        if looked.is_err() {
+            wrong.deaths += 1;
+            drop(ledger);
+            ledger = Ledger::open(&shelf.url()).await.expect("opens");
+            fence = ledger.take_lead("next").await.expect("leads");
+        }
+        let foreign = looked.unwrap_or_default();
         mend(&ledger, &chain, &mut lent).await;
         chain.live();
         if !faults && settled(&ledger, &foreign).await && paid(&ledger, &chain, &foreign).await.is_empty() {
@@ -289,13 +323,13 @@ async fn histories_of_crashes_and_reorganisations_pay_everything_once() {
         println!("figure settlement.double_paid {} payouts", wrong.doubled.len());
         println!("figure settlement.lost {} payouts", wrong.lost.len());
     }
-    let Wrong { stalled, rechecked, intruded, .. } = wrong;
+    let Wrong { stalled, rechecked, intruded, deaths, .. } = wrong;
     println!(
-        "{stalled} accounts and {intruded} keys stalled; of final posts {} were sent again and {} taken back",
+        "{deaths} operators died, {stalled} accounts and {intruded} keys stalled; of final posts {} were sent again and {} taken back",
         rechecked.sent, rechecked.undone
     );
     assert!(stalled > 0 && rechecked.sent > 0, "nothing was undone, or no books were too old: the runs show too little");
-    assert!(intruded > 0, "nobody else used a key: the runs show too little");
+    assert!(intruded > 0 && deaths > runs, "nobody else used a key, or hardly anybody died: the runs show too little");
     let all = [wrong.doubled, wrong.lost].concat();
     assert!(all.is_empty(), "of {runs} runs: {all:#?}");
 }
