@@ -22,6 +22,8 @@ mod outbox_tests;
 #[cfg(test)]
 mod rail_tests;
 #[cfg(test)]
+mod setup_tests;
+#[cfg(test)]
 mod simulation;
 
 use crate::runtime::config::{ChainConfig, Settlement};

@@ -1,0 +1,185 @@
+//! A chain that is not what the configuration says: each is one clear sentence, over an endpoint of a few lines.
+
+use super::SettlementError;
+use super::agree::{Agreed, Terms};
+use super::course::{self, no_agreement};
+use super::rail::Seen;
+use super::setup::{self, Wires};
+use crate::runtime::config::ChainConfig;
+use alloy::rpc::types::Block;
+use alloy::sol_types::{SolError, SolValue};
+use serde_json::{Value, json};
+use supercargo_contracts::{Address, B256, Bytes, Escrow, PrivateKeySigner, U256, keccak256};
+use supercargo_market::account::Times;
+use warp::Filter;
+
+const SETTLER: u32 = 1;
+
+/// What a chain has.
+#[derive(Clone)]
+struct There {
+    chain_id: u64,
+    code: &'static str,
+    token: Option<Address>,
+    decimals: Option<u64>,
+    hot: Option<Address>,
+}
+
+fn contract() -> Address {
+    Address::repeat_byte(0xc0)
+}
+
+fn token() -> Address {
+    Address::repeat_byte(0x70)
+}
+
+fn key() -> PrivateKeySigner {
+    PrivateKeySigner::from_bytes(&B256::repeat_byte(1)).expect("a key")
+}
+
+fn all_is_well() -> There {
+    There { chain_id: 1, code: "0x60", token: Some(token()), decimals: Some(6), hot: Some(key().address()) }
+}
+
+impl There {
+    /// What a contract answers; or that it refuses, and with which data.
+    fn call(&self, data: &[u8]) -> Result<Vec<u8>, Vec<u8>> {
+        let is = |signature: &str| data.starts_with(&keccak256(signature)[..4]);
+        let number = |number: u64| U256::from(number).abi_encode();
+        if is("TOKEN()") {
+            return self.token.map(|token| token.abi_encode()).ok_or_else(Vec::new);
+        }
+        if is("decimals()") {
+            return self.decimals.map(number).ok_or_else(Vec::new);
+        }
+        if is("WINDOW()") {
+            return Ok(number(60));
+        }
+        if is("THAW()") {
+            return Ok(number(600));
+        }
+        assert!(is("viewSettler(uint32)"), "nobody asks that: {data:?}");
+        let words = |hot: Address| [hot.abi_encode(), hot.abi_encode(), number(0), hot.abi_encode(), number(0)].concat();
+        self.hot.map(words).ok_or_else(|| Escrow::UnknownSettler { settler: SETTLER }.abi_encode())
+    }
+
+    fn answer(&self, asked: &Value) -> Value {
+        let result = match asked["method"].as_str().expect("a method") {
+            "eth_chainId" => json!(format!("{:#x}", self.chain_id)),
+            "eth_getCode" => json!(self.code),
+            "eth_getBlockByNumber" => serde_json::to_value(Block::<B256>::default()).expect("a block"),
+            "eth_call" => {
+                let call = &asked["params"][0];
+                let data: Bytes = call["input"].as_str().or(call["data"].as_str()).expect("data").parse().expect("hex");
+                match self.call(&data) {
+                    Ok(result) => json!(Bytes::from(result)),
+                    Err(data) => {
+                        let error = json!({ "code": 3, "message": "execution reverted", "data": Bytes::from(data) });
+                        return json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+                    }
+                }
+            }
+            other => panic!("nobody asks for {other}"),
+        };
+        json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })
+    }
+
+    /// Where it answers.
+    async fn listen(self) -> String {
+        // An error only says that one is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let page = warp::body::json().map(move |asked: Value| warp::reply::json(&self.answer(&asked)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        tokio::spawn(warp::serve(page).incoming(listener).run());
+        url
+    }
+}
+
+/// As it is configured, over one endpoint.
+async fn configured(there: There) -> ChainConfig {
+    let rpcs = vec![there.listen().await];
+    ChainConfig {
+        rpcs,
+        contract: contract().to_string(),
+        token_address: Some(token().to_string()),
+        settler: SETTLER,
+        settler_key_file: "keys/key".into(),
+        ..course::tests::config()
+    }
+}
+
+async fn look(config: &ChainConfig) -> Result<(Wires, Agreed), SettlementError> {
+    let wires = setup::wires(config, key())?;
+    let terms = Terms { chain_id: config.chain_id, now: 0, oldest_seconds: 3_600 };
+    let agreed = wires.endpoints.look(terms).await.map_err(|none| no_agreement(config, &none))?;
+    Ok((wires, agreed))
+}
+
+/// All that is asked of a chain before anything is paid on it.
+async fn check(there: There) -> Result<Times, SettlementError> {
+    let config = configured(there).await;
+    let (wires, agreed) = look(&config).await?;
+    let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
+    let times = setup::check_contract(&seen, &config).await?;
+    setup::check_key(&seen, &config).await?;
+    Ok(times)
+}
+
+#[tokio::test]
+async fn a_chain_that_is_what_the_configuration_says_is_taken_with_its_contracts_times() {
+    let times = check(all_is_well()).await.expect("all is well");
+    assert_eq!(times, Times { window_seconds: 60, thaw_seconds: 600 });
+}
+
+#[tokio::test]
+async fn whatever_is_set_up_wrongly_is_told_in_words_that_name_it() {
+    let (contract, token, ours, other) = (contract(), token(), key().address(), Address::repeat_byte(9));
+    let well = all_is_well();
+    let not_ours = |why: &str| format!("what is at {contract} on chain c is not our contract: {why}");
+    let cases = [
+        (There { code: "0x", ..well.clone() }, format!("there is no contract at {contract} on chain c")),
+        (There { token: None, ..well.clone() }, not_ours("the contract gave no reason (is the address right?)")),
+        (There { token: Some(other), ..well.clone() }, format!("the contract on chain c holds token {other}, and {token} is configured")),
+        (There { decimals: Some(18), ..well.clone() }, format!("token {token} has 18 decimals: this version knows tokens with 6")),
+        (
+            There { decimals: None, ..well.clone() },
+            format!("{token}, which the contract on chain c holds, is no token: the contract gave no reason (is the address right?)"),
+        ),
+        (There { hot: Some(other), ..well.clone() }, format!("the key in keys/key is {ours}, and settler 1's hot key is {other}")),
+        (There { hot: None, ..well.clone() }, "settler 1 is not enrolled: no settler has the number 1: it has to enroll first".to_owned()),
+        (There { chain_id: 5, ..well }, "endpoint 1 (127.0.0.1) serves chain id 5, and 1 is configured".to_owned()),
+    ];
+    for (there, words) in cases {
+        let error = check(there).await.expect_err(&words);
+        assert!(matches!(error, SettlementError::Stalled(_)), "asking again would change nothing: {error}");
+        assert_eq!(error.to_string(), words);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_configured_is_whichever_the_contract_holds() {
+    let mut config = configured(There { token: Some(Address::repeat_byte(9)), ..all_is_well() }).await;
+    config.token_address = None;
+    let (wires, agreed) = look(&config).await.expect("it answers");
+    let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
+    assert!(setup::check_contract(&seen, &config).await.is_ok());
+}
+
+#[tokio::test]
+async fn addresses_and_keys_that_are_none_are_told_before_anything_is_asked_and_no_key_is_printed() {
+    let config = configured(all_is_well()).await;
+    let words = |config: &ChainConfig| setup::wires(config, key()).err().map(|error| error.to_string());
+    assert_eq!(
+        words(&ChainConfig { contract: "0x12".to_owned(), ..config.clone() }),
+        Some("\"0x12\" is not a contract's address".to_owned())
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("key");
+    assert!(setup::read_key(&file).expect_err("there is none").to_string().starts_with("reading the settler's key"));
+    std::fs::write(&file, "a secret that is no key").expect("writes");
+    let told = setup::read_key(&file).expect_err("it is none").to_string();
+    assert_eq!(told, format!("{} does not hold a private key in hex", file.display()));
+    std::fs::write(&file, format!("{}\n", key().to_bytes())).expect("writes");
+    assert_eq!(setup::read_key(&file).expect("it is one").address(), key().address());
+}
