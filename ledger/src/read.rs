@@ -107,9 +107,11 @@ impl Ledger {
         }))
     }
 
-    /// The last day of UTC, counted from 1970, on which something was charged, and how much.
-    pub async fn last_day(&self, funding: &FundingId) -> Result<Option<(i64, Amount)>> {
-        let query = sqlx::query("SELECT day, charged FROM days WHERE funding = $1 ORDER BY day DESC LIMIT 1").bind(funding.to_string());
+    /// The last day of UTC, counted from 1970, on which something was charged, and how much. What was charged by a clock that
+    /// was far ahead stands on days after `latest`: those are not looked at.
+    pub async fn last_day(&self, funding: &FundingId, latest: i64) -> Result<Option<(i64, Amount)>> {
+        let query = "SELECT day, charged FROM days WHERE funding = $1 AND day <= $2 ORDER BY day DESC LIMIT 1";
+        let query = sqlx::query(query).bind(funding.to_string()).bind(latest);
         let row = query.fetch_optional(self.pool()).await.map_err(LedgerError::database("reading what a day has cost"))?;
         Ok(row.map(|row| (row.get(0), amount(row.get(1)))))
     }

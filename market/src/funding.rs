@@ -10,6 +10,13 @@ pub fn day_of(second: i64) -> i64 {
     second.div_euclid(DAY_SECONDS)
 }
 
+/// What day it is, for who knew it to be `known`. A day that has begun is not over because a clock is set back; one that is
+/// further ahead than the next never was: a clock was wrong.
+pub fn today(known: i64, now: i64) -> i64 {
+    let day = day_of(now);
+    if known == day.saturating_add(1) { known } else { day }
+}
+
 /// The second that a day begins with.
 pub fn begins(day: i64) -> i64 {
     day.saturating_mul(DAY_SECONDS)
@@ -116,6 +123,22 @@ mod tests {
         for (second, day) in [(0, 0), (86_399, 0), (86_400, 1), (-1, -1), (1_800_000_000, 20_833)] {
             assert_eq!(day_of(second), day);
             assert!(begins(day) <= second && second < begins(day + 1));
+        }
+    }
+
+    #[test]
+    fn a_day_that_has_begun_goes_on_and_one_that_a_wrong_clock_told_does_not() {
+        let noon = 20_000 * DAY_SECONDS + DAY_SECONDS / 2;
+        for (name, known, day) in [
+            ("nothing was known", 0, 20_000),
+            ("yesterday is over", 19_999, 20_000),
+            ("it is the same day", 20_000, 20_000),
+            ("the clock was set back over midnight", 20_001, 20_001),
+            ("two days ahead", 20_002, 20_000),
+            ("a year ahead", 20_365, 20_000),
+            ("there is no such day", i64::MAX, 20_000),
+        ] {
+            assert_eq!(today(known, noon), day, "{name}");
         }
     }
 

@@ -264,7 +264,7 @@ impl History<'_> {
         assert_eq!(balance.reserved.units(), self.works.values().map(|work| work.reserved).sum::<u64>());
         let charged = self.works.values().map(|work| work.charged).sum::<u64>();
         assert_eq!(balance.owed.units() + balance.posted.units(), charged, "what was charged is owed or posted");
-        let on_its_day = self.ledger.last_day(&self.account()).await.expect("reads");
+        let on_its_day = self.ledger.last_day(&self.account(), DAY).await.expect("reads");
         assert_eq!(on_its_day, (charged > 0).then_some((DAY, units(charged))), "and counts on a day");
         // The lanes are what was charged, and no post carries more.
         let lanes = self.ledger.lanes(&self.account()).await.expect("reads");

@@ -115,14 +115,16 @@ on_both! {
     async fn what_was_charged_counts_on_its_day_once(place: Place) {
         let (ledger, fence) = place.books().await;
         ledger.commit(fence, &[fund(1_000), reserve("a", 400)]).await.expect("commits");
-        assert_eq!(ledger.last_day(&account()).await.expect("reads"), None);
+        assert_eq!(ledger.last_day(&account(), i64::MAX).await.expect("reads"), None);
         let charges = [(charge_on(7, "a", 0, 30), 7, 30), (charge_on(7, "a", 1, 20), 7, 50), (charge_on(8, "a", 2, 500), 8, 350)];
         for (charge, day, charged) in charges {
             for _ in 0..2 {
                 ledger.commit(fence, std::slice::from_ref(&charge)).await.expect("commits");
-                assert_eq!(ledger.last_day(&account()).await.expect("reads"), Some((day, units(charged))));
+                assert_eq!(ledger.last_day(&account(), i64::MAX).await.expect("reads"), Some((day, units(charged))));
             }
         }
+        assert_eq!(ledger.last_day(&account(), 7).await.expect("reads"), Some((7, units(50))), "a later day is not looked at");
+        assert_eq!(ledger.last_day(&account(), 6).await.expect("reads"), None);
     }
 
     async fn a_backup_has_what_stands_between_charges(place: Place) {
@@ -134,7 +136,7 @@ on_both! {
         restore(&other.url, None, copy.as_slice(), crate::Expect::default()).await.expect("restores");
         let again = Ledger::open(&other.url).await.expect("opens");
         assert_eq!(again.work(&WorkId::task("a")).await.expect("reads").held, units(50));
-        assert_eq!(again.last_day(&account()).await.expect("reads"), Some((7, units(30))));
+        assert_eq!(again.last_day(&account(), 7).await.expect("reads"), Some((7, units(30))));
         assert_eq!(balance(&again).await, balance(&ledger).await);
     }
 

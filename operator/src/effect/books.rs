@@ -6,6 +6,7 @@ use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
 use std::collections::BTreeSet;
 use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow, WorkBalance};
+use supercargo_market::funding::day_of;
 use supercargo_market::usage::Anomaly;
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -73,7 +74,9 @@ pub fn anomalies(bookings: &[Booking]) -> Vec<Anomaly> {
 async fn load_funding(ledger: &Ledger, funding: FundingId) -> Result<Vec<Event>, LedgerError> {
     let Some(balance) = ledger.funding(&funding).await? else { return Ok(Vec::new()) };
     let last_post = ledger.last_final(&funding).await?;
-    let spent = ledger.last_day(&funding).await?.map(|(day, charged)| Event::Spent { funding: funding.clone(), day, charged });
+    // Tomorrow has begun by the clock of whoever charged on it.
+    let latest = day_of(now()) + 1;
+    let spent = ledger.last_day(&funding, latest).await?.map(|(day, charged)| Event::Spent { funding: funding.clone(), day, charged });
     Ok(spent.into_iter().chain([Event::Funding { funding, balance, last_post }]).collect())
 }
 

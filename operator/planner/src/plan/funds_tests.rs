@@ -172,6 +172,39 @@ fn a_task_that_might_pass_the_days_limit_waits_until_others_end_or_the_day_does(
 }
 
 #[test]
+fn a_clock_that_was_a_year_ahead_for_a_while_leaves_the_days_limit_as_it_was() {
+    const YEAR_SECONDS: i64 = 365 * 86_400;
+    let mut theatre = open();
+    spec(&mut theatre, |spec| spec.daily_limit = money("1.50"));
+    let run = |theatre: &mut Theatre, seconds: i64| {
+        let begun = theatre.now;
+        set(theatre, |pod| runs(pod, begun));
+        theatre.now += seconds;
+        set(theatre, |pod| ends(pod, begun + seconds, 0));
+        passes(theatre);
+    };
+    ["a", "b"].into_iter().for_each(|name| add(&mut theatre, named(name)));
+    passes(&mut theatre);
+    run(&mut theatre, 500);
+    theatre.now += YEAR_SECONDS;
+    add(&mut theatre, named("c"));
+    passes(&mut theatre);
+    assert_eq!(reserved(&theatre), 1, "nothing was charged on that day");
+    run(&mut theatre, 10);
+    theatre.now -= YEAR_SECONDS;
+    add(&mut theatre, named("d"));
+    for told in [Theatre::restart, passes as fn(&mut Theatre)] {
+        told(&mut theatre);
+        passes(&mut theatre);
+        let words = "0.64 has to be held back, and the Escrow's dailyLimit leaves 0.50: 1.00 was charged today, which ends at 2027-01-16T00:00:00Z, and 0.00 is held back";
+        assert_eq!(waits(&theatre, "d"), Some(("DailyLimit".to_owned(), words.to_owned())));
+    }
+    theatre.now += 16 * 3_600;
+    passes(&mut theatre);
+    assert_eq!(reserved(&theatre), 1, "another day has begun, and only one");
+}
+
+#[test]
 fn who_waits_for_the_day_begins_when_what_is_given_back_is_enough_or_the_limit_rises() {
     let mut theatre = open();
     spec(&mut theatre, |spec| spec.daily_limit = money("1.00"));

@@ -7,6 +7,9 @@ use supercargo_market::funding::Day;
 use supercargo_market::money::Amount;
 use supercargo_market::work::{FundingId, WorkId};
 
+/// Whose clock was ahead for a while may have been told of a day that is yet to come.
+const KEPT_DAYS: usize = 3;
+
 /// What may be held back now, and with a limit of the day what of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Funds {
@@ -46,7 +49,7 @@ impl World {
             Funding::Chain => None,
         };
         let available = granted.map_or(balance.available, |granted| granted.min(balance.available)).saturating_sub(committed);
-        let charged = self.days.get(funding).filter(|(day, _)| *day == self.today).map(|(_, charged)| *charged).unwrap_or_default();
+        let charged = self.days.get(funding).and_then(|days| days.get(&self.today)).copied().unwrap_or_default();
         let day = escrow.spec.daily_limit.map(|limit| Day { limit: limit.0, charged, reserved });
         Some((funding, Funds { available, day }))
     }
@@ -71,7 +74,11 @@ impl World {
 
     pub(super) fn spent(&mut self, funding: FundingId, day: i64, charged: Amount) {
         self.today = self.today.max(day);
-        self.days.insert(funding.clone(), (day, charged));
+        let days = self.days.entry(funding.clone()).or_default();
+        days.insert(day, charged);
+        if days.len() > KEPT_DAYS {
+            days.pop_first();
+        }
         self.lend(&funding);
     }
 

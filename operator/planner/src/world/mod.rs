@@ -129,7 +129,7 @@ pub enum Event {
         balance: FundingBalance,
         last_post: Option<(String, u64)>,
     },
-    /// What a funding was charged on the last day on which it was charged anything.
+    /// What a funding was charged on the last day on which it was charged anything, of those that may have begun.
     Spent {
         funding: FundingId,
         day: i64,
@@ -244,8 +244,8 @@ pub struct World {
     pub recalled: HashMap<WorkId, Recall>,
     /// The day of UTC, from 1970: one that has begun is not over because a clock is set back.
     pub today: i64,
-    /// What each funding was charged on its last day.
-    pub days: HashMap<FundingId, (i64, Amount)>,
+    /// What each funding was charged on its last days.
+    pub days: HashMap<FundingId, BTreeMap<i64, Amount>>,
     /// When what works have used was last written into the books.
     pub held_at: i64,
     /// When that was last asked for: as long as the books are away it is added up once a second, and not with every pass.

@@ -5,7 +5,7 @@ use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
 use std::collections::BTreeMap;
 use supercargo_ledger::{FundingBalance, Posting, WorkBalance};
-use supercargo_market::funding::Granted;
+use supercargo_market::funding::{Granted, day_of};
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
 use supercargo_market::work::{FundingId, WorkId};
@@ -68,7 +68,7 @@ impl Theatre {
                 held: sum(&self.books.held),
                 ..FundingBalance::default()
             };
-            if let Some((day, charged)) = self.books.days.last_key_value() {
+            if let Some((day, charged)) = self.books.days.range(..=day_of(self.clock()) + 1).next_back() {
                 self.world.apply(Event::Spent { funding: funding.clone(), day: *day, charged: Amount::from_units(*charged) });
             }
             self.world.apply(Event::Funding { funding, balance, last_post: None });
