@@ -25,7 +25,7 @@ endif
 
 include e2e/cluster/cluster.mk contracts/contracts.mk
 
-.PHONY: help prerequisites machine lintable analysable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger bench-metering bench-settlement nightly nightly-histories nightly-fuzz nightly-faults nightly-payouts nightly-image
+.PHONY: help prerequisites machine lintable analysable programs workspace-bin up down status demo image test check generate figures bench-gate bench-placement bench-ledger bench-metering bench-settlement nightly nightly-histories nightly-fuzz nightly-faults nightly-payouts nightly-image nightly-truth
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "  %-18s %s\n", $$1, $$2 }'
@@ -118,7 +118,7 @@ bench-settlement: contracts-deps ## what it costs the operator to pay 10,000 tas
 	@cargo bench --workspace --locked --profile dev --bench settlement
 
 # Each part runs whatever became of the ones before, and the last line counts them.
-NIGHTLY := contracts-nightly nightly-histories nightly-fuzz nightly-faults nightly-payouts nightly-image bench-contracts bench-placement bench-gate bench-ledger bench-metering bench-settlement
+NIGHTLY := contracts-nightly nightly-histories nightly-fuzz nightly-faults nightly-payouts nightly-truth nightly-image bench-contracts bench-placement bench-gate bench-ledger bench-metering bench-settlement
 
 nightly: machine analysable programs contracts-deps ## what is too long for every change: invariants in full, long histories, benches
 	@mkdir -p .state; was_up=$$([ -e .state/cluster/cluster.json ] && echo yes || echo no); \
@@ -138,6 +138,10 @@ nightly-histories:
 # a node lost.
 nightly-faults: machine programs
 	@cargo test --workspace --locked --test faults --test kills -- --ignored --show-output --test-threads=1
+
+# In the local cluster: what 200 containers are billed for against containerd's own times.
+nightly-truth: machine programs
+	@SUPERCARGO_REAL_CONTAINERS=200 cargo test --workspace --locked --test truth -- --show-output
 
 nightly-payouts: contracts-deps
 	@SUPERCARGO_KILLS=200 SUPERCARGO_LEADER_SECONDS=600 cargo test --workspace --locked --test payouts

@@ -26,9 +26,23 @@ pub const WHOLE_NODE: Share = Share { gpus: 4, ..JOURNEYS };
 impl Share {
     /// What it costs for so long, in millionths: an hour of a GPU is 2.10, of a processor 0.02 and of a GiB 0.004.
     pub fn units(self, seconds: u64) -> u64 {
-        let an_hour = 2_100_000 * self.gpus + 20 * self.cpu_millis + 4_000 * self.memory_mebibytes / 1_024;
-        an_hour * seconds / 3_600
+        self.an_hour() * seconds / 3_600
     }
+
+    /// The same for so many nanoseconds.
+    pub fn units_to_the_nanosecond(self, nanoseconds: u64) -> u64 {
+        let units = u128::from(self.an_hour()) * u128::from(nanoseconds) / (3_600 * 1_000_000_000);
+        u64::try_from(units).unwrap_or(u64::MAX)
+    }
+
+    fn an_hour(self) -> u64 {
+        2_100_000 * self.gpus + 20 * self.cpu_millis + 4_000 * self.memory_mebibytes / 1_024
+    }
+}
+
+/// What a journey's task on one GPU costs for so many nanoseconds, in millionths.
+pub fn units_to_the_nanosecond(nanoseconds: u64) -> u64 {
+    JOURNEYS.units_to_the_nanosecond(nanoseconds)
 }
 
 /// What a journey's task on one GPU costs for so long, in millionths.
@@ -133,6 +147,7 @@ mod tests {
         // An hour of a journey's task: a GPU at 2.10, 0.05 of a processor at 0.02 and 1/32 GiB at 0.004.
         assert_eq!(units(3_600), 2_100_000 + 1_000 + 125);
         assert_eq!(units(1), 583);
+        assert_eq!((units_to_the_nanosecond(1_000_000_000), units_to_the_nanosecond(2_500_000_000)), (583, 1_459));
         let large = Share { gpus: 4, cpu_millis: 2_000, memory_mebibytes: 8_192 };
         assert_eq!(large.units(3_600), 8_400_000 + 40_000 + 32_000);
     }

@@ -18,4 +18,5 @@ pub mod kubectl;
 pub mod people;
 pub mod postgres;
 pub mod sights;
+pub mod truth;
 pub mod wait;

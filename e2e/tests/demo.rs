@@ -1,4 +1,5 @@
-//! The demo, as anybody runs it: what it says has happened is held against the cluster, the container's record and the chain.
+//! The demo, as anybody runs it: what it says has happened is held against the cluster, the container's record, containerd's own
+//! times and the chain.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use supercargo_e2e::demo::NAMESPACE;
 use supercargo_e2e::explain::explained;
 use supercargo_e2e::journey::{Stage, succeeded};
 use supercargo_e2e::people::printed;
+use supercargo_e2e::truth::Truth;
 use supercargo_e2e::{http, install, kubectl, people};
 use supercargo_market::money::Amount;
 use tokio::process::Command;
@@ -40,15 +42,17 @@ async fn the_demo_tells_what_happened_and_it_is_so() {
 }
 
 async fn told_and_so(stage: &Stage) -> Result<()> {
+    // Before its task starts.
+    let truth = Truth::begin(&stage.layout, &stage.info).await?;
     let begun = Instant::now();
     let output = Command::new(env!("CARGO_BIN_EXE_demo")).current_dir(&stage.layout.root).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(PATIENCE, output).await.context("waited 300 s for the demo")?.context("starting the demo")?;
     let (told, took) = (String::from_utf8_lossy(&output.stdout).into_owned(), begun.elapsed());
     ensure!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
-    holds(stage, &told, took).await.with_context(|| format!("the demo said:\n{told}"))
+    holds(stage, &told, took, &truth).await.with_context(|| format!("the demo said:\n{told}"))
 }
 
-async fn holds(stage: &Stage, told: &str, took: Duration) -> Result<()> {
+async fn holds(stage: &Stage, told: &str, took: Duration, truth: &Truth) -> Result<()> {
     stages_take_no_longer_than_all(told, took)?;
     ensure!(told.lines().any(|line| line.starts_with("figure bedrock.demo_")), "how long it took is a figure");
     let lines: Vec<&str> = told.lines().map(str::trim).collect();
@@ -80,6 +84,10 @@ async fn holds(stage: &Stage, told: &str, took: Duration) -> Result<()> {
     ensure!(rest == "of its budget of 0.50 USDC.", "{rest}");
     let charged = amount(&json!(cost))?.units();
     ensure!(charged.abs_diff(SHARE.units(ran)) <= 1, "{ran} s cost {} millionths, and it says {cost}", SHARE.units(ran));
+    // By another way than the kubelet's record: by what containerd itself saw of it.
+    let life = truth.of(&pod["status"]["containerStatuses"][0]["containerID"]).await?;
+    let due = SHARE.units_to_the_nanosecond(life.nanoseconds()?);
+    ensure!(charged.abs_diff(due) <= SHARE.units(1) + 1, "{life:?} costs {due} millionths, and it says {cost}");
     ensure!(status["cost"]["settled"] == cost, "what it cost is what was settled: {}", status["cost"]);
 
     let transaction = printed(&told, "Its provider was paid by transaction ")?.trim_end_matches('.');
