@@ -9,6 +9,9 @@ use crate::metering_matrix::{Row, row};
 const CONTAINERS: usize = 500;
 /// So long Kubernetes takes to notice that a node is silent: who looks at it meanwhile sees what runs there alive.
 const UNHEARD_SECONDS: f64 = 41.0;
+/// So often kubelets are scraped; and so much of a life may lie outside of samples that are said to show all of it.
+const STEP_SECONDS: f64 = 15.0;
+const UNSHOWN_SECONDS: f64 = 240.0;
 
 fn play(faults: &Faults, seed: u64) -> Row {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -29,6 +32,9 @@ fn whatever_fails_each_container_is_billed_once_for_what_it_ran() {
     assert_eq!((whole.missed, whole.false_faults), (0, 0));
     assert!(whole.errors.most() <= 1.0, "{} s beside what a container ran", whole.errors.most());
     assert!(whole.double_seconds == 0.0, "{} s are billed twice", whole.double_seconds);
+    assert_eq!(whole.used_wrong, 0, "a charge is what its quantities cost");
+    assert!(whole.used_over <= STEP_SECONDS, "{} s of CPU or memory are billed that nobody used", whole.used_over);
+    assert!(whole.used_unsaid <= UNSHOWN_SECONDS, "{} s of CPU are missing, and nothing says so", whole.used_unsaid);
     assert!(whole.busiest <= 1.0, "{} of a GPU's time is billed", whole.busiest);
     assert!(whole.incomplete_over <= UNHEARD_SECONDS, "{} s that nobody has a record of", whole.incomplete_over);
     assert!(whole.errors.mean().abs() <= 0.02, "{} s more than it ran", whole.errors.mean());

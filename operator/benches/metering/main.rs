@@ -34,4 +34,7 @@ fn tell(whole: &Whole) {
     println!("beside metering.two_clocks_error_p99 {:.3} s", whole.together.within(990));
     println!("beside metering.two_clocks_error_max {:.3} s", whole.together.most());
     println!("beside metering.false_faults {} pods", whole.false_faults);
+    println!("beside metering.used_over_max {:.3} s", whole.used_over);
+    println!("beside metering.used_wrong {} containers", whole.used_wrong);
+    println!("beside metering.used_unsaid_max {:.3} s", whole.used_unsaid);
 }

@@ -1,7 +1,7 @@
 //! Metering: what containers used, from a Prometheus's raw samples. It only reads; what the samples are worth is `market`'s,
 //! and what becomes of it the planner's.
 
-mod answer;
+pub mod answer;
 pub mod metrics;
 pub mod query;
 
@@ -95,19 +95,9 @@ impl Prometheus {
                 break;
             }
         }
-        let mut container = gathered.container();
-        container.devices = devices.container().devices;
-        let window = Window {
-            from: asked.from,
-            until: asked.until,
-            from_start: asked.from_start,
-            to_end: true,
-            longest_step_millis: self.longest_step_millis,
-        };
-        let used = usage::used(&container, &window);
-        self.metrics.shown.with_label_values(&[metrics::shows(used.shows)]).inc();
-        let anomalies = usage::disagreements(&container, &window, asked.ran_seconds, asked.cpu_millis);
-        Ok((asked.uid.clone(), Usage { used: Some(used), devices: devices.devices(), anomalies }))
+        let usage = told(asked, &gathered, &devices, self.longest_step_millis);
+        usage.used.into_iter().for_each(|used| self.metrics.shown.with_label_values(&[metrics::shows(used.shows)]).inc());
+        Ok((asked.uid.clone(), usage))
     }
 
     async fn take(&self, gathered: &mut Gathered, asked: &Asked, query: &str, piece: Piece) -> Result<(), MeteringError> {
@@ -132,6 +122,15 @@ impl Prometheus {
         }
         answer::read(&body)
     }
+}
+
+/// What the series of a container, and those of its devices, tell of it.
+pub fn told(asked: &Asked, gathered: &Gathered, devices: &Gathered, longest_step_millis: u64) -> Usage {
+    let mut container = gathered.container();
+    container.devices = devices.container().devices;
+    let window = Window { from: asked.from, until: asked.until, from_start: asked.from_start, to_end: true, longest_step_millis };
+    let anomalies = usage::disagreements(&container, &window, asked.ran_seconds, asked.cpu_millis);
+    Usage { used: Some(usage::used(&container, &window)), devices: devices.devices(), anomalies }
 }
 
 #[cfg(test)]

@@ -156,10 +156,14 @@ fn read<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
 impl Api {
     pub fn pool(&self, shared: bool) -> Pool {
         let (name, resource, price) = if shared { ("parts", SHARED, "0.90") } else { ("wholes", WHOLE, "3.60") };
-        let spec = json!({
+        let mut spec = json!({
             "provider": "acme", "selector": { "matchLabels": { "sells": name } },
             "pricing": { "token": "USDC", "resources": [{ "resourceName": resource, "perHour": price }] },
         });
+        if shared {
+            let pricing = &mut spec["pricing"];
+            (pricing["cpuPerHour"], pricing["memoryGiBPerHour"], pricing["basis"]) = (json!("0.36"), json!("0.072"), json!("Used"));
+        }
         let status = self.pools.get(name).cloned().unwrap_or_default();
         Pool { name: name.into(), generation: 1, created: BEGIN / SECOND, spec: read(spec), status, findings: Vec::new() }
     }

@@ -22,7 +22,8 @@ pub struct Faults {
     pub leaders: bool,
 }
 
-/// What Prometheus suffers: nothing of it is used to bill, and those that sample it feel it.
+/// What Prometheus suffers: no second is billed by it, but CPU and memory where a card bills them as they are used; and those
+/// that sample it feel it.
 #[derive(Debug, Clone, Default)]
 pub struct Prometheus {
     pub away: bool,
@@ -41,12 +42,6 @@ impl Faults {
         let mut faults = Self::none(name);
         change(&mut faults);
         faults
-    }
-
-    /// Whether the row is of Prometheus alone.
-    pub fn is_prometheus(&self) -> bool {
-        let Prometheus { away, wiped, loses, resets, late } = self.prometheus;
-        (away || wiped || loses || resets || late) && !self.nodes && !self.late_news
     }
 }
 

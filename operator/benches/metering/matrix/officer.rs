@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use supercargo_ledger::{Fence, LedgerError};
 use supercargo_operator::effect;
+use supercargo_planner::plan::usage::UsageTerms;
 use supercargo_planner::plan::{Effect, Fitting, Plan, Terms, plan};
 use supercargo_planner::world::records::{Namespace, Node, Task};
 use supercargo_planner::world::standing::Policy;
@@ -24,8 +25,12 @@ const LEASE: Nanos = 6 * SECOND;
 /// A step that does not come for so long is passed over.
 const PATIENCE: Nanos = 900 * SECOND;
 
+/// The operator's own default.
+const SETTLE_SECONDS: i64 = 60;
+
 /// The operator dies before one of these, when it is done and the answer is lost, or right after the answer.
-const STEPS: [&str; 8] = ["book", "create_pod", "write_task", "free_pod", "delete_pod", "delete_task", "write_node", "find_pods"];
+const STEPS: [&str; 9] =
+    ["book", "create_pod", "write_task", "free_pod", "delete_pod", "delete_task", "write_node", "find_pods", "read_usage"];
 const MOMENTS: [&str; 3] = ["before", "unanswered", "after"];
 
 #[derive(Default)]
@@ -186,7 +191,8 @@ impl Play {
         self.officers[who].pass_at = None;
         let Officer { up: true, leads: true, fence: Some(fence), .. } = self.officers[who] else { return };
         let clock = self.clock();
-        let terms = Terms { tokens: vec!["USDC".into()], ..Terms::default() };
+        let usage = Some(UsageTerms { settle_seconds: SETTLE_SECONDS });
+        let terms = Terms { tokens: vec!["USDC".into()], usage, ..Terms::default() };
         let Plan { effects, wake } = plan(&mut self.officers[who].world, &terms, clock);
         let mut done = false;
         for effect in effects {
@@ -203,6 +209,7 @@ impl Play {
                     }
                     Err(error) => unreachable!("books in memory: {error}"),
                 },
+                Effect::ReadUsage { work, attempt, asked } => self.read_usage(work, attempt, &asked, clock),
                 _ if self.away_until().is_some() => continue,
                 other => self.carry_out(other, clock),
             };

@@ -4,6 +4,7 @@ use super::books::Books;
 use super::cluster::{Api, Container, Machine, NAMESPACE, News, task};
 use super::faults::{Absences, Faults};
 use super::officer::Officer;
+use super::prometheus::Prometheus;
 use super::trace::{BEGIN, Dice, Nanos, SECOND, Trace};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -55,6 +56,7 @@ pub struct Play {
     pub dice: Dice,
     pub api: Api,
     pub api_away: Absences,
+    pub prometheus: Prometheus,
     pub machines: Vec<Machine>,
     pub containers: Vec<Container>,
     pub officers: Vec<Officer>,
@@ -83,6 +85,7 @@ impl Play {
             dice,
             api: Api::default(),
             api_away,
+            prometheus: Prometheus::new(seed, trace.span, &faults.prometheus),
             machines: Machine::all(seed, faults.skew_seconds),
             containers: Vec::new(),
             officers: (0..if faults.leaders { 2 } else { 1 }).map(|_| Officer::default()).collect(),

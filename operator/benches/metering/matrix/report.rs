@@ -1,9 +1,10 @@
 //! The matrix as a table that a person can read, and as figures.
 
 use super::Row;
+use super::used::{self, UsedVerdict};
 use super::verdict::{Errors, Verdict};
 
-const SECOND_LINE: usize = 18;
+pub const SECOND_LINE: usize = 18;
 
 /// What holds over the whole matrix.
 pub struct Whole {
@@ -15,11 +16,17 @@ pub struct Whole {
     pub incomplete_over: f64,
     pub busiest: f64,
     pub false_faults: usize,
+    /// CPU or memory that a container was billed for beyond what it used, in seconds of all that it might have; and of one whose
+    /// samples are said to show all of it, CPU that was not billed.
+    pub used_over: f64,
+    pub used_unsaid: f64,
+    pub used_wrong: usize,
 }
 
 impl Whole {
     pub fn of(rows: &[Row]) -> Self {
         let all = |of: fn(&Verdict) -> &Errors| Errors(rows.iter().flat_map(|row| of(&row.verdict).0.iter().copied()).collect());
+        let most_used = |of: fn(&UsedVerdict) -> f64| rows.iter().map(|row| of(&row.used)).fold(0.0, f64::max);
         let most = |of: fn(&Verdict) -> f64| rows.iter().map(|row| of(&row.verdict)).fold(0.0, f64::max);
         Self {
             // The fewest that a row had.
@@ -31,6 +38,9 @@ impl Whole {
             incomplete_over: most(|verdict| verdict.incomplete_over),
             busiest: most(|verdict| verdict.busiest),
             false_faults: rows.iter().map(|row| row.verdict.false_faults).sum(),
+            used_over: most_used(|used| used.cpu.over.max(used.memory.over)),
+            used_unsaid: most_used(|used| used.cpu.unsaid),
+            used_wrong: rows.iter().map(|row| row.used.wrong).sum(),
         }
     }
 }
@@ -68,9 +78,6 @@ pub fn lines(row: &Row) -> Vec<String> {
     for (name, measured, missed) in &verdict.peers {
         beside(name, errors(measured, *missed));
     }
-    if faults.is_prometheus() {
-        beside("", "not used to bill: the books ask Prometheus nothing".to_owned());
-    }
     if row.deaths > 0 {
         beside("", format!("the operator died {} times, at {} different moments", row.deaths, row.moments));
     }
@@ -86,5 +93,6 @@ pub fn lines(row: &Row) -> Vec<String> {
     if !row.ended {
         beside("", "something never came to an end".to_owned());
     }
+    lines.insert(1, used::line(&row.used));
     lines
 }
