@@ -77,6 +77,9 @@ fn words(receipt: &Receipt, checked: &Checked) -> String {
         let place = charge.metered.as_ref().map(|metered| format!(" on {} of {}", metered.node, metered.provider)).unwrap_or_default();
         let seconds = charge.seconds;
         lines.push(format!("  {}: {seconds} s{place}, by {:?}: {}", charge.segment, charge.evidence, charge.amount));
+        if let Some(added) = charge.metered.as_ref().map(|metered| metered.added_seconds).filter(|added| *added > 0) {
+            lines.push(format!("    {added} s of them are added, up to its card's minimum"));
+        }
         for anomaly in charge.metered.iter().flat_map(|metered| &metered.anomalies) {
             lines.push(format!("    two sources disagree: {anomaly:?}"));
         }
@@ -125,7 +128,7 @@ mod tests {
                 json!({
                     "task": "team/train", "worker": worker, "provider": "acme", "node": "n1", "from": 1, "until": 62, "card": "00",
                     "devices": { "resourceName": "nvidia.com/gpu", "model": "H100", "count": 1, "source": "Count" },
-                    "cpuMillis": 1, "memoryBytes": 1, "anomalies": ["OtherDevices"],
+                    "cpuMillis": 1, "memoryBytes": 1, "addedSeconds": 29, "anomalies": ["OtherDevices"],
                 })
             });
             json!({ "segment": format!("pod/p{worker}/0/0"), "attempt": 0, "seconds": 61, "evidence": "Record", "amount": "0.035", "entry": 5, "metered": metered })
@@ -154,7 +157,7 @@ mod tests {
         assert_eq!(
             told,
             format!(
-                "the receipt of team/train holds: 0.07 USDC charged\n  pod/p0/0/0: 61 s on n1 of acme, by Record: 0.035\n    \
+                "the receipt of team/train holds: 0.07 USDC charged\n  pod/p0/0/0: 61 s on n1 of acme, by Record: 0.035\n    29 s of them are added, up to its card's minimum\n    \
                  two sources disagree: OtherDevices\n  pod/p1/0/0: 61 s, by Record: 0.035\n  the operator bears 0.01: it was not held back\n  \
                  1 of 2 charges can't be calculated again: too little was kept of them\n  every charge is in the journal, every charge \
                  is signed, by 0x{}\n  1 of 2 charges stands under a root\n  digest ab\n",

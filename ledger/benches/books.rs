@@ -157,9 +157,15 @@ fn metered() -> Metered {
         cpu_millis: 8_000,
         memory_bytes: 64 << 30,
         beside_per_hour: Default::default(),
+        added_seconds: 0,
         used: None,
         anomalies: Vec::new(),
-        ended: Ended { exit_code: Some(0), image: Some(format!("example.com/image@sha256:{}", "00".repeat(32))), words: None },
+        ended: Ended {
+            exit_code: Some(0),
+            image: Some(format!("example.com/image@sha256:{}", "00".repeat(32))),
+            words: None,
+            by_provider: false,
+        },
     }
 }
 

@@ -66,6 +66,7 @@ pub struct Charge {
     pub work: WorkId,
     pub attempt: u32,
     pub segment: SegmentId,
+    /// Billed ones.
     pub seconds: u64,
     pub evidence: Evidence,
     /// Whose record it counts for, and whether it ended by a fault of that place.
@@ -79,6 +80,13 @@ pub struct Charge {
     pub metered: Option<Box<Metered>>,
     /// The day of UTC that it counts on, from 1970.
     pub day: i64,
+}
+
+impl Charge {
+    /// Of the billed seconds those that it ran.
+    pub fn served_seconds(&self) -> u64 {
+        self.seconds.saturating_sub(self.metered.as_ref().map_or(0, |metered| metered.added_seconds))
+    }
 }
 
 /// What became of a posting.

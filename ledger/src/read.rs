@@ -3,8 +3,8 @@
 use crate::commit::amount;
 use crate::receipt::summary;
 use crate::{Ledger, LedgerError, Result};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row};
 use std::collections::BTreeMap;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
@@ -63,6 +63,8 @@ pub struct WorkBalance {
     pub absorbed: Amount,
     /// Of what was charged: final on the chain, or paid by a grant.
     pub settled: Amount,
+    /// Of all its attempts, each as long as its longest worker.
+    pub billed_seconds: u64,
     pub transaction: Option<String>,
     /// The root of usage lines that this transaction posted.
     pub root: Option<String>,
@@ -71,6 +73,10 @@ pub struct WorkBalance {
     pub receipt: Option<String>,
     pub gpu_percent: Option<u32>,
 }
+
+/// Of the work in `r`: the seconds of its attempts. Workers of one run together.
+const BILLED_SECONDS: &str = "(SELECT CAST(COALESCE(SUM(a.longest), 0) AS BIGINT) FROM \
+    (SELECT MAX(b.seconds) AS longest FROM charges b WHERE b.work = r.work GROUP BY b.attempt) a)";
 
 /// What an account owes a payee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,9 +142,11 @@ impl Ledger {
     pub async fn work(&self, work: &WorkId) -> Result<WorkBalance> {
         let failed = LedgerError::database("reading what a work has cost");
         let id = work.to_string();
-        let query = "SELECT r.reserved, r.charged, r.absorbed, r.funding, COALESCE(h.used, 0) \
-                      FROM reservations r LEFT JOIN holds h ON h.work = r.work WHERE r.work = $1";
-        let row = sqlx::query(query).bind(id.clone()).fetch_optional(self.pool()).await.map_err(&failed)?;
+        let query = format!(
+            "SELECT r.reserved, r.charged, r.absorbed, r.funding, COALESCE(h.used, 0), {BILLED_SECONDS} \
+             FROM reservations r LEFT JOIN holds h ON h.work = r.work WHERE r.work = $1"
+        );
+        let row = sqlx::query(AssertSqlSafe(query)).bind(id.clone()).fetch_optional(self.pool()).await.map_err(&failed)?;
         let Some(row) = row else { return Ok(WorkBalance::default()) };
         let charged = amount(row.get(1));
         let by_grant = FundingId::from_stored(row.get::<String, _>(3)).account().is_none();
@@ -152,6 +160,7 @@ impl Ledger {
             charged,
             absorbed: amount(row.get(2)),
             settled: if by_grant { charged } else { settled },
+            billed_seconds: row.get::<i64, _>(5).unsigned_abs(),
             transaction: paid.last().and_then(|row| row.get(1)),
             root: paid.last().map(|row| root_text(row, 2)),
             ..WorkBalance::default()
@@ -221,14 +230,16 @@ impl Ledger {
 
     /// The works that a post pays for, as [`Ledger::work`] has each of them: all at once, since there may be thousands.
     pub async fn works_of(&self, post: &str) -> Result<Vec<(WorkId, WorkBalance)>> {
-        let query = "SELECT r.reserved, r.charged, r.absorbed, \
-                     CAST(COALESCE(SUM(CASE WHEN p.state = 'FINAL' THEN c.amount ELSE 0 END), 0) AS BIGINT), \
-                     MAX(CASE WHEN p.state = 'FINAL' THEN p.winner || '/' || p.id END), r.work, \
-                     CAST(COALESCE(MAX(h.used), 0) AS BIGINT) \
-                     FROM reservations r JOIN charges c ON c.work = r.work LEFT JOIN posts p ON p.id = c.post \
-                     LEFT JOIN holds h ON h.work = r.work WHERE r.work IN (SELECT work FROM charges WHERE post = $1) \
-                     GROUP BY r.work, r.reserved, r.charged, r.absorbed ORDER BY r.work";
-        let rows = sqlx::query(query).bind(post.to_owned()).fetch_all(self.pool()).await;
+        let query = format!(
+            "SELECT r.reserved, r.charged, r.absorbed, \
+             CAST(COALESCE(SUM(CASE WHEN p.state = 'FINAL' THEN c.amount ELSE 0 END), 0) AS BIGINT), \
+             MAX(CASE WHEN p.state = 'FINAL' THEN p.winner || '/' || p.id END), r.work, \
+             CAST(COALESCE(MAX(h.used), 0) AS BIGINT), {BILLED_SECONDS} \
+             FROM reservations r JOIN charges c ON c.work = r.work LEFT JOIN posts p ON p.id = c.post \
+             LEFT JOIN holds h ON h.work = r.work WHERE r.work IN (SELECT work FROM charges WHERE post = $1) \
+             GROUP BY r.work, r.reserved, r.charged, r.absorbed ORDER BY r.work"
+        );
+        let rows = sqlx::query(AssertSqlSafe(query)).bind(post.to_owned()).fetch_all(self.pool()).await;
         let rows = rows.map_err(LedgerError::database("reading what a post pays for"))?;
         let mut roots: BTreeMap<String, Option<String>> = BTreeMap::new();
         let mut works = Vec::with_capacity(rows.len());
@@ -244,9 +255,10 @@ impl Ledger {
                 None => (None, None),
             };
             let [reserved, charged, absorbed, settled, held] = [0, 1, 2, 3, 6].map(|index| amount(row.get(index)));
+            let billed_seconds = row.get::<i64, _>(7).unsigned_abs();
             works.push((
                 work_id(row.get(5))?,
-                WorkBalance { reserved, held, charged, absorbed, settled, transaction, root, ..Default::default() },
+                WorkBalance { reserved, held, charged, absorbed, settled, billed_seconds, transaction, root, ..Default::default() },
             ));
         }
         Ok(works)

@@ -266,7 +266,7 @@ impl Changes {
             *self.days.entry((funding.to_owned(), charge.day)).or_default() += taken.units();
         }
         let record = self.records.entry(charge.place.clone()).or_default();
-        *record = record.with(charge.seconds, charge.fault, charge.evidence);
+        *record = record.with(charge.served_seconds(), charge.fault, charge.evidence);
     }
 
     /// Adds to each payee's lane what its part of the split has grown by.

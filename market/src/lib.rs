@@ -8,6 +8,7 @@ pub mod funding;
 pub mod guard;
 pub mod journal;
 pub mod metering;
+pub mod minimum;
 pub mod money;
 pub mod placement;
 pub mod posting;

@@ -56,6 +56,9 @@ pub struct Ended {
     /// The SHA-256 of what it left as its last words: who writes the digest of a result there has it here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
+    /// By its provider's fault, or its node was drained.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub by_provider: bool,
 }
 
 /// All that the price of a segment follows from, and where and when it was.
@@ -78,6 +81,9 @@ pub struct Metered {
     /// What the node's other devices cost an hour, for who had the node alone.
     #[serde(default, skip_serializing_if = "is_free")]
     pub beside_per_hour: Price,
+    /// Of the billed seconds those that it did not run: its card's minimum.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub added_seconds: u64,
     /// What was used, where somebody can tell. It is the price of CPU and memory when the card says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Used>,
@@ -91,6 +97,14 @@ fn is_free(price: &Price) -> bool {
     *price == Price::ZERO
 }
 
+fn is_none(seconds: &u64) -> bool {
+    *seconds == 0
+}
+
+fn is_not(told: &bool) -> bool {
+    !told
+}
+
 /// The hash of what somebody said.
 pub fn words_digest(words: &str) -> String {
     hex::encode(Sha256::digest(words))
@@ -101,8 +115,11 @@ impl Metered {
     pub fn cost(&self, basis: Basis, held: &Held, seconds: u64) -> Result<ExactCost, TooMuch> {
         match basis {
             Basis::Allocated => rating::cost(held, seconds),
-            // What can't be shown is not charged.
-            Basis::Used => rating::cost_of_used(held, seconds, &self.quantity()),
+            // What can't be shown is not charged, and in seconds that it did not run nothing was used.
+            Basis::Used => {
+                let used = rating::cost_of_used(held, seconds.saturating_sub(self.added_seconds), &self.quantity())?;
+                used.checked_add(rating::cost_of_used(held, self.added_seconds.min(seconds), &Quantity::default())?)
+            }
         }
     }
 
@@ -143,7 +160,7 @@ fn base64(bytes: &[u8]) -> String {
 pub struct Charged {
     pub segment: String,
     pub attempt: u32,
-    /// Billed ones.
+    /// Billed ones, with those that were added.
     pub seconds: u64,
     pub evidence: Evidence,
     pub amount: Amount,

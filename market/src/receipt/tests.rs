@@ -49,9 +49,10 @@ fn metered(card: &RateCard, worker: u32) -> Metered {
         cpu_millis: 8_000,
         memory_bytes: 32 << 30,
         beside_per_hour: Price::ZERO,
+        added_seconds: 0,
         used: Some(used),
         anomalies: Vec::new(),
-        ended: Ended { exit_code: Some(0), image: Some("sha256:1".into()), words: Some(words_digest("done")) },
+        ended: Ended { exit_code: Some(0), image: Some("sha256:1".into()), words: Some(words_digest("done")), by_provider: false },
     }
 }
 
@@ -224,6 +225,42 @@ fn whatever_is_changed_is_found() {
 
 fn metered_of(receipt: &mut Receipt) -> &mut Metered {
     receipt.body.charges[0].metered.as_mut().expect("it is new")
+}
+
+#[test]
+fn no_more_is_added_than_a_cards_minimum_asks_for() {
+    // Two workers that ran 61 s, on a card that asks for 90.
+    let brought_up = |basis: Basis, amount: &str| {
+        let mut body = body(&RateCard { minimum_seconds: 90, ..card(basis) });
+        for charge in &mut body.charges {
+            (charge.seconds, charge.amount) = (90, amount.parse().expect("an amount"));
+            charge.metered.as_mut().expect("it is new").added_seconds = 29;
+        }
+        body.charged = body.charges[0].amount.checked_add(body.charges[1].amount).expect("fits");
+        (body.absorbed, body.provider) = (Amount::ZERO, Amount::ZERO);
+        body.fees.clear();
+        Receipt { digest: String::new(), journal: Journal::default(), anchors: Vec::new(), body }
+    };
+    let checked = |mut receipt: Receipt| {
+        receipt.digest = hex::encode(receipt.body.digest());
+        check(&receipt, &Expected::default()).map(|checked| checked.charged.to_string())
+    };
+    assert_eq!(checked(brought_up(Basis::Allocated, "0.0597")), Ok("0.1194".to_owned()));
+    assert_eq!(checked(brought_up(Basis::Used, "0.05274")), Ok("0.10548".to_owned()), "nothing was used in what is added");
+    type Change = fn(&mut Receipt);
+    let cases: [(&str, Change, &str, u64, u64); 5] = [
+        ("a second more", |r| (r.body.charges[0].seconds, metered_of(r).added_seconds) = (91, 30), "p0", 29, 30),
+        ("more than was billed", |r| metered_of(r).added_seconds = 91, "p0", 29, 91),
+        ("a provider's fault", |r| metered_of(r).ended.by_provider = true, "p0", 0, 29),
+        ("a worker that never ran", |r| r.body.charges[1].evidence = Evidence::None, "p0", 0, 29),
+        ("a second time", |r| r.body.charges[1].attempt = 1, "p1", 0, 29),
+    ];
+    for (name, change, pod, due, added) in cases {
+        let mut receipt = brought_up(Basis::Allocated, "0.0597");
+        change(&mut receipt);
+        let words = format!("pod/{pod}/0/0 is short of its card's minimum by {due} s, and {added} s were added");
+        assert_eq!(checked(receipt), Err(words), "{name}");
+    }
 }
 
 #[test]

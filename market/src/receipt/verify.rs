@@ -1,15 +1,17 @@
 //! Checking a receipt with nothing but itself: that its body is what its digest says, that each charge follows from its
 //! card, that they add up, that the journal says the same and that the proofs lead to their roots.
 
-use super::{Anchor, Body, Charged, FORMAT, Neighbour, Receipt, Stretch, tag};
+use super::{Anchor, Body, Charged, FORMAT, Metered, Neighbour, Receipt, Stretch, tag};
 use crate::canonical;
 use crate::journal::{Envelope, Hash, Step, leaf, root_by};
+use crate::metering::Evidence;
+use crate::minimum::Over;
 use crate::money::Amount;
 use crate::rate_card::CardError;
 use crate::rating::{ExactCost, Held, TooMuch};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What else must be true of a receipt than that it fits together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub enum ReceiptError {
     TooMuch { segment: String, why: TooMuch },
     #[error("{segment} costs {due} by its card, and {amount} was charged")]
     Overcharged { segment: String, due: Amount, amount: Amount },
+    #[error("{segment} is short of its card's minimum by {due} s, and {added} s were added")]
+    Added { segment: String, due: u64, added: u64 },
     #[error("{what} is {said} on the receipt, and its parts come to {found}")]
     Sum { what: &'static str, said: Amount, found: Amount },
     #[error("entry {0} of the journal is not what its hash says")]
@@ -148,6 +152,7 @@ fn rate(body: &Body) -> Result<()> {
     if !(body.provider.is_zero() && body.fees.is_empty()) {
         add("what was charged", body.charged, body.fees.values().copied().chain([body.provider]))?;
     }
+    minimums(body)?;
     // Seconds are added up before they are divided, so what a charge is due depends on those before it.
     let (mut exact, mut before, mut absorbed) = (ExactCost::default(), Amount::ZERO, Vec::new());
     for charge in &body.charges {
@@ -163,6 +168,34 @@ fn rate(body: &Body) -> Result<()> {
         before = all;
     }
     add("what was absorbed", body.absorbed, absorbed.into_iter())
+}
+
+/// That no more seconds were added than the cards' minimum asks for, of attempts in their order.
+fn minimums(body: &Body) -> Result<()> {
+    let mut attempts: BTreeMap<u32, Vec<(&Charged, &Metered)>> = BTreeMap::new();
+    for charge in &body.charges {
+        attempts.entry(charge.attempt).or_default().extend(charge.metered.as_ref().map(|metered| (charge, metered)));
+    }
+    let mut before_seconds: u64 = 0;
+    for workers in attempts.values() {
+        let longest = |of: fn(&(&Charged, &Metered)) -> u64| workers.iter().map(of).max().unwrap_or_default();
+        let over = Over {
+            before_seconds,
+            longest_seconds: longest(|(charge, metered)| charge.seconds.saturating_sub(metered.added_seconds)),
+            ran: workers.iter().all(|(charge, _)| charge.evidence != Evidence::None),
+            by_provider: workers.iter().any(|(_, metered)| metered.ended.by_provider),
+        };
+        for (charge, metered) in workers {
+            let minimum = body.cards.get(&metered.card).map_or(0, |card| card.minimum_seconds);
+            let (due, added) = (over.added_seconds(minimum), metered.added_seconds);
+            // Less is what the budget paid for.
+            if added > due || added > charge.seconds {
+                return Err(ReceiptError::Added { segment: charge.segment.clone(), due, added });
+            }
+        }
+        before_seconds = before_seconds.saturating_add(longest(|(charge, _)| charge.seconds));
+    }
+    Ok(())
 }
 
 /// That parts come to what is said of them all.

@@ -79,6 +79,7 @@ async fn api(gate: Few) -> Api<Few> {
         run_seconds: 60,
         hold_seconds: 60,
         bound: NOW,
+        billed_before_seconds: 0,
         workers: Vec::<Place>::new(),
     };
     let detail = serde_json::to_string(&placement).expect("is JSON");

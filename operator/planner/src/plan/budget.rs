@@ -8,12 +8,32 @@ use supercargo_crds::common::Money;
 use supercargo_crds::names::task_condition::STARTED;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_market::guard::{Guard, Mark};
+use supercargo_market::minimum::{self, Rated};
 use supercargo_market::money::Amount;
+use supercargo_market::placement::Assignment;
 use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
 
 /// The guard of a run of workers that hold this.
 pub fn guard(task: &Task, held: &[Held], budget: Amount, spent: Amount) -> Result<Guard, TooMuch> {
     Ok(Guard { second: second(held)?, budget, spent, after_seconds: place::after_seconds(task) })
+}
+
+/// What workers hold there, and what their cards ask for at least, as far as the rest of the budget pays for it.
+pub fn rated(world: &World, assignments: &[Assignment], billed_before_seconds: u64, left: Amount) -> Result<Vec<Rated>, TooMuch> {
+    let minimum = |chosen: &Assignment| world.rate_cards.get(&chosen.pool).map_or(0, |known| known.card.minimum_seconds);
+    let rated = assignments.iter().map(|chosen| Rated { held: chosen.held, minimum_seconds: minimum(chosen) });
+    minimum::within(&rated.collect::<Vec<_>>(), billed_before_seconds, left)
+}
+
+/// How long it may run and what is held back for that, with its cards' minimum, within the rest of its budget.
+pub fn terms(task: &Task, workers: &[Rated], billed_before_seconds: u64, left: Amount) -> Result<(u64, Amount), TooMuch> {
+    let held: Vec<Held> = workers.iter().map(|worker| worker.held).collect();
+    let leash = guard(task, &held, left, Amount::ZERO)?.leash(task.spec.time_limit_seconds.unsigned_abs()).ok_or(TooMuch)?;
+    if leash.run_seconds < place::least_seconds(task) {
+        return Err(TooMuch);
+    }
+    let worst = minimum::worst(workers, billed_before_seconds, leash.run_seconds + place::after_seconds(task))?.reserved()?;
+    Ok((leash.run_seconds, leash.reserved.max(worst.min(left))))
 }
 
 /// What a second of all these workers costs.

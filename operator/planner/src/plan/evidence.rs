@@ -9,6 +9,7 @@ use crate::world::records::{Placement, Pod, Task};
 use crate::world::{Usage, World};
 use supercargo_ledger::{Charge, Posting};
 use supercargo_market::metering::{self, Evidence, Measured, PodRecord};
+use supercargo_market::minimum::Over;
 use supercargo_market::receipt::{DeviceSource, Devices, Ended, Metered, words_digest};
 use supercargo_market::usage::{Anomaly, same_devices};
 use supercargo_market::work::{SegmentId, WorkId};
@@ -25,15 +26,16 @@ pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, plan: &mut Plan, bo
         return parting::keep(world, work, bookings);
     }
     let billed = billed(world, &workers, placement, world.task_of(work).map(|task| &**task));
+    let added = added(&workers, placement, &billed);
     let placement = placement.clone();
     let Reading::Ready(used) = usage::read(world, work, &placement, &billed, terms, plan, now) else {
         return parting::keep(world, work, bookings);
     };
     let workers = world.workers_of(work, &placement);
     parting::keep_billed(world, work, &workers, &billed, bookings);
-    for (worker, (pod, measured)) in (0..).zip(workers.iter().zip(billed)) {
+    for (worker, ((pod, measured), added)) in (0..).zip(workers.iter().zip(billed).zip(added)) {
         if let (Some(pod), Some(measured)) = (pod, measured) {
-            let charge = charge(work, &placement, worker, (pod, measured, used.get(&pod.uid)), terms, world.today);
+            let charge = charge(work, &placement, worker, (pod, measured, added, used.get(&pod.uid)), terms, world.today);
             bookings.push(Booking::Post(Posting::Charge(charge)));
         }
     }
@@ -82,23 +84,36 @@ pub fn billed(world: &World, workers: &[Option<&Pod>], placement: &Placement, ta
     measured
 }
 
-/// A worker's pod, what is billed of it, and what its containers used.
-type Ran<'a> = (&'a Pod, Measured, Option<&'a Usage>);
+/// What each worker is billed for beyond that, up to the minimum of its card.
+pub fn added(workers: &[Option<&Pod>], placement: &Placement, billed: &[Option<Measured>]) -> Vec<u64> {
+    let over = Over {
+        before_seconds: placement.billed_before_seconds,
+        longest_seconds: billed.iter().flatten().map(|one| one.seconds).max().unwrap_or_default(),
+        ran: billed.iter().all(|one| one.is_some_and(|one| one.evidence != Evidence::None)),
+        by_provider: workers.iter().flatten().any(|pod| is_provider_fault(pod)),
+    };
+    placement.workers.iter().map(|place| over.added_seconds(place.minimum_seconds)).collect()
+}
 
-fn charge(work: &WorkId, placement: &Placement, worker: u32, (pod, measured, used): Ran, terms: &Terms, day: i64) -> Charge {
+/// A worker's pod, what is billed of it and beyond it, and what its containers used.
+type Ran<'a> = (&'a Pod, Measured, u64, Option<&'a Usage>);
+
+fn charge(work: &WorkId, placement: &Placement, worker: u32, ran: Ran, terms: &Terms, day: i64) -> Charge {
     let place = &placement.workers[worker as usize];
-    let metered = metered(placement, worker, pod, measured, used);
+    let (pod, measured, added, _) = ran;
+    let seconds = measured.seconds.saturating_add(added);
+    let metered = metered(placement, worker, ran);
     Charge {
         work: work.clone(),
         attempt: placement.attempt,
         segment: SegmentId::of_pod(&pod.uid, 0),
-        seconds: measured.seconds,
+        seconds,
         evidence: measured.evidence,
         place: record_place(&place.provider, &place.node),
         // Who drains a node said so before.
         fault: is_provider_fault(pod) && !pod.parting.drained,
         // A cost that does not fit was refused when the reservation was made; zero seconds always fit.
-        cost: metered.cost(place.basis, &place.held(), measured.seconds).unwrap_or_default(),
+        cost: metered.cost(place.basis, &place.held(), seconds).unwrap_or_default(),
         payee: place.payee,
         fees: terms.fees.clone(),
         metered: Some(Box::new(metered)),
@@ -107,7 +122,7 @@ fn charge(work: &WorkId, placement: &Placement, worker: u32, (pod, measured, use
 }
 
 /// All that the receipt has to say of a worker.
-fn metered(placement: &Placement, worker: u32, pod: &Pod, measured: Measured, used: Option<&Usage>) -> Metered {
+fn metered(placement: &Placement, worker: u32, (pod, measured, added_seconds, used): Ran) -> Metered {
     let place = &placement.workers[worker as usize];
     let mut anomalies = used.map(|usage| usage.anomalies.clone()).unwrap_or_default();
     let told: Vec<&str> =
@@ -133,9 +148,15 @@ fn metered(placement: &Placement, worker: u32, pod: &Pod, measured: Measured, us
         cpu_millis: place.cpu_millis,
         memory_bytes: place.memory_bytes,
         beside_per_hour: place.held().beside_price,
+        added_seconds,
         used: used.and_then(|usage| usage.used),
         anomalies,
-        ended: Ended { exit_code: pod.exit_code, image: pod.image_digest.clone(), words: pod.last_words.as_deref().map(words_digest) },
+        ended: Ended {
+            exit_code: pod.exit_code,
+            image: pod.image_digest.clone(),
+            words: pod.last_words.as_deref().map(words_digest),
+            by_provider: is_provider_fault(pod),
+        },
     }
 }
 

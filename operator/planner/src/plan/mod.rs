@@ -303,6 +303,8 @@ mod funds_tests;
 #[cfg(test)]
 mod hindrance_tests;
 #[cfg(test)]
+mod minimum_tests;
+#[cfg(test)]
 mod node_tests;
 #[cfg(test)]
 mod parting_tests;

@@ -181,6 +181,9 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let (workers, attempt) = (world.workers_of(&work, placement), placement.attempt);
     let billed = evidence::billed(world, &workers, placement, Some(task));
     let seconds: Vec<u64> = billed.iter().map(|measured| measured.map_or(0, |measured| measured.seconds)).collect();
+    let added = evidence::added(&workers, placement, &billed);
+    let paid: Vec<u64> = seconds.iter().zip(added).map(|(ran, added)| ran + added).collect();
+    let wall = paid.iter().copied().max().unwrap_or_default();
     let refused = world.refused(&work, attempt).cloned();
     let (outcome, worker, pod) = of_attempt(task, placement, &workers, &seconds, refused.is_some())?;
     let refused = refused.filter(|_| outcome == Outcome::Refused);
@@ -200,7 +203,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         node: placement.workers[worker].node.clone(),
         outcome: outcome.name().to_owned(),
         exit_code: pod.exit_code.filter(|_| !matches!(outcome, Outcome::StartTimeout | Outcome::Refused)),
-        billed_seconds: seconds.iter().copied().max().unwrap_or_default().cast_signed(),
+        billed_seconds: wall.cast_signed(),
         evidence: billed[worker].map_or("None", |measured| evidence::name(measured.evidence)).to_owned(),
         message: refused.as_ref().map_or_else(|| last_words(pod), |refused| Some(refused.why.clone())),
         image_digest: image(pod),
@@ -211,8 +214,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let surplus = status.attempts.len().saturating_sub(KEPT_ATTEMPTS);
     status.attempts.drain(..surplus);
     let before = status.usage.clone().unwrap_or_default();
-    let gpu_seconds = placement.workers.iter().zip(&seconds).map(|(place, seconds)| u64::from(place.devices) * seconds).sum::<u64>();
-    let wall = seconds.iter().copied().max().unwrap_or_default();
+    let gpu_seconds = placement.workers.iter().zip(&paid).map(|(place, seconds)| u64::from(place.devices) * seconds).sum::<u64>();
     let balance = world.works.get(&work);
     status.usage = Some(Usage {
         seconds: before.seconds + wall.cast_signed(),

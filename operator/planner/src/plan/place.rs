@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_market::funding;
+use supercargo_market::minimum::Rated;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::{Assignment, Reason, Refused, Request, Strategy, Topology, Waiting};
 use supercargo_market::rate_card::RateCard;
-use supercargo_market::rating::{Held, TooMuch};
+use supercargo_market::rating::Held;
 use supercargo_market::work::{FundingId, WorkId};
 
 /// Longer than a kubelet takes from the end of the grace period to the record of the end.
@@ -143,7 +144,7 @@ fn left(world: &World, task: &Task) -> Amount {
 }
 
 /// The least that it must be able to run for.
-fn least_seconds(task: &Task) -> u64 {
+pub fn least_seconds(task: &Task) -> u64 {
     LEAST_SECONDS.min(task.spec.time_limit_seconds.unsigned_abs())
 }
 
@@ -242,8 +243,11 @@ pub fn assign(world: &mut World, bookings: &mut Vec<Booking>, asked: &mut Vec<Wo
 fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i64) -> bool {
     let Some(task) = world.task_of(work).cloned() else { return false };
     let Ok(payer) = payer(world, &task) else { return false };
-    let held: Vec<Held> = assignments.iter().map(|assignment| assignment.held).collect();
-    let Ok((run_seconds, amount)) = terms(&task, &held, left(world, &task)) else {
+    let before = world.works.get(work).map_or(0, |balance| balance.billed_seconds);
+    let left = left(world, &task);
+    let rated = budget::rated(world, &assignments, before, left);
+    let Ok((rated, (run_seconds, amount))) = rated.and_then(|rated| budget::terms(&task, &rated, before, left).map(|terms| (rated, terms)))
+    else {
         world.market.be_frugal(work);
         return false;
     };
@@ -255,6 +259,7 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
         return false;
     }
     // What can't be counted was refused above.
+    let held: Vec<Held> = rated.iter().map(|worker| worker.held).collect();
     let second = budget::second(&held).unwrap_or_default();
     if account::too_fast(world, &funding, second).is_some() {
         world.market.is_capped(&funding, work.clone(), second, now + SHORT_SECONDS);
@@ -263,6 +268,8 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
     }
     let attempt = world.latest.get(work).map_or(0, |placement| placement.attempt + 1);
     let cards = cards(world, &assignments);
+    let places = (0..).zip(assignments).map(|(worker, chosen)| place(world, &task, &payer, chosen, attempt, worker));
+    let places = places.zip(&rated).map(|(place, rated)| Place { minimum_seconds: rated.minimum_seconds, ..place });
     let placement = Placement {
         attempt,
         namespace: task.namespace.clone(),
@@ -273,7 +280,8 @@ fn decide(world: &mut World, work: &WorkId, assignments: Vec<Assignment>, now: i
         run_seconds,
         hold_seconds: start_timeout_seconds(&task).unsigned_abs() + run_seconds + after_seconds(&task),
         bound: now,
-        workers: (0..).zip(assignments).map(|(worker, chosen)| place(world, &task, &payer, chosen, attempt, worker)).collect(),
+        billed_before_seconds: before,
+        workers: places.collect(),
     };
     world.market.decide(work.clone(), Decision { funding, amount, placement, cards, at: now });
     true
@@ -296,8 +304,9 @@ pub fn extend(world: &mut World, task: &Task, bookings: &mut Vec<Booking>) {
     if placement.run_seconds >= task.spec.time_limit_seconds.unsigned_abs() {
         return;
     }
-    let held: Vec<Held> = placement.workers.iter().map(Place::held).collect();
-    let (Ok((run_seconds, amount)), Ok(payer)) = (terms(task, &held, left(world, task)), payer(world, task)) else { return };
+    let rated: Vec<Rated> = placement.workers.iter().map(Place::rated).collect();
+    let terms = budget::terms(task, &rated, placement.billed_before_seconds, left(world, task));
+    let (Ok((run_seconds, amount)), Ok(payer)) = (terms, payer(world, task)) else { return };
     let more = amount.saturating_sub(reservation.reserved);
     if run_seconds > placement.run_seconds && more <= payer.funds.most() {
         let hold_seconds = placement.hold_seconds + run_seconds - placement.run_seconds;
@@ -316,12 +325,6 @@ pub fn is_stale(decision: &Decision, now: i64) -> bool {
 
 pub fn books_are_silent() -> Wait {
     Wait::new("BooksSilent", format!("a place was found, and the books have not answered for {STALE_SECONDS} s"))
-}
-
-/// How long it may run and what is held back for that, within the rest of its budget.
-fn terms(task: &Task, held: &[Held], left: Amount) -> Result<(u64, Amount), TooMuch> {
-    let leash = budget::guard(task, held, left, Amount::ZERO)?.leash(task.spec.time_limit_seconds.unsigned_abs()).ok_or(TooMuch)?;
-    if leash.run_seconds < least_seconds(task) { Err(TooMuch) } else { Ok((leash.run_seconds, leash.reserved)) }
 }
 
 /// The cards that places are priced by, each once.
@@ -357,6 +360,7 @@ fn place(world: &World, task: &Task, payer: &Payer<'_>, chosen: Assignment, atte
         rate_card: card.map(|card| card.hash.clone()).unwrap_or_default(),
         model: model(world, &chosen.node, &task.spec.resources.gpu.resource_name).unwrap_or_default(),
         basis: card.map(|card| card.card.basis).unwrap_or_default(),
+        minimum_seconds: 0,
         parting: Parting::default(),
         billed: None,
         node: chosen.node,

@@ -11,7 +11,7 @@ mod people;
 mod server;
 
 use super::{Effect, Plan, plan};
-use crate::world::records::{Escrow, Namespace, Pod, Task};
+use crate::world::records::{Escrow, Namespace, Pod, Pool, Task};
 use crate::world::{Event, World};
 use books::Books;
 use objects::escrow;
@@ -41,6 +41,7 @@ pub(super) struct Theatre {
     pub(super) world: World,
     books: Books,
     pub(super) escrow: Escrow,
+    pub(super) pool: Pool,
     pub(super) tasks: BTreeMap<String, Task>,
     pub(super) pods: BTreeMap<String, Pod>,
     /// Nodes whose kubelets say nothing, and since when.
@@ -84,6 +85,7 @@ impl Theatre {
             world: World::default(),
             books: Books::default(),
             escrow: escrow(),
+            pool: pool(),
             tasks: BTreeMap::new(),
             pods: BTreeMap::new(),
             silent: BTreeMap::new(),
@@ -115,6 +117,9 @@ impl Theatre {
         if seed % 3 == 1 {
             theatre.escrow.spec.daily_limit = "2.5".parse().ok().map(Money);
         }
+        if seed % 5 == 2 {
+            theatre.pool.spec.pricing.minimum_seconds = 90;
+        }
         theatre.restart();
         theatre
     }
@@ -126,7 +131,7 @@ impl Theatre {
             world.apply(Event::Node(Box::new(self.node(name))));
             world.apply(Event::ProviderNode(Box::new(self.provided(name))));
         }
-        world.apply(Event::Pool(Box::new(pool())));
+        world.apply(Event::Pool(Box::new(self.pool.clone())));
         world.apply(Event::Escrow(Box::new(self.escrow.clone())));
         world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
         self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));

@@ -3,6 +3,7 @@
 use super::records::Pod;
 use serde::{Deserialize, Serialize};
 use supercargo_market::metering::Measured;
+use supercargo_market::minimum::Rated;
 use supercargo_market::money::{Amount, Price};
 use supercargo_market::rate_card::Basis;
 use supercargo_market::rating::{self, ExactCost, Held, TooMuch};
@@ -48,6 +49,9 @@ pub struct Placement {
     /// How long it may hold its places at most: until it has started, run and ended.
     pub hold_seconds: u64,
     pub bound: i64,
+    /// What its task was billed for in the attempts before.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub billed_before_seconds: u64,
     /// By the worker's number.
     pub workers: Vec<Place>,
 }
@@ -95,6 +99,9 @@ pub struct Place {
     /// Whether CPU and memory are billed as they are held or as they are used.
     #[serde(default)]
     pub basis: Basis,
+    /// What its card asks for at least, as far as the budget pays for it.
+    #[serde(default, skip_serializing_if = "is_free")]
+    pub minimum_seconds: u32,
     #[serde(default, skip_serializing_if = "Parting::is_none")]
     pub parting: Parting,
     /// What was billed of it, where its pod's record alone does not say so.
@@ -102,7 +109,19 @@ pub struct Place {
     pub billed: Option<Measured>,
 }
 
+fn is_none(seconds: &u64) -> bool {
+    *seconds == 0
+}
+
+fn is_free(seconds: &u32) -> bool {
+    *seconds == 0
+}
+
 impl Place {
+    pub fn rated(&self) -> Rated {
+        Rated { held: self.held(), minimum_seconds: self.minimum_seconds }
+    }
+
     pub fn held(&self) -> Held {
         Held {
             devices: self.devices,

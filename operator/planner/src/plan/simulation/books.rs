@@ -24,6 +24,9 @@ pub(super) struct Books {
     pub(super) days: BTreeMap<i64, u64>,
     /// What was charged of each segment, in seconds.
     pub(super) segments: BTreeMap<String, u64>,
+    /// Of these, what was added up to a card's minimum; and what each attempt was billed for.
+    pub(super) added: BTreeMap<String, u64>,
+    pub(super) billed: BTreeMap<WorkId, BTreeMap<u32, u64>>,
     pub(super) records: BTreeMap<String, Record>,
 }
 
@@ -49,7 +52,8 @@ impl Theatre {
             Box::new(Reservation { funding: funding.clone(), reserved: Amount::from_units(*amount), charged, placement: placement.clone() })
         });
         let reserved = Amount::from_units(self.books.open.get(work).map_or(0, |(_, amount, _)| *amount));
-        let balance = WorkBalance { reserved, charged, settled: charged, ..WorkBalance::default() };
+        let billed_seconds = self.books.billed.get(work).map_or(0, |attempts| attempts.values().sum());
+        let balance = WorkBalance { reserved, charged, settled: charged, billed_seconds, ..WorkBalance::default() };
         self.world.apply(Event::Reserved { work: work.clone(), reservation, latest, balance });
     }
 
@@ -102,6 +106,7 @@ impl Theatre {
             }
             Posting::Charge(charge) => {
                 if self.books.segments.insert(charge.segment.to_string(), charge.seconds).is_none() {
+                    self.adds_a_minimum(&charge);
                     let cost = charge.cost.charged().expect("fits").units();
                     let (_, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
                     let taken = cost.min(*reserved);
@@ -110,7 +115,7 @@ impl Theatre {
                     *self.books.days.entry(charge.day).or_default() += taken;
                     *self.books.charged.entry(charge.work.clone()).or_default() += taken;
                     let record = self.books.records.entry(charge.place.clone()).or_default();
-                    *record = record.with(charge.seconds, charge.fault, charge.evidence);
+                    *record = record.with(charge.served_seconds(), charge.fault, charge.evidence);
                 }
                 let record = self.books.records[&charge.place];
                 self.world.apply(Event::Record { place: charge.place, record });

@@ -5,6 +5,7 @@ use super::{DEVICES, Theatre};
 use crate::world::records::{Pod, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_ledger::Charge;
 use supercargo_market::funding::day_of;
 
 const HISTORIES: u64 = 10_000;
@@ -39,6 +40,19 @@ impl Theatre {
         let open = pod.node.as_ref().is_some_and(|node| !self.were_closed.contains(node));
         let whole = pod.reason.is_none() && heard && open && alone && !self.was_skewed;
         assert!(!whole || charged == ran, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+    }
+
+    /// What is added up to the card's minimum comes once a task, and never when a provider's fault ended it.
+    pub(super) fn adds_a_minimum(&mut self, charge: &Charge) {
+        let minimum = u64::from(self.pool.spec.pricing.minimum_seconds.unsigned_abs());
+        let (added, seed) = (charge.seconds - charge.served_seconds(), self.seed);
+        let billed = self.books.billed.entry(charge.work.clone()).or_default();
+        let before: u64 = billed.range(..charge.attempt).map(|(_, seconds)| seconds).sum();
+        assert!(added == 0 || !charge.fault, "seed {seed}: {added} s were added to what a provider's fault ended: {charge:?}");
+        assert!(added == 0 || before + charge.seconds <= minimum, "seed {seed}: {added} s were added after {before} s: {charge:?}");
+        let longest = billed.entry(charge.attempt).or_default();
+        *longest = charge.seconds.max(*longest);
+        self.books.added.insert(charge.segment.to_string(), added);
     }
 
     /// Whoever was told to end has not succeeded, whatever its exit code.

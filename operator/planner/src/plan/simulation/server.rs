@@ -66,7 +66,8 @@ impl Theatre {
                 if let Some(pod) = self.pods.remove(&name) {
                     let charged = self.books.segments.get(&format!("pod/{}/0/0", pod.uid)).copied();
                     let charged = charged.unwrap_or_else(|| panic!("seed {}: {name} went before its evidence was taken", self.seed));
-                    self.is_what_ran(&pod, charged);
+                    let added = self.books.added.get(&format!("pod/{}/0/0", pod.uid)).copied().unwrap_or_default();
+                    self.is_what_ran(&pod, charged - added);
                     if answered {
                         self.world.apply(Event::PodGone { uid: pod.uid, at: self.clock() });
                     }
