@@ -23,7 +23,6 @@ use supercargo_contracts::{Address, Finality};
 use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE, NO_GAS, OTHER_LEDGER, POST_REFUSED};
 use supercargo_ledger::{Fence, Room};
 use supercargo_market::account::Times;
-use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 const HEALTH_SECONDS: i64 = 30;

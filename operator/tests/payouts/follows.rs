@@ -44,7 +44,7 @@ impl Office {
         let (sender, news) = mpsc::channel(1_024);
         let (accounts, named) = watch::channel(vec![funding.clone()]);
         let (fences, lead) = watch::channel(Some(fence));
-        let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1) };
+        let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1), ..Settlement::default() };
         let (metrics, owners) = (Metrics::new()?, Owners::default());
         let settler = Settler { ledger: ledger.clone(), settings, fence: lead, accounts: named, news: sender, metrics, owners };
         let config = serde_json::from_value(market.config.clone())?;
