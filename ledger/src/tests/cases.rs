@@ -62,6 +62,7 @@ on_both! {
                 assert_eq!((balance.returned, balance.case_fees, balance.available), (units(returned), units(fees), units(1_000)));
             }
         }
+        drop(ledger);
         // Another leader has nothing of it in memory.
         let next = Ledger::open(&place.url).await.expect("opens");
         let fence = next.take_lead("next").await.expect("leads");
