@@ -89,10 +89,20 @@ pub fn added(workers: &[Option<&Pod>], placement: &Placement, billed: &[Option<M
     let over = Over {
         before_seconds: placement.billed_before_seconds,
         longest_seconds: billed.iter().flatten().map(|one| one.seconds).max().unwrap_or_default(),
-        ran: billed.iter().all(|one| one.is_some_and(|one| one.evidence != Evidence::None)),
+        ran: billed.iter().all(|one| one.is_some_and(has_shown)),
         by_provider: workers.iter().flatten().any(|pod| is_provider_fault(pod)),
     };
     placement.workers.iter().map(|place| over.added_seconds(place.minimum_seconds)).collect()
+}
+
+/// Whether it is known to have run, by its own record or for a second before our eyes. Of what was seen for less, or not at all,
+/// whoever leads next may have seen something else.
+fn has_shown(measured: Measured) -> bool {
+    match measured.evidence {
+        Evidence::Record | Evidence::Clamped => true,
+        Evidence::Observed => measured.seconds > 0,
+        Evidence::None => false,
+    }
 }
 
 /// A worker's pod, what is billed of it and beyond it, and what its containers used.

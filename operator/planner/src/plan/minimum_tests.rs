@@ -154,6 +154,21 @@ fn a_task_that_never_ran_costs_no_minimum() {
 }
 
 #[test]
+fn what_has_no_record_and_was_not_seen_for_a_second_costs_no_minimum() {
+    for (seen_seconds, billed) in [(0, 0), (10, 60)] {
+        let mut theatre = asking(60, task("a", "1", 0));
+        make(&mut theatre);
+        let begun = theatre.now;
+        set(&mut theatre, |pod| {
+            ends(pod, begun + seen_seconds, 0);
+            (pod.started, pod.finished) = (None, None);
+            (pod.first_running, pod.last_alive) = (Some(begun), Some(begun + seen_seconds));
+        });
+        assert_eq!(told(&mut theatre).0, vec![billed], "it was seen for {seen_seconds} s");
+    }
+}
+
+#[test]
 fn what_is_held_back_pays_for_the_minimum_as_far_as_the_budget_does() {
     // Ten minutes with their end cost 0.64.
     for (minimum, budget, held, billed) in [(60, "9", "0.64", 60), (3_600, "9", "3.60", 3_600), (3_600, "1", "1.00", 1_000)] {

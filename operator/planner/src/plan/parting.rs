@@ -4,7 +4,7 @@
 use super::{Booking, node, outcome};
 use crate::world::World;
 use crate::world::market::Decision;
-use crate::world::records::{Parting, Placement, Pod, Reservation, Task};
+use crate::world::records::{Parting, Placement, Pod, Task};
 use std::sync::Arc;
 use supercargo_crds::task::OnNodeLoss;
 use supercargo_market::metering::{Evidence, Measured};
@@ -90,11 +90,8 @@ pub fn keep(world: &World, work: &WorkId, bookings: &mut Vec<Booking>) {
 pub fn keep_billed(world: &World, work: &WorkId, workers: &[Option<&Pod>], billed: &[Option<Measured>], bookings: &mut Vec<Booking>) {
     let parted = workers.iter().flatten().any(|pod| !pod.parting.is_none());
     let by_our_clock = |measured: &Measured| matches!(measured.evidence, Evidence::Clamped | Evidence::Observed);
-    // Whether it ran at all may look another way to them, and decides on a minimum.
-    let least = |held: &Reservation| held.placement.workers.iter().any(|place| place.minimum_seconds > 0);
-    let has_minimum = world.reservations.get(work).is_some_and(least);
     // Workers of a gang are compared by what all pods of their nodes have shown of the kubelets' clocks.
-    if parted || has_minimum || workers.len() > 1 || billed.iter().flatten().any(by_our_clock) {
+    if parted || workers.len() > 1 || billed.iter().flatten().any(by_our_clock) {
         bookings.extend(kept(world, work, workers, billed));
     }
 }
