@@ -132,33 +132,6 @@ async fn took(pods: &mut Watch, task: &str) -> Result<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_that_wait_for_one_place_the_one_of_higher_priority_goes_first_though_it_came_later() {
-    journey("ahead", |journey| async move {
-        journey.pool().await?;
-        journey.grant("10").await?;
-        let node = journey.stage.info.nodes[1].clone();
-        let client = sights::client(&journey.stage.info).await?;
-        let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
-        journey.task("has", &["--for", "14"], fills(&node, SLICE, 2)).await?;
-        journey.until("has", "Started", "True", PATIENCE).await?;
-        for (task, priority) in [("low", 0), ("high", 5)] {
-            let mut change = fills(&node, SLICE, 2);
-            change["priority"] = priority.into();
-            journey.task(task, &["--for", "1"], change).await?;
-            journey.waits_for(task, &["DevicesInUse"]).await?;
-        }
-        for task in ["has", "high", "low"] {
-            ensure!(succeeded(&journey.finished(task).await?), "{task}");
-        }
-        let records = records(&mut pods)?;
-        let (has, high, low) = (&records["has"][0], &records["high"][0], &records["low"][0]);
-        ensure!(has.finished <= high.started && high.finished <= low.started, "{records:?}");
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn who_has_a_node_alone_pays_for_all_of_it_and_whoever_else_wants_it_waits() {
     journey("alone", |journey| async move {
         journey.pool().await?;
