@@ -137,7 +137,7 @@ nightly-histories:
 # In the local cluster, which is brought up if it is not: the operator killed after each of its writes, the API server away,
 # a node lost.
 nightly-faults: machine programs
-	@cargo test --workspace --locked --test faults --test kills -- --ignored --show-output --test-threads=1
+	@cargo test --workspace --locked --test alone -- --ignored --show-output --test-threads=1
 
 # In the local cluster: what 200 containers are billed for against containerd's own times.
 nightly-truth: machine programs

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use supercargo_contracts::{Addresses, Chain, PrivateKeySigner, calls, deploy};
+use tokio::sync::Mutex;
 
 /// How long a credited row can be disputed here, and so when it matures: short, so that a demo sees it.
 const WINDOW_SECONDS: u32 = 5;
@@ -53,6 +54,9 @@ impl Person {
         layout.cluster().join("keys").join(self.name())
     }
 }
+
+/// Who sends a transaction holds this: of two with one key at once both would have the same nonce.
+pub static SENDING: Mutex<()> = Mutex::const_new(());
 
 /// What stands on the chain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,6 +113,7 @@ async fn agrees(chain: &Chain, known: &Market) -> bool {
 /// Gives somebody test money.
 pub async fn mint(info: &ClusterInfo, market: &Market, to: Person, units: u64) -> Result<()> {
     let chain = Chain::connect(&info.chain_url)?;
+    let _one_at_a_time = SENDING.lock().await;
     chain
         .execute("minting test money", &Person::Platform.signer(), market.addresses.token, calls::mint_call(to.signer().address(), units))
         .await?;

@@ -3,18 +3,21 @@
 
 use crate::chain_setup::{self, Market};
 use crate::cluster::{self, ClusterInfo, Layout};
+use crate::image::{self, Written};
 use crate::people;
 pub use crate::people::condition_of;
-use crate::{api_log, bill, explain, http, image, install, kubectl, wait};
-use anyhow::{Result, ensure};
+use crate::{api_log, bill, explain, http, install, kubectl, wait};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use supercargo_contracts::B256;
-use tokio::sync::Mutex;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard};
 
-/// Only one journey at a time looks whether the cluster is there.
-static PREPARING: Mutex<()> = Mutex::const_new(());
+/// The cluster, while nobody has broken anything of it since it was found whole. Whoever goes alone has all of it.
+static STAGE: RwLock<Option<Stage>> = RwLock::const_new(None);
+/// Of the binaries that the tests were built with: one look is enough.
+static IMAGES: OnceCell<Vec<Written>> = OnceCell::const_new();
 
 /// The cluster with everything installed.
 #[derive(Debug, Clone)]
@@ -28,11 +31,10 @@ impl Stage {
     /// Brings up whatever is not up yet.
     pub async fn ready() -> Result<Self> {
         http::install_tls();
-        let _one_at_a_time = PREPARING.lock().await;
         let layout = Layout::here()?;
-        let images = image::write_all(&layout)?;
+        let images = IMAGES.get_or_try_init(async || image::write_all(&layout)).await?;
         let info = cluster::up(&layout).await?;
-        cluster::images::ensure(&layout, &info, &images)?;
+        cluster::images::ensure(&layout, &info, images)?;
         let market = chain_setup::ensure(&layout, &info).await?;
         install::gpus(&layout, &info).await?;
         install::chart(&layout, &info, &market, &images[0]).await?;
@@ -47,19 +49,61 @@ pub struct Journey {
     pub namespace: String,
 }
 
-/// Runs a journey in its own namespace, and explains it when it fails.
+/// Runs a journey in its own namespace, beside others, and explains it when it fails.
 pub async fn journey<F, A>(name: &str, way: F)
 where
     F: FnOnce(Journey) -> A,
     A: Future<Output = Result<()>>,
 {
+    let stage = shared().await;
+    walk(name, stage.clone().expect("it was made ready"), way).await;
+}
+
+/// The same for one that takes from the others what they need, a node, the operator or every GPU, or that measures.
+pub async fn alone<F, A>(name: &str, way: F)
+where
+    F: FnOnce(Journey) -> A,
+    A: Future<Output = Result<()>>,
+{
+    let mut stage = STAGE.write().await;
+    // Whatever it does to the cluster is found, and healed, by whoever comes next.
+    let ready = match stage.take() {
+        Some(ready) => ready,
+        None => made_ready().await,
+    };
+    walk(name, ready, way).await;
+}
+
+async fn shared() -> RwLockReadGuard<'static, Option<Stage>> {
+    let found = STAGE.read().await;
+    if found.is_some() {
+        return found;
+    }
+    drop(found);
+    let mut missing = STAGE.write().await;
+    if missing.is_none() {
+        *missing = Some(made_ready().await);
+    }
+    missing.downgrade()
+}
+
+async fn made_ready() -> Stage {
     let layout = Layout::here().expect("a checkout");
-    let stage = explain::explained(&layout, &[install::GPUS], Stage::ready()).await.expect("the cluster comes up");
+    explain::explained(&layout, &[install::GPUS], Stage::ready()).await.expect("the cluster comes up")
+}
+
+async fn walk<F, A>(name: &str, stage: Stage, way: F)
+where
+    F: FnOnce(Journey) -> A,
+    A: Future<Output = Result<()>>,
+{
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let journey = Journey { stage, namespace: format!("{name}-{:x}", since % 0x1000_0000) };
+    let begun = Instant::now();
     kubectl::run(&journey.stage.layout, &["create", "namespace", &journey.namespace]).await.expect("a namespace is made");
     let went = explain::explained(&journey.stage.layout, &[&journey.namespace], way(journey.clone())).await;
     let deleted = kubectl::run(&journey.stage.layout, &["delete", "namespace", &journey.namespace, "--wait=false"]).await;
+    println!("the journey took {:.1} s", begun.elapsed().as_secs_f64());
     went.unwrap_or_else(|error| unreachable_with(&format!("{error:#}")));
     deleted.expect("the namespace is deleted");
 }
@@ -153,6 +197,27 @@ impl Journey {
         let label = format!("supercargo.dev/task={task}");
         let listed: Value = serde_json::from_str(&self.kubectl(&["get", "pods", "-l", &label, "-o", "json"]).await?)?;
         Ok(listed["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Watches the task's pod until its container has ended, before anybody takes the pod away.
+    pub async fn container(&self, task: &str) -> Result<Value> {
+        wait::until("the task's container to end", Duration::from_secs(60), || async {
+            let pods = self.pods(task).await?;
+            let ended = pods.first().map(|pod| &pod["status"]["containerStatuses"][0]["state"]["terminated"]);
+            Ok(ended.filter(|ended| ended.is_object()).cloned())
+        })
+        .await
+    }
+
+    /// The task's one pod was bound by kube-scheduler: the API server's own log says so.
+    pub async fn bound_by_scheduler(&self, log: &mut api_log::ApiLog, task: &str) -> Result<()> {
+        let pod = self.pods(task).await?.pop().context("a pod")?;
+        let bound = log.more()?.into_iter().filter(|write| write.kind == "create pods/binding" && pod["metadata"]["name"] == write.name);
+        let by: Vec<String> = bound.filter(|write| write.namespace == self.namespace).map(|write| write.user).collect();
+        ensure!(by == ["system:kube-scheduler"], "it was bound by {by:?}");
+        let term = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0];
+        ensure!(term["matchFields"][0]["values"] == json!([pod["spec"]["nodeName"]]), "it goes where it was placed: {}", pod["spec"]);
+        Ok(())
     }
 
     /// Waits until a task says that it waits for one of these.

@@ -1,6 +1,6 @@
 //! People at the command line: `kubectl supercargo` as the buyer or the provider would run it.
 
-use crate::chain_setup::{self, Market, Person};
+use crate::chain_setup::{self, Market, Person, SENDING};
 use crate::cluster::{ClusterInfo, Layout};
 use crate::{image, kubectl, wait};
 use anyhow::{Context, Result, bail};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use supercargo_contracts::{Address, B256, BlockId, Chain, account_id, keccak256};
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
 /// Runs a command that sends a transaction, and gives back what it printed.
 pub async fn send(layout: &Layout, info: &ClusterInfo, market: &Market, person: Person, args: &[&str]) -> Result<String> {
@@ -25,6 +26,8 @@ pub async fn check(info: &ClusterInfo, market: &Market, receipt: &str, args: &[&
 
 /// Runs a command as it is written, from the same build as the image.
 pub async fn command(info: &ClusterInfo, market: &Market, args: &[&str]) -> Result<String> {
+    let sends = args.contains(&"--send");
+    let _one_at_a_time = if sends { Some(SENDING.lock().await) } else { None };
     let output = Command::new(image::beside()?.join("kubectl-supercargo"))
         .args(args)
         .envs(crate::http::direct())
@@ -46,9 +49,12 @@ pub fn printed<'a>(output: &'a str, name: &str) -> Result<&'a str> {
     Ok(line.trim())
 }
 
+static REGISTERING: Mutex<()> = Mutex::const_new(());
+
 /// A provider that sells every node of the cluster, and the number that it is paid under. It registers once: the number is
 /// written down, and believed while the chain says that it is the provider's.
 pub async fn provider(layout: &Layout, info: &ClusterInfo, market: &Market) -> Result<u32> {
+    let _one_at_a_time = REGISTERING.lock().await;
     let file = layout.cluster().join("payee");
     let known = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u32>().ok());
     let chain = Chain::connect(&info.chain_url)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use supercargo_e2e::api_log::ApiLog;
 use supercargo_e2e::cluster::GPU_EXPORTER_PORT;
 use supercargo_e2e::harness::figures::percentile;
-use supercargo_e2e::journey::{Journey, journey, succeeded};
+use supercargo_e2e::journey::{Journey, alone, condition_of, succeeded};
 use supercargo_e2e::sights::{self, Sight, Watch};
 use supercargo_e2e::{demo, http, wait};
 
@@ -106,7 +106,7 @@ fn bare(like: &Value, namespace: &str, name: &str) -> Value {
 }
 
 /// Nothing of other journeys runs or ends any more: what is measured has the machine to itself.
-async fn alone(journey: &Journey) -> Result<()> {
+async fn quiet(journey: &Journey) -> Result<()> {
     wait::until("the tasks of other journeys to be gone", Duration::from_secs(120), || async {
         // The demo's task is left to be looked at: it ended before the demo did.
         let others = format!("--field-selector=metadata.namespace!={}", demo::NAMESPACE);
@@ -119,10 +119,10 @@ async fn alone(journey: &Journey) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_runs_hardly_later_than_a_bare_pod_of_the_same_container() {
-    journey("starts", |journey| async move {
+    alone("starts", |journey| async move {
         journey.pool().await?;
         journey.grant("100").await?;
-        alone(&journey).await?;
+        quiet(&journey).await?;
         let mut pods = Pods::watched(&journey).await?;
         // Both on one node: its kubelet looks at what has started once a second, and so sees both in the same look.
         let node = &journey.stage.info.nodes[1];
@@ -154,10 +154,10 @@ async fn a_task_runs_hardly_later_than_a_bare_pod_of_the_same_container() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_is_asked_for_as_soon_as_its_task_is_applied() {
-    journey("posts", |journey| async move {
+    alone("posts", |journey| async move {
         journey.pool().await?;
         journey.grant("100").await?;
-        alone(&journey).await?;
+        quiet(&journey).await?;
         let mut pods = Pods::watched(&journey).await?;
         let mut log = ApiLog::from_now(&journey.stage.info)?;
         // What is measured ends with the request. A pod that lacks its Secret starts nothing: it leaves the machine idle.
@@ -259,7 +259,7 @@ fn is_soon(delay: Duration) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_falls_ill_is_offered_no_more() {
-    journey("ill", |journey| async move {
+    alone("ill", |journey| async move {
         journey.pool().await?;
         let mut gpus = Gpus::of(&journey, 1).await?;
         let last = gpus.with("{gpu=\"3\"").await?;
@@ -272,7 +272,7 @@ async fn a_device_that_falls_ill_is_offered_no_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_falls_ill_under_a_task_is_named_and_the_task_goes_on() {
-    journey("worn", |journey| async move {
+    alone("worn", |journey| async move {
         journey.pool().await?;
         journey.grant("1").await?;
         let node = journey.stage.info.nodes[1].clone();
@@ -301,6 +301,80 @@ async fn a_device_that_falls_ill_under_a_task_is_named_and_the_task_goes_on() {
         let attempts = task["status"]["attempts"].as_array().context("attempts")?;
         ensure!(succeeded(&task) && attempts.len() == 1, "{}", task["status"]);
         Ok(())
+    })
+    .await;
+}
+
+/// How many tasks are applied at once: as many as the promise speaks of.
+const WAITING: usize = 50;
+
+/// What keeps each of them, by turns: the change to its spec, and the reason and words that it is told in.
+fn hindrances() -> [(Value, &'static str, &'static str); 10] {
+    let claim = json!({ "name": "data", "mountPath": "/data", "persistentVolumeClaim": { "claimName": "never" } });
+    [
+        (json!({ "escrowRef": { "name": "never" } }), "EscrowNotFound", "there is no Escrow"),
+        (json!({ "resources": { "gpu": { "models": ["B200"] } } }), "ModelNotWanted", "has NVIDIA-H100-80GB-HBM3"),
+        (json!({ "budget": "0.001" }), "BudgetTooSmall", "of the budget pays for"),
+        (json!({ "volumes": [claim] }), "VolumeNotFound", "there is no PersistentVolumeClaim never"),
+        (json!({ "resources": { "gpu": { "memory": "100Gi" } } }), "DeviceMemoryTooSmall", "has 81559 MiB a device"),
+        (json!({ "placement": { "maxPricePerHour": "2" } }), "PriceTooHigh", "asks 2.101125 an hour"),
+        (json!({ "placement": { "regions": ["mars"] } }), "RegionNotWanted", "is in eu-north-1"),
+        (json!({ "placement": { "providers": { "deny": ["acme"] } } }), "ProviderNotAllowed", "belongs to acme"),
+        (json!({ "placement": { "tenancy": "Exclusive" } }), "TenancyNotOffered", "does not offer Exclusive tenancy"),
+        (json!({ "placement": { "nodeSelector": { "rack": "7" } } }), "SelectorDoesNotMatch", "has no label rack=7"),
+    ]
+}
+
+/// The tasks that don't say yet what keeps them, each with what it says instead.
+fn silent(tasks: &Value) -> Vec<String> {
+    let said = |task: &Value| condition_of(task, "Reconciling").map(|condition| condition["message"].to_string()).unwrap_or_default();
+    let found = |name: &str| tasks["items"].as_array().into_iter().flatten().find(|task| task["metadata"]["name"] == name);
+    let hindrances = hindrances();
+    let mut silent = Vec::new();
+    for index in 0..WAITING {
+        let (_, reason, words) = &hindrances[index % hindrances.len()];
+        let task = found(&format!("waits-{index}")).unwrap_or(&Value::Null);
+        if task["status"]["reason"] != *reason || !said(task).contains(words) {
+            silent.push(format!("waits-{index} does not say {reason}: {} {}", task["status"]["reason"], said(task)));
+        }
+    }
+    silent
+}
+
+#[tokio::test]
+async fn whatever_keeps_fifty_tasks_waiting_is_said_within_five_seconds() {
+    alone("waits", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let hindrances = hindrances();
+        let mut tasks: Vec<Value> = (0..WAITING)
+            .map(|index| journey.task_object(&format!("waits-{index}"), &[], hindrances[index % hindrances.len()].0.clone()))
+            .collect();
+        // The one whose Escrow comes after all.
+        tasks[0]["spec"]["escrowRef"]["name"] = "later".into();
+        // The clock runs from before the first of them can be known, so it holds the time that applying them takes too.
+        let begun = Instant::now();
+        let applying = journey.apply(json!({ "apiVersion": "v1", "kind": "List", "items": tasks }));
+        let all_said = wait::until("all tasks to say what keeps them", Duration::from_secs(20), || async {
+            let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "computetasks", "-o", "json"]).await?)?;
+            let silent = silent(&listed);
+            match silent.first() {
+                Some(first) => Err(anyhow::anyhow!("{} of {WAITING} are silent: {first}", silent.len())),
+                None => Ok(Some(begun.elapsed())),
+            }
+        });
+        let (applied, slowest) = tokio::join!(applying, all_said);
+        applied?;
+        let slowest = slowest?;
+        println!("figure task.reason_delay {:.2} s", slowest.as_secs_f64());
+        ensure!(slowest <= Duration::from_secs(5), "the slowest of {WAITING} was told what keeps it after {slowest:?}");
+        journey
+            .apply(json!({
+                "apiVersion": "supercargo.dev/v1alpha1", "kind": "Escrow", "metadata": { "name": "later", "namespace": journey.namespace },
+                "spec": { "funding": "Internal", "token": "USDC", "grant": "10" },
+            }))
+            .await?;
+        journey.finished("waits-0").await.map(drop)
     })
     .await;
 }

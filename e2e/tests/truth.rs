@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use supercargo_e2e::bill::{amount, units, units_to_the_nanosecond};
-use supercargo_e2e::journey::{Journey, journey, succeeded};
+use supercargo_e2e::journey::{Journey, alone, succeeded};
 use supercargo_e2e::truth::Truth;
 
 const CONTAINERS: usize = 12;
@@ -29,7 +29,7 @@ fn works_seconds(number: usize, of: usize) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_billed_is_what_containerd_saw_within_a_second() {
-    journey("truth", |journey| async move {
+    alone("truth", |journey| async move {
         journey.pool().await?;
         journey.grant(GRANT).await?;
         let truth = Truth::begin(&journey.stage.layout, &journey.stage.info).await?;

@@ -1,11 +1,11 @@
-//! Journeys of tasks with several workers, of tasks whose node is taken from them, and of what stands around their pods.
+//! Journeys of gangs that take every GPU of the cluster, and of what a drained node ran.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use supercargo_e2e::cluster::shell;
-use supercargo_e2e::journey::{Journey, condition_of, holds, journey};
+use supercargo_e2e::journey::{Journey, alone, condition_of, holds};
 use supercargo_e2e::{kubectl, wait};
 
 async fn names(journey: &Journey, kind: &str) -> Result<BTreeSet<String>> {
@@ -15,7 +15,7 @@ async fn names(journey: &Journey, kind: &str) -> Result<BTreeSet<String>> {
 
 #[tokio::test]
 async fn a_gang_starts_together_on_two_nodes_and_each_provider_is_paid_for_the_same_seconds() {
-    journey("gang", |journey| async move {
+    alone("gang", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
         let both = json!({ "gang": { "workers": 2 }, "resources": { "gpu": { "count": 4 } }, "budget": "2" });
@@ -48,7 +48,7 @@ async fn a_gang_starts_together_on_two_nodes_and_each_provider_is_paid_for_the_s
 
 #[tokio::test]
 async fn a_gang_that_does_not_fit_whole_waits_whole_and_says_how_much_of_it_fits() {
-    journey("large", |journey| async move {
+    alone("large", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
         let three = json!({ "gang": { "workers": 3 }, "resources": { "gpu": { "count": 4 } }, "budget": "2" });
@@ -68,22 +68,6 @@ async fn a_gang_that_does_not_fit_whole_waits_whole_and_says_how_much_of_it_fits
     .await;
 }
 
-#[tokio::test]
-async fn one_worker_that_fails_ends_the_gang_and_is_the_one_that_is_told() {
-    journey("breaks", |journey| async move {
-        journey.pool().await?;
-        journey.grant("10").await?;
-        let two = json!({ "gang": { "workers": 2 } });
-        journey.task("pair", &["--for", "4", "--worker", "1", "--say", "no route to the leader", "--exit", "9"], two).await?;
-        let task = journey.finished("pair").await?;
-        let attempt = &task["status"]["attempts"][0];
-        ensure!(attempt["exitCode"] == 9 && attempt["outcome"] == "Failed", "{attempt}");
-        ensure!(attempt["message"].as_str().is_some_and(|words| words.contains("no route to the leader")), "{attempt}");
-        holds(&condition_of(&task, "Succeeded").context("Succeeded")?["message"], "worker 1 ended with exit code 9")
-    })
-    .await;
-}
-
 /// Makes or removes an image's other name on one node alone.
 fn name_image(journey: &Journey, node: &str, args: &[&str]) -> Result<()> {
     let layout = &journey.stage.layout;
@@ -94,7 +78,7 @@ fn name_image(journey: &Journey, node: &str, args: &[&str]) -> Result<()> {
 
 #[tokio::test]
 async fn a_gang_of_which_one_can_not_start_is_told_so_ends_whole_in_time_and_costs_nothing() {
-    journey("stuck", |journey| async move {
+    alone("stuck", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
         let there = journey.stage.info.nodes[0].clone();
@@ -139,44 +123,8 @@ async fn stuck(journey: &Journey, there: &str, image: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_gang_of_which_one_is_refused_keeps_no_place_costs_nothing_and_runs_when_it_may() {
-    journey("refuses", |journey| async move {
-        journey.pool().await?;
-        journey.grant("10").await?;
-        // Room for one of two.
-        let hard = json!({ "requests.nvidia.com/mig-1g.10gb": "1" });
-        let metadata = json!({ "name": "one", "namespace": journey.namespace });
-        journey.apply(json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": { "hard": hard } })).await?;
-        wait::until("the quota to count", Duration::from_secs(30), || async {
-            Ok(journey.get("resourcequota", "one").await?["status"]["used"].is_object().then_some(()))
-        })
-        .await?;
-        let slices = json!({ "gang": { "workers": 2 }, "resources": { "gpu": { "resourceName": "nvidia.com/mig-1g.10gb" } } });
-        journey.task("pair", &["--for", "4"], slices).await?;
-        let task = journey.until("pair", "Started", "False", Duration::from_secs(20)).await?;
-        let told = condition_of(&task, "Started").context("Started")?;
-        ensure!(told["reason"] == "PodRefused", "{told}");
-        ensure!(told["message"].as_str().is_some_and(|words| words.contains("exceeded quota: one")), "{told}");
-        wait::until("its attempt to be over, and nothing to be left of it", Duration::from_secs(30), || async {
-            let status = journey.get("computetask", "pair").await?["status"].take();
-            let attempts = status["attempts"].as_array().context("attempts")?;
-            ensure!(attempts.len() == 1 && attempts[0]["outcome"] == "Refused" && attempts[0]["billedSeconds"] == 0, "{status}");
-            let left = journey.pods("pair").await?;
-            ensure!(left.is_empty(), "{} pods are left", left.len());
-            Ok(Some(()))
-        })
-        .await?;
-        journey.kubectl(&["delete", "resourcequota", "one"]).await?;
-        let task = journey.finished("pair").await?;
-        ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "{}", task["status"]);
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn what_runs_on_a_drained_node_goes_on_elsewhere_and_costs_nothing_there() {
-    journey("drains", |journey| async move {
+    alone("drains", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
         journey.task("moved", &["--for", "8"], json!({})).await?;

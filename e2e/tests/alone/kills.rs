@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use supercargo_e2e::api_log::{ApiLog, Write};
 use supercargo_e2e::bill::{Record, adds_up, is_paid_once, records, units};
 use supercargo_e2e::cluster::Processes;
-use supercargo_e2e::journey::{Journey, Stage, condition_of, journey};
+use supercargo_e2e::journey::{Journey, Stage, alone, condition_of};
 use supercargo_e2e::sights::{self, Watch};
 use supercargo_e2e::{install, kubectl, wait};
 use supercargo_market::money::Amount;
@@ -228,7 +228,7 @@ async fn killed_again_and_again(journey: &Journey) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it takes minutes: a part of make nightly"]
 async fn an_operator_killed_after_each_of_its_writes_loses_nothing_and_bills_nothing_twice() {
-    journey("killed", |journey| async move {
+    alone("killed", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
         let went = killed_again_and_again(&journey).await;

@@ -1,6 +1,7 @@
 //! The kinds on a real API server: the examples apply as they stand, and what is wrong is refused in words.
 
 use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use std::time::Duration;
 use supercargo_e2e::journey::{Journey, journey};
@@ -10,6 +11,8 @@ use supercargo_e2e::{kubectl, wait};
 const CASES: &str = include_str!("kinds.tsv");
 /// Every line: what stands, what is changed of it, and the whole of what is said, or that it is accepted.
 const CHANGES: &str = include_str!("kinds-changes.tsv");
+/// So many of them are tried at once: kubectl takes longer to start than to be answered.
+const AT_ONCE: usize = 3;
 const KINDS: [&str; 4] = ["computetask", "providerpool", "providernode", "escrow"];
 
 fn lines(table: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -75,19 +78,19 @@ async fn gate_answers(journey: &Journey) -> Result<()> {
 async fn what_is_wrong_is_refused_in_words_that_say_what_would_be_right() {
     journey("kinds", |journey| async move {
         gate_answers(&journey).await?;
-        let (mut wrong, mut cases) = (Vec::new(), 0);
-        for line in lines(CASES) {
+        let tried = async |line: Vec<&str>| {
             let [kind, name, spec, expected] = line[..] else { panic!("four columns: {line:?}") };
             let object = manifest(kind, &journey.namespace, name, spec).to_string();
-            cases += 1;
             match given(&journey, &["create", "--dry-run=server", "-f", "-"], &object).await {
-                Ok(_) => wrong.push(format!("{kind} {name} {spec}: was accepted")),
-                Err(error) => match complaint(&format!("{error:#}")) {
-                    found if found == expected => {}
-                    found => wrong.push(format!("{kind} {name} {spec}:\n  expected {expected}\n  found    {found}")),
-                },
+                Ok(_) => Some(format!("{kind} {name} {spec}: was accepted")),
+                Err(error) => {
+                    let found = complaint(&format!("{error:#}"));
+                    (found != expected).then(|| format!("{kind} {name} {spec}:\n  expected {expected}\n  found    {found}"))
+                }
             }
-        }
+        };
+        let all: Vec<Option<String>> = stream::iter(lines(CASES)).map(tried).buffered(AT_ONCE).collect().await;
+        let (cases, wrong) = (all.len(), all.into_iter().flatten().collect::<Vec<_>>());
         println!("figure kinds.bad_manifests {cases} cases");
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
@@ -99,8 +102,7 @@ async fn what_is_wrong_is_refused_in_words_that_say_what_would_be_right() {
 async fn what_stands_changes_only_as_it_may() {
     journey("changes", |journey| async move {
         gate_answers(&journey).await?;
-        let mut wrong = Vec::new();
-        for (index, line) in lines(CHANGES).enumerate() {
+        let changed = async |(index, line): (usize, Vec<&str>)| -> Result<Option<String>> {
             let [kind, spec, change, expected] = line[..] else { panic!("four columns: {line:?}") };
             let name = format!("{}-{index}", journey.namespace);
             journey.apply(manifest(kind, &journey.namespace, &name, spec)).await.with_context(|| format!("{kind} {spec}"))?;
@@ -109,11 +111,11 @@ async fn what_stands_changes_only_as_it_may() {
                 Ok(_) => "accepted".to_owned(),
                 Err(error) => complaint(&format!("{error:#}")),
             };
-            if found != expected {
-                wrong.push(format!("{kind} {spec} {change}:\n  expected {expected}\n  found    {found}"));
-            }
             journey.kubectl(&["delete", kind, &name, "--wait=false"]).await?;
-        }
+            Ok((found != expected).then(|| format!("{kind} {spec} {change}:\n  expected {expected}\n  found    {found}")))
+        };
+        let all: Vec<Option<String>> = stream::iter(lines(CHANGES).enumerate()).map(changed).buffered(AT_ONCE).try_collect().await?;
+        let wrong: Vec<String> = all.into_iter().flatten().collect();
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
     })

@@ -1,96 +1,77 @@
-//! What buyers and providers do for themselves with `kubectl supercargo`: nothing is sent that was not shown, money comes out
-//! only as the contract lets it, and what was earned can be claimed when the operator is gone.
+//! What a provider has earned is paid once: when the operator is killed again and again, and when it is gone.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::process::Stdio;
 use std::time::Duration;
-use supercargo_contracts::{AccountState, B256, BlockId, Chain, Vouchers};
+use supercargo_contracts::{B256, BlockId, Chain, Vouchers};
 use supercargo_e2e::bill::amount;
 use supercargo_e2e::chain_setup::Person;
-use supercargo_e2e::journey::{Journey, Stage, condition_of, journey};
-use supercargo_e2e::people::{self, printed};
+use supercargo_e2e::journey::{Journey, Stage, alone, condition_of};
+use supercargo_e2e::people;
 use supercargo_e2e::{http, install, kubectl, wait};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// The buyer's key, with a password and a cost that would not do outside of a test.
-const KEYSTORE: &str = r#"{"crypto": {"cipher": "aes-128-ctr", "cipherparams": {"iv": "000102030405060708090a0b0c0d0e0f"},
-"ciphertext": "726a05ef0dd970feb5b49ffa498d09c2ac4016a8f7263620fc86fde49f46870b", "kdf": "scrypt", "kdfparams": {"dklen": 32, "n": 1024,
-"p": 1, "r": 8, "salt": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"},
-"mac": "3cf75aeaf20969c5d64c176559cb4b257afffc1370af1a5e81b5aa34b6b64a2d"}, "id": "00000000-0000-4000-8000-000000000001", "version": 3}"#;
-
-/// What the chain says of an account now.
-async fn account(stage: &Stage, account: B256) -> Result<AccountState> {
-    Ok(Chain::connect(&stage.info.chain_url)?.account(stage.market.addresses.escrow, account, BlockId::latest()).await?)
-}
-
-/// A command about the journey's Escrow.
-async fn escrow(journey: &Journey, words: &str, signed: &[&str]) -> Result<String> {
-    let Stage { info, market, .. } = &journey.stage;
-    let namespace = journey.namespace.as_str();
-    let which = ["-n", namespace, "--salt", namespace, "--rpc", &info.chain_url];
-    people::command(info, market, &[&words.split_whitespace().collect::<Vec<_>>(), &which[..], signed].concat()).await
-}
-
 #[tokio::test]
-async fn a_command_shows_its_transaction_and_sends_it_only_when_asked_to() {
-    journey("shown", |journey| async move {
-        let id = journey.funded(5).await?;
-        let had = account(&journey.stage, id).await?.allowance_units;
-        let buyer = Person::Buyer.signer().address().to_string();
-        let shown = escrow(&journey, "escrow raise default --allowance 60", &["--from", &buyer]).await?;
-        ensure!(shown.contains("not sent"), "{shown}");
-        ensure!(account(&journey.stage, id).await?.allowance_units == had, "what was only shown changed something");
-
-        let folder = tempfile::tempdir()?;
-        let write = |name: &str, text: &str| {
-            let file = folder.path().join(name);
-            std::fs::write(&file, text).map(|()| file.display().to_string())
+async fn a_task_is_paid_on_the_chain_once_though_the_operator_is_killed_again_and_again() {
+    alone("pays", |journey| async move {
+        let payee = journey.pool().await?;
+        let account = journey.funded(20).await?;
+        journey.task("paid", &["--for", "6"], json!({})).await?;
+        let kill = || async {
+            kubectl::run(
+                &journey.stage.layout,
+                &["-n", "supercargo", "delete", "pod", "-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force"],
+            )
+            .await
         };
-        let keystore = write("keystore.json", KEYSTORE)?;
-        let (right, wrong) = (write("password", "a password\n")?, write("wrong", "another\n")?);
-        let signed = |password| ["--keystore", keystore.as_str(), "--password-file", password, "--send"];
-        let refused = escrow(&journey, "escrow raise default --allowance 60", &signed(&wrong)).await.err().context("a wrong password")?;
-        ensure!(format!("{refused:#}").contains("keystore.json"), "{refused:#}");
-        let sent = escrow(&journey, "escrow raise default --allowance 60", &signed(&right)).await?;
-        ensure!(printed(&shown, "  data")? == printed(&sent, "  data")?, "what is sent is what was shown:\n{shown}\n{sent}");
-        ensure!(account(&journey.stage, id).await?.allowance_units == 60_000_000);
-        let lower = escrow(&journey, "escrow raise default --allowance 1", &signed(&right)).await.err().context("a lower allowance")?;
-        ensure!(format!("{lower:#}").contains("would lower what is allowed now"), "{lower:#}");
+        journey.until("paid", "Started", "True", Duration::from_secs(60)).await?;
+        kill().await?;
+        journey.container("paid").await?;
+        kill().await?;
+        let task = journey.finished("paid").await?;
+        kill().await?;
+        let task_cost = amount(&task["status"]["cost"]["charged"])?;
+        let settled = until_settled(&journey, "paid").await?;
+        ensure!(amount(&settled["status"]["cost"]["settled"])? == task_cost, "what was charged is what was settled");
+
+        let chain = Chain::connect(&journey.stage.info.chain_url)?;
+        let contract = journey.stage.market.addresses.escrow;
+        let mut credited = 0;
+        for payee in journey.stage.market.fee_payees.iter().chain([&payee]) {
+            credited += chain.lane(contract, account, *payee, BlockId::latest()).await?.posted_units;
+        }
+        ensure!(credited == u128::from(task_cost.units()), "the lanes say {credited}, and {} were charged", task_cost.units());
+        let left = chain.account(contract, account, BlockId::latest()).await?.balance_units;
+        ensure!(left == 20_000_000 - credited, "the account has {left} left");
+
+        // Of one that is left alone: its pod and its finalizer, its start and its end, and one write more for the payment.
+        journey.task("alone", &["--for", "6"], json!({})).await?;
+        journey.finished("alone").await?;
+        journey.freed("alone").await?;
+        until_settled(&journey, "alone").await?;
+        let writes = journey.operator_writes("alone")?;
+        let told = writes.iter().filter(|write| *write == "patch computetasks/status").count();
+        ensure!(told <= 3 && writes.len() <= 5, "the operator wrote {writes:?}");
         Ok(())
     })
     .await;
 }
 
-#[tokio::test]
-async fn what_thaws_is_offered_to_no_task_and_comes_out_when_it_has_thawed() {
-    journey("thaws", |journey| async move {
-        let id = journey.funded(5).await?;
-        let key = Person::Buyer.key_file(&journey.stage.layout).display().to_string();
-        let signed = ["--key-file", key.as_str(), "--send"];
-        escrow(&journey, "escrow thaw 2 default", &signed).await?;
-        wait::until("the Escrow to tell of the thaw", Duration::from_secs(60), || async {
-            let escrow = journey.get("escrow", "default").await?;
-            let leaving = condition_of(&escrow, "Leaving").context("the condition Leaving")?;
-            ensure!(leaving["status"] == "True", "{leaving}");
-            let status = &escrow["status"];
-            Ok((status["thawing"] == "2.00" && status["available"] == "3.00").then_some(()))
-        })
-        .await?;
-        let shown = escrow(&journey, "escrow show default", &["--from", &Person::Buyer.signer().address().to_string()]).await?;
-        ensure!(printed(&shown, "thawing")? == "2.00" && printed(&shown, "balance")? == "5.00", "{shown}");
-        let early = escrow(&journey, "escrow withdraw default", &signed).await.err().context("it thaws for days")?;
-        ensure!(format!("{early:#}").contains("thaws until"), "{early:#}");
-        ensure!(account(&journey.stage, id).await?.balance_units == 5_000_000);
-        Ok(())
+/// The task, when its status says that its cost is paid, and by which transaction.
+async fn until_settled(journey: &Journey, task: &str) -> Result<Value> {
+    wait::until(format!("the cost of {task} to be settled"), Duration::from_secs(120), || async {
+        let task = journey.get("computetask", task).await?;
+        let cost = &task["status"]["cost"];
+        Ok((cost["transaction"].is_string() && cost["settled"] == cost["charged"]).then_some(task))
     })
-    .await;
+    .await
 }
 
 #[tokio::test]
 async fn what_was_earned_is_claimed_by_voucher_when_the_operator_is_gone_and_paid_once() {
-    journey("claims", |journey| async move {
+    alone("claims", |journey| async move {
         let payee = journey.pool().await?;
         let id = journey.funded(20).await?;
         journey.task("earned", &["--for", "5"], json!({})).await?;

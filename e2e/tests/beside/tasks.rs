@@ -2,25 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
-use supercargo_contracts::{BlockId, Chain};
+use std::time::Duration;
 use supercargo_e2e::bill::{amount, records, second, seconds, units};
 use supercargo_e2e::gpus::devices::Devices;
 use supercargo_e2e::journey::{Journey, condition_of, holds, journey, succeeded};
 use supercargo_e2e::sights::{self, Watch};
-use supercargo_e2e::{kubectl, wait};
+use supercargo_e2e::wait;
 use supercargo_market::money::Amount;
-
-/// Watches the task's pod until its container has ended, before anybody takes the pod away.
-async fn container(journey: &Journey, task: &str) -> Result<Value> {
-    let label = format!("supercargo.dev/task={task}");
-    wait::until("the task's container to end", Duration::from_secs(60), || async {
-        let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "pods", "-l", &label, "-o", "json"]).await?)?;
-        let ended = &listed["items"][0]["status"]["containerStatuses"][0]["state"]["terminated"];
-        Ok(ended.is_object().then(|| ended.clone()))
-    })
-    .await
-}
 
 #[tokio::test]
 async fn a_task_is_placed_run_and_charged_for_what_its_container_ran() {
@@ -29,7 +17,7 @@ async fn a_task_is_placed_run_and_charged_for_what_its_container_ran() {
         journey.grant("10").await?;
         journey.task("train", &["--for", "5"], json!({})).await?;
         let task = journey.finished("train").await?;
-        let record = container(&journey, "train").await?;
+        let record = journey.container("train").await?;
         ensure!(condition_of(&task, "Succeeded").is_some_and(|condition| condition["status"] == "True"), "it succeeded");
 
         // By another way than the operator's: price times seconds, in millionths.
@@ -91,79 +79,6 @@ async fn a_task_is_told_in_a_file_that_half_of_its_budget_is_used_and_an_event_s
         let marks: Vec<&Value> = events["items"].as_array().into_iter().flatten().filter(|event| event["reason"] == "BudgetMark").collect();
         ensure!(marks.len() == 1 && marks[0].to_string().contains("50 % of the budget is used"), "{marks:?}");
         Ok(())
-    })
-    .await;
-}
-
-/// How many tasks are applied at once: as many as the promise speaks of.
-const WAITING: usize = 50;
-/// What keeps each of them, by turns: the change to its spec, and the reason and words that it is told in.
-fn hindrances() -> [(Value, &'static str, &'static str); 10] {
-    let claim = json!({ "name": "data", "mountPath": "/data", "persistentVolumeClaim": { "claimName": "never" } });
-    [
-        (json!({ "escrowRef": { "name": "never" } }), "EscrowNotFound", "there is no Escrow"),
-        (json!({ "resources": { "gpu": { "models": ["B200"] } } }), "ModelNotWanted", "has NVIDIA-H100-80GB-HBM3"),
-        (json!({ "budget": "0.001" }), "BudgetTooSmall", "of the budget pays for"),
-        (json!({ "volumes": [claim] }), "VolumeNotFound", "there is no PersistentVolumeClaim never"),
-        (json!({ "resources": { "gpu": { "memory": "100Gi" } } }), "DeviceMemoryTooSmall", "has 81559 MiB a device"),
-        (json!({ "placement": { "maxPricePerHour": "2" } }), "PriceTooHigh", "asks 2.101125 an hour"),
-        (json!({ "placement": { "regions": ["mars"] } }), "RegionNotWanted", "is in eu-north-1"),
-        (json!({ "placement": { "providers": { "deny": ["acme"] } } }), "ProviderNotAllowed", "belongs to acme"),
-        (json!({ "placement": { "tenancy": "Exclusive" } }), "TenancyNotOffered", "does not offer Exclusive tenancy"),
-        (json!({ "placement": { "nodeSelector": { "rack": "7" } } }), "SelectorDoesNotMatch", "has no label rack=7"),
-    ]
-}
-
-/// The tasks that don't say yet what keeps them, each with what it says instead.
-fn silent(tasks: &Value) -> Vec<String> {
-    let said = |task: &Value| condition_of(task, "Reconciling").map(|condition| condition["message"].to_string()).unwrap_or_default();
-    let found = |name: &str| tasks["items"].as_array().into_iter().flatten().find(|task| task["metadata"]["name"] == name);
-    let hindrances = hindrances();
-    let mut silent = Vec::new();
-    for index in 0..WAITING {
-        let (_, reason, words) = &hindrances[index % hindrances.len()];
-        let task = found(&format!("waits-{index}")).unwrap_or(&Value::Null);
-        if task["status"]["reason"] != *reason || !said(task).contains(words) {
-            silent.push(format!("waits-{index} does not say {reason}: {} {}", task["status"]["reason"], said(task)));
-        }
-    }
-    silent
-}
-
-#[tokio::test]
-async fn whatever_keeps_fifty_tasks_waiting_is_said_within_five_seconds() {
-    journey("waits", |journey| async move {
-        journey.pool().await?;
-        journey.grant("10").await?;
-        let hindrances = hindrances();
-        let mut tasks: Vec<Value> = (0..WAITING)
-            .map(|index| journey.task_object(&format!("waits-{index}"), &[], hindrances[index % hindrances.len()].0.clone()))
-            .collect();
-        // The one whose Escrow comes after all.
-        tasks[0]["spec"]["escrowRef"]["name"] = "later".into();
-        // The clock runs from before the first of them can be known, so it holds the time that applying them takes too.
-        let begun = Instant::now();
-        let applying = journey.apply(json!({ "apiVersion": "v1", "kind": "List", "items": tasks }));
-        let all_said = wait::until("all tasks to say what keeps them", Duration::from_secs(20), || async {
-            let listed: Value = serde_json::from_str(&journey.kubectl(&["get", "computetasks", "-o", "json"]).await?)?;
-            let silent = silent(&listed);
-            match silent.first() {
-                Some(first) => Err(anyhow::anyhow!("{} of {WAITING} are silent: {first}", silent.len())),
-                None => Ok(Some(begun.elapsed())),
-            }
-        });
-        let (applied, slowest) = tokio::join!(applying, all_said);
-        applied?;
-        let slowest = slowest?;
-        println!("figure task.reason_delay {:.2} s", slowest.as_secs_f64());
-        ensure!(slowest <= Duration::from_secs(5), "the slowest of {WAITING} was told what keeps it after {slowest:?}");
-        journey
-            .apply(json!({
-                "apiVersion": "supercargo.dev/v1alpha1", "kind": "Escrow", "metadata": { "name": "later", "namespace": journey.namespace },
-                "spec": { "funding": "Internal", "token": "USDC", "grant": "10" },
-            }))
-            .await?;
-        journey.finished("waits-0").await.map(drop)
     })
     .await;
 }
@@ -315,62 +230,6 @@ async fn a_task_waits_for_a_limit_of_the_day_and_a_grant_falls_no_further_than_w
         .await
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_task_is_paid_on_the_chain_once_though_the_operator_is_killed_again_and_again() {
-    journey("pays", |journey| async move {
-        let payee = journey.pool().await?;
-        let account = journey.funded(20).await?;
-        journey.task("paid", &["--for", "6"], json!({})).await?;
-        let kill = || async {
-            kubectl::run(
-                &journey.stage.layout,
-                &["-n", "supercargo", "delete", "pod", "-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force"],
-            )
-            .await
-        };
-        journey.until("paid", "Started", "True", Duration::from_secs(60)).await?;
-        kill().await?;
-        container(&journey, "paid").await?;
-        kill().await?;
-        let task = journey.finished("paid").await?;
-        kill().await?;
-        let task_cost = amount(&task["status"]["cost"]["charged"])?;
-        let settled = until_settled(&journey, "paid").await?;
-        ensure!(amount(&settled["status"]["cost"]["settled"])? == task_cost, "what was charged is what was settled");
-
-        let chain = Chain::connect(&journey.stage.info.chain_url)?;
-        let contract = journey.stage.market.addresses.escrow;
-        let mut credited = 0;
-        for payee in journey.stage.market.fee_payees.iter().chain([&payee]) {
-            credited += chain.lane(contract, account, *payee, BlockId::latest()).await?.posted_units;
-        }
-        ensure!(credited == u128::from(task_cost.units()), "the lanes say {credited}, and {} were charged", task_cost.units());
-        let left = chain.account(contract, account, BlockId::latest()).await?.balance_units;
-        ensure!(left == 20_000_000 - credited, "the account has {left} left");
-
-        // Of one that is left alone: its pod and its finalizer, its start and its end, and one write more for the payment.
-        journey.task("alone", &["--for", "6"], json!({})).await?;
-        journey.finished("alone").await?;
-        journey.freed("alone").await?;
-        until_settled(&journey, "alone").await?;
-        let writes = journey.operator_writes("alone")?;
-        let told = writes.iter().filter(|write| *write == "patch computetasks/status").count();
-        ensure!(told <= 3 && writes.len() <= 5, "the operator wrote {writes:?}");
-        Ok(())
-    })
-    .await;
-}
-
-/// The task, when its status says that its cost is paid, and by which transaction.
-async fn until_settled(journey: &Journey, task: &str) -> Result<Value> {
-    wait::until(format!("the cost of {task} to be settled"), Duration::from_secs(120), || async {
-        let task = journey.get("computetask", task).await?;
-        let cost = &task["status"]["cost"];
-        Ok((cost["transaction"].is_string() && cost["settled"] == cost["charged"]).then_some(task))
-    })
-    .await
 }
 
 /// What the simulator claims of its devices, asked of the driver of a real one. Tasks on real GPUs need a node with NVIDIA's
