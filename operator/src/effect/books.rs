@@ -23,6 +23,11 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
                 events.push(Event::Refused { work: work.clone(), why: why.clone(), at: now() });
                 continue;
             }
+            (Posting::Fund { funding, .. } | Posting::Cases { funding, .. }, Outcome::Refused(why)) => {
+                tracing::warn!(?posting, why, "the books refuse what is put in");
+                events.push(Event::Unfunded { funding: funding.clone(), why: why.clone(), at: now() });
+                continue;
+            }
             (_, Outcome::Refused(why)) => tracing::error!(?posting, why, "the books refuse a posting"),
             (Posting::Charge(charge), _) => {
                 events.push(Event::Charged { work: charge.work.clone(), attempt: charge.attempt });

@@ -371,7 +371,7 @@ impl Desk {
         let ledger = &self.settler.ledger;
         if let Some(balance) = ledger.funding(funding).await? {
             let last_post = ledger.last_final(funding).await?;
-            self.send(Event::Funding { funding: funding.clone(), balance, last_post }).await;
+            self.send(Event::Posted { funding: funding.clone(), balance, last_post }).await;
         }
         for (work, balance) in ledger.works_of(post).await? {
             self.send(Event::Settled { work, balance }).await;

@@ -6,11 +6,14 @@ use crate::world::{Key, World};
 use supercargo_contracts::tenant_id;
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::{EscrowStatus, Funding, LastPost};
-use supercargo_crds::names::escrow_condition::{BOUND, FUNDED, READY, STALLED};
+use supercargo_crds::names::escrow_condition::{BOUND, CHAIN_DIFFERS, FROZEN, FUNDED, LEAVING, READY, STALLED};
 use supercargo_ledger::{FundingBalance, LaneCases, Posting};
 use supercargo_market::funding::Granted;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
+
+/// What the books refuse to take is offered to them again only after so long.
+const REFUSED_SECONDS: i64 = 60;
 
 pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     while let Some(key) = world.todo.escrow_alarms.pop_due(now) {
@@ -38,24 +41,40 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Ve
 fn look(world: &mut World, terms: &Terms, key: &Key, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     let Some(escrow) = world.escrows.get(key) else { return };
     let tenant = tenant(world, escrow);
-    if let Some((funding, Granted { deposited, withdrawn })) = funded(world, escrow, tenant.as_deref()) {
-        let known = world.fundings.get(&funding).map(|(balance, _)| Granted { deposited: in_it(balance), withdrawn: balance.withdrawn });
-        if known != Some(Granted { deposited, withdrawn }) {
-            bookings.push(Booking::Post(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited, withdrawn }));
-        }
+    let refused = escrow.funding.as_ref().and_then(|funding| Some((funding.clone(), world.unfunded.get(funding)?.1)));
+    let again_at = refused.as_ref().map(|(_, at)| at.saturating_add(REFUSED_SECONDS)).filter(|again_at| now < *again_at);
+    let put_in = if again_at.is_none() { put_in(world, escrow, tenant.as_deref()) } else { Vec::new() };
+    // What was refused is not asked for any more.
+    if let Some((funding, _)) = refused.filter(|_| again_at.is_none() && put_in.is_empty()) {
+        world.unfunded.remove(&funding);
     }
-    bookings.extend(cases(world, escrow, tenant.as_deref()).map(Booking::Post));
-    let next = next_status(world, terms, escrow, tenant, now);
-    let runs = escrow.funding.as_ref().is_some_and(|funding| world.held_by(funding).next().is_some());
-    let lasts = || running::lasts_until(world, escrow.funding.as_ref()?, now).and_then(status::time);
+    bookings.extend(put_in);
+    let Some(escrow) = world.escrows.get(key) else { return };
+    let ours = escrow.funding.as_ref().filter(|_| !is_anothers(world, escrow, tenant.as_deref()));
+    let runs = ours.is_some_and(|funding| world.held_by(funding).next().is_some());
+    let lasts = || running::lasts_until(world, ours?, now).and_then(status::time);
+    let next = next_status(world, terms, escrow, tenant.clone(), now);
     let mut telling = world.tellings.get(key).cloned().unwrap_or_default();
     if let Some(status) = telling::due(&mut telling, &escrow.status, next, runs, now, lasts) {
         let note = note::on_escrow(escrow, &status).map(Box::new);
         let (namespace, name) = (escrow.namespace.clone(), escrow.name.clone());
         plan.effects.push(Effect::WriteEscrow { namespace, name, status: Box::new(status), note });
     }
-    telling.look_at.into_iter().for_each(|at| world.todo.escrow_alarms.set(at, key.clone()));
+    telling.look_at.into_iter().chain(again_at).for_each(|at| world.todo.escrow_alarms.set(at, key.clone()));
     world.tellings.insert(key.clone(), telling);
+}
+
+/// What goes into the books of it: what was put in, and what cases have come to.
+fn put_in(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Vec<Booking> {
+    let mut bookings = Vec::new();
+    if let Some((funding, Granted { deposited, withdrawn })) = funded(world, escrow, tenant) {
+        let known = world.fundings.get(&funding).map(|(balance, _)| Granted { deposited: in_it(balance), withdrawn: balance.withdrawn });
+        if known != Some(Granted { deposited, withdrawn }) {
+            bookings.push(Booking::Post(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited, withdrawn }));
+        }
+    }
+    bookings.extend(cases(world, escrow, tenant).map(Booking::Post));
+    bookings
 }
 
 /// What is in it by the books, where they say more because it is bound.
@@ -115,6 +134,9 @@ fn stalled<'a>(world: &'a World, escrow: &Escrow) -> Option<&'a Stall> {
 
 /// Why its account is not one that it may be paid from.
 fn not_bound(world: &World, escrow: &Escrow) -> Option<String> {
+    if let Some((why, _)) = escrow.funding.as_ref().and_then(|funding| world.unfunded.get(funding)) {
+        return Some(format!("the books don't take what is put into it: {why}"));
+    }
     if escrow.spec.funding == Funding::Internal {
         return None;
     }
@@ -145,8 +167,11 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
         next.tenant = tenant;
         (next.chain_id, next.contract, next.settler) = facts(chain);
     }
-    let funding = escrow.funding.clone();
-    let books = funding.as_ref().and_then(|funding| world.fundings.get(funding));
+    let ours = !is_anothers(world, escrow, next.tenant.as_deref());
+    if !ours {
+        forget(&mut next);
+    }
+    let books = escrow.funding.as_ref().filter(|_| ours).and_then(|funding| world.fundings.get(funding));
     if let Some((balance, last_post)) = books {
         stands(&mut next, balance, escrow.spec.funding);
         next.last_post =
@@ -169,10 +194,27 @@ fn next_status(world: &World, terms: &Terms, escrow: &Escrow, tenant: Option<Str
         Some(stall) => status::set(&mut next.conditions, STALLED, true, stall.reason, &stall.words, escrow.generation, now),
         None => status::clear(&mut next.conditions, STALLED),
     }
-    collecting::told(world, escrow, &mut next, now);
+    if ours {
+        collecting::told(world, escrow, &mut next, now);
+    }
     let why = stall.map(|stall| stall.words.clone()).or(why).or_else(|| Some(collecting::closed(world, escrow)?.example));
     conditions(escrow, &mut next, why, &balance, now);
     next
+}
+
+/// The chain says that the account it names is not its own.
+fn is_anothers(world: &World, escrow: &Escrow, tenant: Option<&str>) -> bool {
+    let named = account(world, escrow).filter(|_| escrow.spec.funding == Funding::Chain);
+    named.is_some_and(|account| account.exists && Some(account.tenant.as_str()) != tenant)
+}
+
+/// Whose account it is not is told nothing of it, and nothing that was told once is left.
+fn forget(next: &mut EscrowStatus) {
+    let EscrowStatus { observed_generation, conditions, tenant, chain_id, contract, settler, .. } = std::mem::take(next);
+    *next = EscrowStatus { observed_generation, conditions, tenant, chain_id, contract, settler, ..EscrowStatus::default() };
+    for condition in [LEAVING, FROZEN, CHAIN_DIFFERS] {
+        status::clear(&mut next.conditions, condition);
+    }
 }
 
 /// Where its money is. What works that run have used is charged already, and may still be given back.
@@ -340,6 +382,52 @@ mod tests {
         assert!(!books, "nothing is new");
         assert_eq!((status.deposited, status.returned, status.case_fees), (units(1_000), units(40), units(5)));
         assert_eq!((status.available, status.posted), (units(935), units(100)));
+    }
+
+    fn balance() -> FundingBalance {
+        let [deposited, available, reserved] = [100, 60, 40].map(Amount::from_units);
+        FundingBalance { asset: "USDC".into(), deposited, available, reserved, ..FundingBalance::default() }
+    }
+
+    #[test]
+    fn an_escrow_that_only_names_an_account_is_told_nothing_of_its_money() {
+        let account = Account { funded: Amount::from_units(100), ..bound(None) };
+        let mut world = world("USDC", account.clone());
+        let funding = world.escrows.values().next().and_then(|escrow| escrow.funding.clone()).expect("it names an account");
+        world.apply(Event::Funding { funding: funding.clone(), balance: balance(), last_post: Some(("0xa".into(), 7)) });
+        let (own, _) = pass(&mut world, 3);
+        assert_eq!((own.available, own.last_post.is_some()), (Some(Money(Amount::from_units(60))), true));
+
+        let mut escrow = world.escrows.values().next().cloned().expect("it is there");
+        escrow.status = own;
+        world.apply(Event::Escrow(Box::new(escrow)));
+        world.apply(Event::Account { funding, account: Box::new(Account { tenant: "another's".into(), ..account }) });
+        let (told_now, books) = pass(&mut world, 3);
+        let known = (told_now.deposited, told_now.available, told_now.reserved, told_now.last_post.clone());
+        assert_eq!(known, (None, None, None, None), "what was told when it was bound is gone too");
+        assert!(told(&told_now, FUNDED).is_some_and(|(status, reason, _)| (status.as_str(), reason.as_str()) == ("False", "Empty")));
+        assert!(!books);
+    }
+
+    #[test]
+    fn what_the_books_refuse_to_take_is_said_and_offered_again_a_minute_later() {
+        let mut world = world("USDC", Account { funded: Amount::from_units(100), ..bound(None) });
+        let (_, books) = pass(&mut world, 3);
+        let funding = world.escrows.values().next().and_then(|escrow| escrow.funding.clone()).expect("it names an account");
+        assert!(books, "it is offered");
+        world.apply(Event::Unfunded { funding: funding.clone(), why: "it is full".into(), at: NOW });
+        let (status, books) = pass(&mut world, 3);
+        assert!(!books, "it is not offered at once");
+        assert_eq!(told(&status, READY).expect("it is told").2, "the books don't take what is put into it: it is full");
+        let books_at =
+            |world: &mut World, now| crate::plan::plan(world, &terms(3), now).effects.iter().any(|effect| effect.kind() == "book");
+        assert_eq!([NOW + 59, NOW + 60].map(|now| books_at(&mut world, now)), [false, true]);
+        world.apply(Event::Funding {
+            funding,
+            balance: FundingBalance { available: balance().deposited, reserved: Amount::ZERO, ..balance() },
+            last_post: None,
+        });
+        assert_eq!(told(&pass(&mut world, 3).0, READY).expect("it is told").0, "True", "it was taken");
     }
 
     #[test]

@@ -377,6 +377,28 @@ fn an_account_that_is_short_says_so() {
 }
 
 #[test]
+fn what_paying_has_read_earlier_changes_nothing_but_what_is_paid() {
+    let mut theatre = running(named("a"));
+    settled(&mut theatre);
+    let (funding, (known, _)) = theatre.world.fundings.iter().next().map(|(id, known)| (id.clone(), known.clone())).expect("there is one");
+    let (work, cost) = theatre.world.works.iter().next().map(|(work, cost)| (work.clone(), cost.clone())).expect("there is one");
+    let [owed, posted, charged] = [30, 70, 100].map(Amount::from_units);
+    let newer = supercargo_ledger::FundingBalance { owed: charged, posted: Amount::ZERO, ..known };
+    theatre.world.apply(Event::Funding { funding: funding.clone(), balance: newer.clone(), last_post: None });
+    let older = supercargo_ledger::FundingBalance { posted, available: Amount::from_units(999_999), ..Default::default() };
+    theatre.world.apply(Event::Posted { funding: funding.clone(), balance: older, last_post: Some(("0xa".into(), 7)) });
+    let expected = supercargo_ledger::FundingBalance { owed, posted, ..newer };
+    assert_eq!(theatre.world.fundings[&funding], (expected, Some(("0xa".to_owned(), 7))));
+
+    let older = supercargo_ledger::WorkBalance { settled: posted, transaction: Some("0xa".into()), ..Default::default() };
+    theatre.world.works.insert(work.clone(), supercargo_ledger::WorkBalance { charged, billed_seconds: 1_200, ..cost.clone() });
+    theatre.world.apply(Event::Settled { work: work.clone(), balance: older });
+    let expected =
+        supercargo_ledger::WorkBalance { charged, billed_seconds: 1_200, settled: posted, transaction: Some("0xa".into()), ..cost };
+    assert_eq!(theatre.world.works[&work], expected);
+}
+
+#[test]
 fn a_tasks_reason_is_the_one_that_its_status_names() {
     let mut theatre = open();
     spec(&mut theatre, |spec| (spec.daily_limit, spec.grant) = (money("0.30"), money("0.20")));

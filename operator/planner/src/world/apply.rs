@@ -125,16 +125,14 @@ impl World {
                 self.todo.works.push(work);
             }
             Event::Funding { funding, balance, last_post } => self.apply_funding(funding, balance, last_post),
+            Event::Posted { funding, balance, last_post } => self.posted(funding, balance, last_post),
+            Event::Unfunded { funding, why, at } => {
+                self.escrows_of(&funding).into_iter().for_each(|key| self.todo.escrows.push(key));
+                self.unfunded.insert(funding, (why, at));
+            }
             Event::Spent { funding, day, charged } => self.spent(funding, day, charged),
             Event::Held { at, fundings } => self.held(at, fundings),
-            Event::Settled { work, mut balance } => {
-                // A post says nothing of the receipt: paying does not change it.
-                if let Some(known) = self.works.get(&work) {
-                    (balance.receipt, balance.gpu_percent) = (known.receipt.clone(), known.gpu_percent);
-                }
-                self.works.insert(work.clone(), balance);
-                self.todo.works.push(work);
-            }
+            Event::Settled { work, balance } => self.settled(work, balance),
             Event::Used { work, attempt, used } => {
                 self.usage_away = None;
                 self.usage.insert(work.clone(), (attempt, used));

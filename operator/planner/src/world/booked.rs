@@ -4,10 +4,30 @@ use super::World;
 use super::records::{Placement, Pod, Reservation, Unmade};
 use supercargo_ledger::{FundingBalance, WorkBalance};
 use supercargo_market::funding::day_of;
+use supercargo_market::money::Amount;
 use supercargo_market::work::{FundingId, WorkId};
 
 impl World {
+    /// Paying has read the books at another time than whoever holds back and charges: it says only what paying changes.
+    pub(super) fn posted(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
+        let Some((known, _)) = self.fundings.get(&funding) else { return self.apply_funding(funding, balance, last_post) };
+        let billed = known.owed.units().saturating_add(known.posted.units());
+        let owed = Amount::from_units(billed.saturating_sub(balance.posted.units()));
+        let balance = FundingBalance { owed, posted: balance.posted, ..known.clone() };
+        self.apply_funding(funding, balance, last_post);
+    }
+
+    pub(super) fn settled(&mut self, work: WorkId, balance: WorkBalance) {
+        let balance = match self.works.get(&work) {
+            Some(known) => WorkBalance { settled: balance.settled, transaction: balance.transaction, root: balance.root, ..known.clone() },
+            None => balance,
+        };
+        self.works.insert(work.clone(), balance);
+        self.todo.works.push(work);
+    }
+
     pub(super) fn apply_funding(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
+        self.unfunded.remove(&funding);
         let before = self.fundings.insert(funding.clone(), (balance, last_post));
         self.lend(&funding);
         for key in self.escrows_of(&funding) {

@@ -129,6 +129,18 @@ pub enum Event {
         balance: FundingBalance,
         last_post: Option<(String, u64)>,
     },
+    /// A post of it is final: of what it owed more is posted, or less if the chain has undone that.
+    Posted {
+        funding: FundingId,
+        balance: FundingBalance,
+        last_post: Option<(String, u64)>,
+    },
+    /// The books refuse what was to be put into it.
+    Unfunded {
+        funding: FundingId,
+        why: String,
+        at: i64,
+    },
     /// What a funding was charged on the last day on which it was charged anything, of those that may have begun.
     Spent {
         funding: FundingId,
@@ -220,6 +232,8 @@ pub struct World {
     pub told: HashMap<WorkId, (i64, BTreeSet<String>)>,
     pub pace: Pace,
     pub refusals: HashMap<WorkId, (String, i64)>,
+    /// Why the books took no money into it, and when.
+    pub unfunded: HashMap<FundingId, (String, i64)>,
     /// Whose pods the API server refuses.
     pub unmade: HashMap<WorkId, Unmade>,
     /// When each work's pods were last asked for, and the attempts that are known to have none.
@@ -305,6 +319,7 @@ impl World {
         self.tellings.clear();
         self.index.held_by.clear();
         self.refusals.clear();
+        self.unfunded.clear();
         self.records.clear();
         self.todo = Todo { pools: true, ..Todo::default() };
         self.quarantine.iter().for_each(|(node, record)| self.todo.node_alarms.set(record.until, node.clone()));
