@@ -37,6 +37,8 @@ pub enum FeeError {
     SharesDoNotAddUp(u64),
     #[error("payee {0} has two shares")]
     Twice(Payee),
+    #[error("a share is of payee 0, who is nobody: payees are counted from 1")]
+    Nobody,
 }
 
 impl FeeSchedule {
@@ -47,6 +49,9 @@ impl FeeSchedule {
         let sum: u64 = self.shares.iter().map(|share| u64::from(share.basis_points)).sum();
         if sum != u64::from(WHOLE) && !(self.basis_points == 0 && self.shares.is_empty()) {
             return Err(FeeError::SharesDoNotAddUp(sum));
+        }
+        if self.shares.iter().any(|share| share.payee == 0) {
+            return Err(FeeError::Nobody);
         }
         let mut seen = BTreeMap::new();
         match self.shares.iter().find(|share| seen.insert(share.payee, ()).is_some()) {
@@ -117,6 +122,7 @@ mod tests {
         assert_eq!(schedule(250, &[(1, 9_000)]).validate(), Err(FeeError::SharesDoNotAddUp(9_000)));
         assert_eq!(schedule(10_001, &[(1, 10_000)]).validate(), Err(FeeError::MoreThanAll(10_001)));
         assert_eq!(schedule(1, &[(1, 5_000), (1, 5_000)]).validate(), Err(FeeError::Twice(1)));
+        assert_eq!(schedule(250, &[(0, 10_000)]).validate(), Err(FeeError::Nobody));
         assert_eq!(schedule(0, &[]).validate(), Ok(()));
     }
 

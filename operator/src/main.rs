@@ -21,6 +21,7 @@ use supercargo_operator::settlement::{self, Owners, Settler};
 use supercargo_operator::watch;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch as channel};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
@@ -96,6 +97,7 @@ async fn run(config: &Path) -> Result<()> {
     let (fence_out, fence) = channel::channel(None);
     let (accounts_out, accounts) = channel::channel(Vec::new());
     let owners = Owners::default();
+    let mut desks = JoinSet::new();
     for chain in &config.chains {
         let settler = Settler {
             ledger: ledger.clone(),
@@ -106,7 +108,7 @@ async fn run(config: &Path) -> Result<()> {
             owners: owners.clone(),
             metrics: metrics.clone(),
         };
-        tokio::spawn(settlement::run(settler, chain.clone(), stop.clone()));
+        desks.spawn(settlement::run(settler, chain.clone(), stop.clone()));
     }
     if let Some(settings) = &config.api {
         let listener = tokio::net::TcpListener::bind(settings.listen).await;
@@ -127,6 +129,8 @@ async fn run(config: &Path) -> Result<()> {
         _ = interrupt.recv() => tracing::info!("told to stop"),
         served = server => served.context("serving metrics")?.with_context(|| format!("listening on {}", config.listen))?,
         ended = loops => ended.context("the engine ended")?,
+        // Another process begins anew: a chain on which nobody pays any more would be noticed by nobody.
+        Some(ended) = desks.join_next() => ended.context("paying on a chain ended")?,
     }
     stop.cancel();
     leader.await.context("giving the lease back")

@@ -246,6 +246,13 @@ impl Config {
             if chain.confirmations == Some(0) {
                 return wrong(format!("chains[{index}].confirmations"), "must be more than 0: the newest block may be undone".into());
             }
+            let same = |other: &&ChainConfig| other.chain_id == chain.chain_id && other.contract.eq_ignore_ascii_case(&chain.contract);
+            if let Some(other) = self.chains[..index].iter().find(same) {
+                return wrong(
+                    format!("chains[{index}].contract"),
+                    format!("it is chain {:?} already: its books would be kept twice", other.name),
+                );
+            }
             if let Err((field, message)) = chain.validate_endpoints() {
                 return wrong(format!("chains[{index}].{field}"), message);
             }
@@ -311,6 +318,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_path() {
         let chain = "chains: [{name: a, chainId: 1, rpcs: [], contract: x, token: USDC, settler: 1, settlerKeyFile: k}]";
+        let one = "{name: a, chainId: 1, rpcs: ['http://a.test'], contract: '0xA', token: USDC, settler: 1, settlerKeyFile: k}";
         let cases = [
             ("tokens: [{symbol: USDC}]".to_owned(), "the configuration FILE is wrong: missing field `database`"),
             (format!("{GOOD}api: {{listen: '0.0.0.0:1', audience: ''}}"), "the configuration's api.audience is wrong: must name"),
@@ -335,6 +343,14 @@ mod tests {
             (
                 format!("{GOOD}{}", chain.replace("[]", "['http://a.test', 'http://A.test:80/']")),
                 "the configuration's chains[0].rpcs[1] is wrong: the endpoint is there twice, and can't agree with itself",
+            ),
+            (
+                format!("{GOOD}chains: [{one}, {}]", one.replace("name: a", "name: b").replace("0xA", "0xa")),
+                "the configuration's chains[1].contract is wrong: it is chain \"a\" already: its books would be kept twice",
+            ),
+            (
+                format!("{GOOD}settlement: {{postSeconds: 9223372036854775807}}"),
+                "the configuration's settlement.postSeconds is wrong: must be at most 2592000, which is 30 days",
             ),
             (format!("{GOOD}fees: {{basisPoints: 250}}"), "the configuration's fees is wrong: the shares add up to 0 basis points"),
             (

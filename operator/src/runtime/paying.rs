@@ -104,11 +104,17 @@ impl ChainConfig {
     }
 }
 
+/// Whoever is owed is paid at least once a month.
+const MOST_POST_SECONDS: u64 = 30 * 86_400;
+
 impl Settlement {
     pub(super) fn validate(&self, chains: &[ChainConfig]) -> Result<(), Wrong> {
         let wrong = |field: &str, message: String| Err((field.to_owned(), message));
         if self.poll_seconds == 0 {
             return wrong("pollSeconds", "must be more than 0".to_owned());
+        }
+        if self.post_seconds > MOST_POST_SECONDS {
+            return wrong("postSeconds", format!("must be at most {MOST_POST_SECONDS}, which is 30 days"));
         }
         let nothing = Some(Amount::ZERO);
         for (field, is_nothing) in [
