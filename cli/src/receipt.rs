@@ -112,7 +112,7 @@ async fn look_up(chain: &Chain, contract: Address, anchor: &Anchor) -> Result<St
     ensure!(posted.lines_root == root, "{hash} posted the root {}, and the receipt says {root}", posted.lines_root);
     let head: B256 = anchor.journal_head.parse().context("reading a journal's head")?;
     ensure!(posted.journal_head == head, "{hash} posted the head {}, and the receipt says {head}", posted.journal_head);
-    let is_final = chain.finalized().await?.is_some_and(|last| last.number >= found.block_number);
+    let is_final = chain.finalized().await?.block().is_some_and(|last| last.number >= found.block_number);
     let state = if is_final { "final" } else { "not final yet" };
     Ok(format!("root {root} was posted by {hash} in block {}: {state}", found.block_number))
 }

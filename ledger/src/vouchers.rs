@@ -4,8 +4,8 @@
 use crate::commit::{amount, signed};
 use crate::read::lane;
 use crate::{Fence, Lane, Ledger, LedgerError, Result};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -29,28 +29,55 @@ pub struct VoucherTerms {
     pub signer: String,
 }
 
+/// Lanes of a chain's accounts with more in them than a voucher of these terms is for.
+const WITHOUT_VOUCHER: &str = "FROM lanes l LEFT JOIN vouchers v ON v.funding = l.funding AND v.payee = l.payee \
+     AND v.total >= l.total AND v.chain_id = $1 AND v.contract = $2 AND v.signer = $3 \
+     WHERE v.payee IS NULL AND l.total > 0 AND l.funding LIKE $4";
+
 /// All accounts of a chain.
 fn of_chain(chain: &str) -> String {
     format!("chain:{chain}:%")
 }
 
 impl Ledger {
-    /// Lanes of a chain for whose whole total there is no voucher of these terms.
-    pub async fn lanes_without_voucher(&self, chain: &str, terms: &VoucherTerms, most: u32) -> Result<Vec<(FundingId, Lane)>> {
-        let query = "SELECT l.payee, l.total, l.planned, l.posted, l.funding FROM lanes l LEFT JOIN vouchers v \
-                     ON v.funding = l.funding AND v.payee = l.payee AND v.total >= l.total \
-                     AND v.chain_id = $1 AND v.contract = $2 AND v.signer = $3 \
-                     WHERE v.payee IS NULL AND l.total > 0 AND l.funding LIKE $4 ORDER BY l.funding, l.payee LIMIT $5";
-        let rows = sqlx::query(query)
+    /// Lanes of a chain for whose whole total there is no voucher of these terms, in pages after one of them.
+    pub async fn lanes_without_voucher(
+        &self,
+        chain: &str,
+        terms: &VoucherTerms,
+        after: Option<&(FundingId, u32)>,
+        most: u32,
+    ) -> Result<Vec<(FundingId, Lane)>> {
+        let query = format!(
+            "SELECT l.payee, l.total, l.planned, l.posted, l.funding {WITHOUT_VOUCHER} \
+             AND (l.funding > $5 OR (l.funding = $5 AND l.payee > $6)) ORDER BY l.funding, l.payee LIMIT $7"
+        );
+        let (funding, payee) = after.map_or_else(|| (String::new(), 0), |(funding, payee)| (funding.to_string(), *payee));
+        let rows = sqlx::query(AssertSqlSafe(query))
             .bind(terms.chain_id.cast_signed())
             .bind(&terms.contract)
             .bind(&terms.signer)
             .bind(of_chain(chain))
+            .bind(funding)
+            .bind(i64::from(payee))
             .bind(i64::from(most))
             .fetch_all(self.pool())
             .await
             .map_err(LedgerError::database("looking for lanes without a voucher"))?;
         Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(4)), lane(row))).collect())
+    }
+
+    /// Whose lanes those are.
+    pub async fn payees_without_voucher(&self, chain: &str, terms: &VoucherTerms) -> Result<BTreeSet<u32>> {
+        let rows = sqlx::query(AssertSqlSafe(format!("SELECT DISTINCT l.payee {WITHOUT_VOUCHER}")))
+            .bind(terms.chain_id.cast_signed())
+            .bind(&terms.contract)
+            .bind(&terms.signer)
+            .bind(of_chain(chain))
+            .fetch_all(self.pool())
+            .await
+            .map_err(LedgerError::database("looking for payees without a voucher"))?;
+        Ok(rows.iter().map(|row| payee(row, 0)).collect())
     }
 
     /// Keeps vouchers, all in one transaction. One for less than what is kept for the same contract changes nothing.

@@ -59,6 +59,22 @@ pub struct Finality {
     pub timestamp: u64,
 }
 
+/// What an endpoint says when it is asked for the finalized block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finalized {
+    Block(Finality),
+    /// It knows what that is, and has none yet.
+    NotYet,
+    /// Its chain calls no block final.
+    NoTag,
+}
+
+impl Finalized {
+    pub fn block(self) -> Option<Finality> {
+        if let Self::Block(block) = self { Some(block) } else { None }
+    }
+}
+
 /// An account at one block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountState {
@@ -173,11 +189,12 @@ impl Chain {
         Ok(!self.provider.get_code_at(address).await.map_err(asking("a contract's code"))?.is_empty())
     }
 
-    /// `None` also where the chain has no such tag.
-    pub async fn finalized(&self) -> Result<Option<Finality>> {
+    pub async fn finalized(&self) -> Result<Finalized> {
         match self.find_block(BlockNumberOrTag::Finalized, "the finalized block").await {
-            Err(ChainError::Asking { source: RpcError::ErrorResp(said), .. }) if no_such_tag(said.code, &said.message) => Ok(None),
-            found => found,
+            Err(ChainError::Asking { source: RpcError::ErrorResp(said), .. }) if no_such_tag(said.code, &said.message) => {
+                Ok(Finalized::NoTag)
+            }
+            found => Ok(found?.map_or(Finalized::NotYet, Finalized::Block)),
         }
     }
 

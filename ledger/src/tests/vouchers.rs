@@ -12,7 +12,7 @@ fn voucher(payee: u32, total: u64, signer: &str) -> Voucher {
 }
 
 async fn missing(ledger: &Ledger, signer: &str) -> Vec<(u32, u64)> {
-    let found = ledger.lanes_without_voucher("default", &terms(signer), 10).await.expect("reads");
+    let found = ledger.lanes_without_voucher("default", &terms(signer), None, 10).await.expect("reads");
     found.iter().map(|(_, lane)| (lane.payee, lane.total.units())).collect()
 }
 

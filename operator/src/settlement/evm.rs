@@ -2,7 +2,9 @@
 
 use super::SettlementError;
 use super::rail::{Included, Node, Pen, Price};
-use supercargo_contracts::{Address, B256, BlockId, Bytes, Call, Chain, ChainError, Fees, Finality, PrivateKeySigner, Row, calls, sign};
+use supercargo_contracts::{
+    Address, B256, BlockId, Bytes, Call, Chain, ChainError, Fees, Finality, Finalized, PrivateKeySigner, Row, calls, sign,
+};
 use supercargo_ledger::{Attempt, Post};
 use supercargo_market::work::FundingId;
 
@@ -42,7 +44,7 @@ impl Node for EvmNode {
         Ok(self.chain.chain_id().await?)
     }
 
-    async fn last_final(&self) -> Result<Option<Finality>, SettlementError> {
+    async fn last_final(&self) -> Result<Finalized, SettlementError> {
         Ok(self.chain.finalized().await?)
     }
 

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use supercargo_contracts::Finality;
+use supercargo_contracts::{Finality, Finalized};
 use supercargo_ledger::{Attempt, Post};
 
 /// A transaction that is in a block.
@@ -50,7 +50,7 @@ pub trait Rail {
 pub trait Node {
     async fn chain_id(&self) -> Result<u64, SettlementError>;
     /// The newest block that it calls final.
-    async fn last_final(&self) -> Result<Option<Finality>, SettlementError>;
+    async fn last_final(&self) -> Result<Finalized, SettlementError>;
     /// The newest block that it has, asked for where nothing is called final.
     async fn height(&self) -> Result<u64, SettlementError> {
         Err(SettlementError::Waiting("does not tell its height".to_owned()))
@@ -117,8 +117,8 @@ async fn first_words<N: Node>(node: &N, confirmations: Option<u64>) -> Answer {
     let (chain_id, last) = futures::future::join(node.chain_id(), node.last_final()).await;
     let chain_id = chain_id.map_err(|error| error.briefly())?;
     let last = match (last.map_err(|error| error.briefly())?, confirmations) {
-        (None, Some(confirmations)) => confirmed(node, confirmations).await.map_err(|error| error.briefly())?,
-        (last, _) => last,
+        (Finalized::NoTag, Some(confirmations)) => confirmed(node, confirmations).await.map_err(|error| error.briefly())?,
+        (last, _) => last.block(),
     };
     let last = last.ok_or_else(|| "knows no final block".to_owned())?;
     Ok(Said { chain_id, last, blocks: Vec::new() })

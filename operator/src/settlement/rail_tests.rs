@@ -5,7 +5,7 @@ use super::agree::{Agreed, NoAgreement, Terms};
 use super::rail::{Endpoints, Included, Node, Pen, Price, Rail, Seen};
 use futures::FutureExt;
 use std::sync::{Arc, Mutex};
-use supercargo_contracts::{B256, Finality};
+use supercargo_contracts::{B256, Finality, Finalized};
 use supercargo_ledger::{Attempt, Post, PostState};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -63,8 +63,12 @@ impl Node for Scripted {
     async fn chain_id(&self) -> Result<u64, SettlementError> {
         self.answers(self.chain_id)
     }
-    async fn last_final(&self) -> Result<Option<Finality>, SettlementError> {
-        self.answers(self.finalizes.then(|| self.named(self.last)))
+    async fn last_final(&self) -> Result<Finalized, SettlementError> {
+        self.answers(match self.finalizes {
+            true if self.last == 0 => Finalized::NotYet,
+            true => Finalized::Block(self.named(self.last)),
+            false => Finalized::NoTag,
+        })
     }
     async fn height(&self) -> Result<u64, SettlementError> {
         self.answers(self.height)
@@ -185,7 +189,9 @@ fn where_nothing_is_called_final_a_block_with_enough_above_it_is() {
 fn confirmations_change_nothing_where_endpoints_know_what_is_final() {
     let (_, endpoints) = several(3, |node| node.height = 1_000);
     assert_eq!(look(&endpoints.confirmed_by(Some(1))).map(|agreed| agreed.block.number), Ok(100));
-    // One that fails is not one that doesn't know.
+    // One that has nothing final yet, and one that fails, is not one that doesn't know.
+    let (_, endpoints) = several(3, |node| node.last = 0);
+    assert!(look(&endpoints.confirmed_by(Some(1))).is_err());
     let (_, endpoints) = several(1, |node| (node.away, node.height) = (true, 1_000));
     assert!(look(&endpoints.confirmed_by(Some(1))).is_err());
 }

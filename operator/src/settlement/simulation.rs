@@ -12,7 +12,7 @@ use super::rail::{Endpoints, Included, Node, Pen, Price};
 use fuse::Fuse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
-use supercargo_contracts::{Finality, keccak256};
+use supercargo_contracts::{Finality, Finalized, keccak256};
 use supercargo_ledger::{Attempt, Charge, Fence, Ledger, Post, Posting};
 use supercargo_market::fees::{FeeSchedule, FeeShare};
 use supercargo_market::metering::Evidence;
@@ -236,10 +236,10 @@ impl Node for Door {
         Ok(1)
     }
 
-    async fn last_final(&self) -> Result<Option<Finality>, SettlementError> {
+    async fn last_final(&self) -> Result<Finalized, SettlementError> {
         self.chain.may_fail("asking for finality")?;
         let ahead = if self.manner == Manner::Forked { 3 } else { 0 };
-        Ok(Some(self.named((self.seen() + ahead).saturating_sub(DEPTH) as u64)))
+        Ok(Finalized::Block(self.named((self.seen() + ahead).saturating_sub(DEPTH) as u64)))
     }
 
     async fn block(&self, number: u64) -> Result<Option<Finality>, SettlementError> {

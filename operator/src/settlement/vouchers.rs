@@ -9,7 +9,7 @@ use super::setup::said;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 use supercargo_contracts::{Address, BlockId, ChainError, Row, sign_row};
-use supercargo_ledger::{Fence, Ledger, Voucher, VoucherTerms};
+use supercargo_ledger::{Fence, Lane, Ledger, Voucher, VoucherTerms};
 use supercargo_market::work::FundingId;
 
 /// So many rows are signed in one go; the rest with the next look.
@@ -69,28 +69,50 @@ pub async fn sign(
     foreign: &BTreeSet<FundingId>,
     now: i64,
 ) -> Result<(), SettlementError> {
-    let terms = terms(pen);
-    let mut vouchers = Vec::new();
-    for (funding, lane) in ledger.lanes_without_voucher(chain, &terms, MOST_AT_ONCE).await? {
-        if foreign.contains(&funding) {
-            continue;
-        }
-        let row = Row::new(lane.payee, lane.total.units().into());
-        let row = row.ok_or_else(|| SettlementError::Stalled("a row's total does not fit the contract".to_owned()))?;
-        let signature = sign_row(&pen.key, pen.chain_id, pen.contract, account_of(&funding)?, row).map_err(ChainError::from)?;
-        let (payee, total) = (lane.payee, lane.total);
-        vouchers.push(Voucher { funding, payee, total, terms: terms.clone(), signature: signature.to_vec(), signed_at: now });
-    }
+    let vouchers = next(ledger, pen, chain, foreign, now, MOST_AT_ONCE).await?;
     if vouchers.is_empty() {
         return Ok(());
     }
     Ok(ledger.keep_vouchers(fence, &vouchers).await?)
 }
 
+/// What is to be signed next, in pages of so many.
+async fn next(
+    ledger: &Ledger,
+    pen: &EvmPen,
+    chain: &str,
+    foreign: &BTreeSet<FundingId>,
+    now: i64,
+    page: u32,
+) -> Result<Vec<Voucher>, SettlementError> {
+    let terms = terms(pen);
+    let (mut vouchers, mut after) = (Vec::new(), None);
+    // Those whose books may be old are passed over, however many there are.
+    while vouchers.is_empty() {
+        let lanes = ledger.lanes_without_voucher(chain, &terms, after.as_ref(), page).await?;
+        let Some((funding, lane)) = lanes.last() else { break };
+        after = Some((funding.clone(), lane.payee));
+        for (funding, lane) in lanes.into_iter().filter(|(funding, _)| !foreign.contains(funding)) {
+            match signed(pen, &terms, funding, lane, now) {
+                Ok(voucher) => vouchers.push(voucher),
+                Err(error) => tracing::error!("a voucher is not signed: {error}"),
+            }
+        }
+    }
+    Ok(vouchers)
+}
+
+fn signed(pen: &EvmPen, terms: &VoucherTerms, funding: FundingId, lane: Lane, now: i64) -> Result<Voucher, SettlementError> {
+    let row = Row::new(lane.payee, lane.total.units().into());
+    let row = row.ok_or_else(|| SettlementError::Stalled("a row's total does not fit the contract".to_owned()))?;
+    let signature = sign_row(&pen.key, pen.chain_id, pen.contract, account_of(&funding)?, row).map_err(ChainError::from)?;
+    let (payee, total) = (lane.payee, lane.total);
+    Ok(Voucher { funding, payee, total, terms: terms.clone(), signature: signature.to_vec(), signed_at: now })
+}
+
 /// The payees of a chain for whom something is not signed yet.
 pub async fn unsigned(ledger: &Ledger, pen: &EvmPen, chain: &str) -> Result<BTreeSet<u32>, SettlementError> {
-    let lanes = ledger.lanes_without_voucher(chain, &terms(pen), MOST_AT_ONCE).await?;
-    Ok(lanes.into_iter().map(|(_, lane)| lane.payee).collect())
+    Ok(ledger.payees_without_voucher(chain, &terms(pen)).await?)
 }
 
 /// Reads who owns payees that are owed for and not known yet.
@@ -148,6 +170,12 @@ mod tests {
         let left = async |byte: u8| unsigned(&ledger, &pen(byte), "c").await.expect("reads");
         let kept = async || ledger.vouchers("c", 7, &FundingId::from_stored(""), 10).await.expect("reads");
         assert_eq!(left(1).await, [1, 7].into());
+        let first = async |foreign| {
+            let found = next(&ledger, &pen(1), "c", &[account(foreign)].into(), 5, 1).await.expect("signs");
+            found.into_iter().map(|voucher| (voucher.funding, voucher.payee)).collect::<Vec<_>>()
+        };
+        assert_eq!(first(1).await, [(account(0), 1)]);
+        assert_eq!(first(0).await, [(account(1), 1)], "pages of what may be old keep nobody from theirs");
         sign(&ledger, fence, &pen(1), "c", &[account(1)].into(), 5).await.expect("signs");
         let first = kept().await;
         assert_eq!(first.iter().map(|voucher| voucher.funding.clone()).collect::<Vec<_>>(), [account(0)], "the other's books may be old");

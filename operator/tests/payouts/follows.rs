@@ -102,7 +102,7 @@ pub async fn other_books() -> Result<()> {
     // These books' copy is from before the lane of payee 3, and they owe payee 1.
     let row = Row::new(3, 5_000).context("it fits")?;
     let block = market.execute("posting", &market.settler, calls::post_call(market.account, &[row], B256::ZERO, B256::ZERO)).await?;
-    until("the post is final", async || Ok(market.chain.finalized().await?.is_some_and(|last| last.number >= block))).await?;
+    until("the post is final", async || Ok(market.chain.finalized().await?.block().is_some_and(|last| last.number >= block))).await?;
     let mut office = Office::open(&market, folder.path()).await?;
     charge(&office.ledger, office.fence, &office.funding, 0..1).await?;
     // Twice: what would be posted is, with the first of two looks.

@@ -78,7 +78,7 @@ async fn stalled(ledger: &Ledger, chain: &Arc<Simulated>, blocks: usize) -> BTre
 /// Keeps vouchers for all that is owed: what their signatures are is nothing to this chain.
 async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>, signer: String) -> Result<(), LedgerError> {
     let terms = VoucherTerms { chain_id: 1, contract: "0xc".into(), signer };
-    let lanes = ledger.lanes_without_voucher("c", &terms, 100).await.expect("reads");
+    let lanes = ledger.lanes_without_voucher("c", &terms, None, 100).await.expect("reads");
     let lanes = lanes.into_iter().filter(|(funding, _)| !foreign.contains(funding));
     let voucher = |(funding, lane): (FundingId, Lane)| Voucher {
         funding,
