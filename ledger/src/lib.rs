@@ -12,6 +12,7 @@ mod journal;
 mod key;
 mod migrate;
 mod outbox;
+mod plan;
 mod posting;
 mod read;
 mod reader;

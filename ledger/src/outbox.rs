@@ -4,20 +4,14 @@
 use crate::commit::{amount, signed};
 use crate::journal::POSTING;
 use crate::posting::Line;
-use crate::read::lane;
-use crate::receipt::lines;
-use crate::rows::{Room, post_id, rows_within};
 use crate::store::Writing;
 use crate::{Fence, Ledger, LedgerError, Result};
-use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
-use supercargo_market::journal::{Hash, root};
+use supercargo_market::journal::Hash;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
-/// As many rows as one transaction carries.
-const MOST_ROWS: i64 = 100;
 const GIVING_UP: &str = "giving a post up";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,87 +68,6 @@ pub struct Attempt {
 }
 
 impl Ledger {
-    /// Plans a post of every lane that has grown, unless one is under way. The same lanes give the same id, as long as no
-    /// final post has it.
-    pub async fn plan_post(&self, fence: Fence, funding: &FundingId, now: i64) -> Result<Option<Post>> {
-        self.plan_post_within(fence, funding, Amount::MAX, now).await
-    }
-
-    /// The same of as much as the account lets through now. What has no room waits for the next post, and the usage lines
-    /// with it: a post carries those of works that it pays wholly, or none.
-    pub async fn plan_post_within(
-        &self,
-        fence: Fence,
-        funding: &FundingId,
-        room: impl Into<Room> + Send,
-        now: i64,
-    ) -> Result<Option<Post>> {
-        let doing = "planning a post";
-        let failed = LedgerError::database(doing);
-        let mut writing = self.store.begin(fence).await?;
-        if open_post(&mut writing.transaction, funding).await?.is_some() {
-            return Ok(None);
-        }
-        let query = "SELECT payee, total, planned, posted FROM lanes WHERE funding = $1 AND total > planned ORDER BY payee LIMIT $2";
-        let rows = sqlx::query(query).bind(funding.as_str()).bind(MOST_ROWS).fetch_all(&mut *writing.transaction).await.map_err(&failed)?;
-        let lanes: Vec<_> = rows.iter().map(lane).collect();
-        let (rows, more, whole) = rows_within(&lanes, &room.into());
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let mut id = post_id(funding, &rows);
-        // The chain skipped these very rows before, in a post that is final: this is another one.
-        while exists(&mut writing.transaction, &id).await? {
-            id = hex::encode(Sha256::digest(id));
-        }
-        let lines_root = if whole { lines_root(&mut writing.transaction, funding).await? } else { root(&[]) };
-        let line = Line::Plan { post: id.clone(), funding: funding.to_string(), amount: more };
-        let journal_head = self.store.append(&mut writing, POSTING, &[line]).await?;
-        let insert = "INSERT INTO posts (id, funding, state, rows, amount, lines_root, journal_head, planned_at) VALUES ($1, $2, 'PLANNED', $3, $4, $5, $6, $7)";
-        sqlx::query(insert)
-            .bind(&id)
-            .bind(funding.as_str())
-            .bind(serde_json::to_string(&rows).map_err(|error| LedgerError::Broken(error.to_string()))?)
-            .bind(signed(Amount::from_units(more)))
-            .bind(lines_root.as_slice())
-            .bind(journal_head.as_slice())
-            .bind(now)
-            .execute(&mut *writing.transaction)
-            .await
-            .map_err(&failed)?;
-        for (payee, total) in &rows {
-            let update = sqlx::query("UPDATE lanes SET planned = $1 WHERE funding = $2 AND payee = $3");
-            update
-                .bind(signed(Amount::from_units(*total)))
-                .bind(funding.as_str())
-                .bind(i64::from(*payee))
-                .execute(&mut *writing.transaction)
-                .await
-                .map_err(&failed)?;
-        }
-        if whole {
-            sqlx::query("UPDATE charges SET post = $1 WHERE funding = $2 AND post IS NULL")
-                .bind(&id)
-                .bind(funding.as_str())
-                .execute(&mut *writing.transaction)
-                .await
-                .map_err(&failed)?;
-        }
-        writing.commit(doing).await?;
-        let amount = Amount::from_units(more);
-        Ok(Some(Post {
-            id,
-            funding: funding.clone(),
-            state: PostState::Planned,
-            rows,
-            amount,
-            lines_root,
-            journal_head,
-            winner: None,
-            block: None,
-        }))
-    }
-
     /// The posts that are not finished.
     pub async fn open_posts(&self) -> Result<Vec<Post>> {
         let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts WHERE state IN ('PLANNED', 'SIGNED', 'MINED') ORDER BY planned_at, id";
@@ -359,17 +272,6 @@ pub(crate) async fn open_post(transaction: &mut Transaction<'_, Any>, funding: &
         .await
         .map_err(LedgerError::database("looking for an open post"))?;
     Ok(row.map(|row| row.get(0)))
-}
-
-async fn exists(transaction: &mut Transaction<'_, Any>, id: &str) -> Result<bool> {
-    let row = sqlx::query("SELECT id FROM posts WHERE id = $1").bind(id).fetch_optional(&mut **transaction).await;
-    Ok(row.map_err(LedgerError::database("looking for a post"))?.is_some())
-}
-
-/// The root of the usage lines that the next post carries.
-async fn lines_root(transaction: &mut Transaction<'_, Any>, funding: &FundingId) -> Result<Hash> {
-    let lines = lines(transaction, "funding = $1 AND post IS NULL", funding.as_str()).await?;
-    Ok(root(&lines.into_iter().map(|(_, leaf)| leaf).collect::<Vec<Hash>>()))
 }
 
 pub(crate) fn post(row: &AnyRow) -> Result<Post> {

@@ -176,7 +176,7 @@ async fn anchors(reading: &mut AnyConnection, body: &Body, kept: &[Kept]) -> Res
     for post in posts {
         let query = "SELECT lines_root, journal_head, winner, block, state FROM posts WHERE id = $1";
         let row = sqlx::query(query).bind(post.clone()).fetch_one(&mut *reading).await.map_err(failed())?;
-        let lines = lines(reading, "post = $1", post).await?;
+        let lines = lines(reading, "post = $1", post, i64::MAX).await?;
         let leaves: Vec<Hash> = lines.iter().map(|(_, leaf)| *leaf).collect();
         let posted = hash(&row, 0)?;
         if root(&leaves) != posted {
@@ -201,10 +201,13 @@ async fn anchors(reading: &mut AnyConnection, body: &Body, kept: &[Kept]) -> Res
     Ok(anchors)
 }
 
-/// Usage lines as leaves, in the order of their segments' bytes, which not every database has by itself.
-pub(crate) async fn lines(reading: &mut AnyConnection, of: &'static str, id: &str) -> Result<Vec<(String, Hash)>> {
-    let query = format!("SELECT segment, work, attempt, seconds, evidence, amount, salt, metered FROM charges WHERE {of}");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(query)).bind(id.to_owned()).fetch_all(reading).await;
+/// Usage lines up to an entry of the journal as leaves, in the order of their segments' bytes, which not every database has by
+/// itself.
+pub(crate) async fn lines(reading: &mut AnyConnection, of: &'static str, id: &str, until: i64) -> Result<Vec<(String, Hash)>> {
+    let query = format!(
+        "SELECT segment, work, attempt, seconds, evidence, amount, salt, metered FROM charges WHERE {of} AND COALESCE(entry, 0) <= $2"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(query)).bind(id.to_owned()).bind(until).fetch_all(reading).await;
     let rows = rows.map_err(LedgerError::database("reading usage lines"))?;
     let mut lines = rows.iter().map(line).collect::<Result<Vec<_>>>()?;
     lines.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));

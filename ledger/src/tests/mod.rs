@@ -9,6 +9,7 @@ mod histories;
 mod postgres;
 mod postings;
 mod receipts;
+mod rounds;
 mod standing;
 mod vouchers;
 
