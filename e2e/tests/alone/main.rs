@@ -1,5 +1,6 @@
 //! Journeys that take from others what they need: a node, the operator, every GPU.
 
+mod blamed;
 mod faults;
 mod gangs;
 mod kills;
