@@ -55,11 +55,14 @@ fn look(
         end(task, &workers, plan);
         return (None, None);
     }
+    let slow = placement.bound + SLOW_SECONDS;
+    let patience = if now < slow { until.min(slow) } else { until };
     if workers.contains(&None) {
         // One attempt at a time: what is left of the last one has been told to end before the next one begins.
         let earlier = |pod: &Pod| pod.ours.as_ref().is_some_and(|ours| ours.attempt != placement.attempt);
-        if world.pods_of(&work).any(|pod| earlier(pod) && !pod.deleting && (pod.parting.lost || !pod.is_over())) {
-            return (None, Some(until));
+        if let Some(left) = world.pods_of(&work).find(|pod| earlier(pod) && !pod.deleting && (pod.parting.lost || !pod.is_over())) {
+            let why = || Wait::new("EarlierAttempt", format!("pod {} of the attempt before has not been told to end yet", left.name));
+            return ((now >= slow).then(|| unmade(task, placement, why(), now)), Some(patience));
         }
         if let Some(why) = hindrance::refused(world, task, placement) {
             // It gives its places back, and the next attempt asks again: what there is of it waits for nobody.
@@ -70,14 +73,14 @@ fn look(
         if standing::stands(world, &task.namespace) && !leaving {
             start(world, terms, task, placement, &workers, plan);
         }
-        let unsold = hindrance::unsold(world, terms, task, placement);
-        return (unsold.map(|why| unmade(task, placement, why, now)), Some(until));
+        let why =
+            hindrance::unsold(world, terms, task, placement).or_else(|| (now >= slow).then(|| missing(world, task, placement, &workers)));
+        return (why.map(|why| unmade(task, placement, why, now)), Some(patience));
     }
     match started {
         None => {
-            let slow = placement.bound + SLOW_SECONDS;
             let why = trouble(placement, &workers).or_else(|| slowness(world, placement, &workers).filter(|_| now >= slow));
-            (why.map(|why| starting(task, placement, why, now)), Some(if now < slow { until.min(slow) } else { until }))
+            (why.map(|why| starting(task, placement, why, now)), Some(patience))
         }
         Some(started) if now < started + QUIET_SECONDS => (None, Some(until.min(started + QUIET_SECONDS))),
         Some(started) => {
@@ -178,6 +181,19 @@ fn unmade(task: &Task, placement: &Placement, why: Wait, now: i64) -> ComputeTas
     status::set(&mut status.conditions, RECONCILING, true, &why.reason, "its pod can not be made", task.generation, now);
     status::phase(&mut status, "Starting", &why.reason);
     status
+}
+
+/// Nobody refuses its pods, and all the same not all of them are there.
+fn missing(world: &World, task: &Task, placement: &Placement, workers: &[Option<&Pod>]) -> Wait {
+    let leaving = workers.iter().flatten().find(|pod| pod.deleting);
+    let absent = || workers.iter().zip(&placement.workers).find(|(pod, _)| pod.is_none()).map_or("", |(_, place)| &place.pod);
+    match leaving {
+        Some(pod) => Wait::new("PodLeaves", format!("pod {} was told to end, and has not ended yet", pod.name)),
+        None if !standing::stands(world, &task.namespace) => {
+            Wait::new("NamespaceOpen", format!("what closes namespace {} to others is not there yet", task.namespace))
+        }
+        None => Wait::new("PodMissing", format!("the API server was asked for pod {}, and has not answered yet", absent())),
+    }
 }
 
 /// Which worker does not start, and why.

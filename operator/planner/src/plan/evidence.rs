@@ -19,6 +19,7 @@ const FAULT_FREE_SECONDS: u64 = 600;
 
 pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) {
     parting::evict(world, work);
+    parting::break_off(world, work);
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);

@@ -105,7 +105,7 @@ pub fn is_provider_fault(pod: &Pod) -> bool {
             if was_stopped(pod) {
                 pod.parting.evicted || pod.disruption.as_deref().is_some_and(|reason| reason != EVICTED)
             } else {
-                pod.devices.iter().any(|device| device.healthy == Some(false))
+                pod.parting.broken || pod.devices.iter().any(|device| device.healthy == Some(false))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! How nodes part with workers: they are silent for too long, a drain comes to its deadline, or somebody evicts what runs on
-//! a node that is closed. Pods' records don't say so, nor may nodes say it later on: the books keep it with the worker's place.
+//! How nodes part with workers: they are silent for too long, a drain comes to its deadline, a device breaks, or somebody evicts
+//! what runs on a node that is closed. Pods' records don't say so, nor may nodes say it later on: the books keep it with the worker's place.
 
 use super::{Booking, node, outcome};
 use crate::world::World;
@@ -71,6 +71,18 @@ pub fn evict(world: &mut World, work: &WorkId) {
     let evicted: Vec<String> = workers.filter(asked).filter(closed).map(|pod| pod.uid.clone()).collect();
     for uid in evicted {
         world.pods.get_mut(&uid).into_iter().for_each(|pod| pod.part(Parting { evicted: true, ..Parting::default() }));
+    }
+}
+
+/// What failed by itself with a broken device has its node to thank for it, also when nobody shows the device any more.
+pub fn break_off(world: &mut World, work: &WorkId) {
+    let Some(reservation) = world.reservations.get(work) else { return };
+    let failed = |pod: &&Pod| pod.is_over() && !pod.parting.broken && !outcome::was_stopped(pod) && !outcome::succeeded(pod);
+    let broken = |pod: &&Pod| pod.devices.iter().any(|device| device.healthy == Some(false));
+    let workers = world.workers_of(work, &reservation.placement).into_iter().flatten();
+    let all: Vec<String> = workers.filter(failed).filter(broken).map(|pod| pod.uid.clone()).collect();
+    for uid in all {
+        world.pods.get_mut(&uid).into_iter().for_each(|pod| pod.part(Parting { broken: true, ..Parting::default() }));
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::ends_tests::{obeys, running, settled, turn};
 use super::simulation::{Theatre, task, terms};
-use super::tests::{calm, set, until};
+use super::tests::{calm, ends, set, until};
 use super::{Effect, plan};
 use crate::world::Event;
-use crate::world::records::{Node, Pod, PodPhase};
+use crate::world::records::{Device, Node, Pod, PodPhase};
 use serde_json::json;
 use supercargo_crds::task_status::Attempt;
 
@@ -161,6 +161,23 @@ fn what_a_lost_node_was_charged_for_is_told_also_by_an_operator_that_came_later(
         assert_eq!((attempt.outcome.as_str(), attempt.billed_seconds), ("ProviderFault", billed), "after {ran} s");
         assert_eq!((charged_seconds(&theatre), faults(&theatre)), (billed, 1));
     }
+}
+
+#[test]
+fn what_failed_with_a_broken_device_is_told_as_that_also_by_an_operator_that_came_later() {
+    let mut theatre = running(task("a", "1", 1));
+    theatre.now += 60;
+    let now = theatre.now;
+    let report = |healthy| vec![Device { id: "gpu-0".into(), resource_name: "nvidia.com/gpu".into(), healthy: Some(healthy) }];
+    set(&mut theatre, |pod| pod.devices = report(true));
+    // The kubelet tells of the device and of the end at once, and takes the device back before the next operator looks.
+    set(&mut theatre, |pod| {
+        pod.devices = report(false);
+        ends(pod, now, 139);
+    });
+    let attempt = dies_before_it_tells(&mut theatre);
+    assert_eq!((attempt.outcome.as_str(), attempt.billed_seconds), ("ProviderFault", 0));
+    assert_eq!((charged_seconds(&theatre), faults(&theatre)), (0, 1));
 }
 
 #[test]

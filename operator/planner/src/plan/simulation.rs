@@ -1,9 +1,10 @@
 //! The planner against a simulated cluster: an API server that forgets answers or is away for hours, nodes whose pods run
 //! and end, clocks that jump, and an operator that dies. Its objects are in `objects.rs`, its books in `books.rs`; what the
-//! API server does is in `server.rs`, what nodes do in `nodes.rs`, users and watches in `people.rs`; what must always hold of
-//! it all is in `histories.rs`. A failing seed is printed and replays.
+//! API server does is in `server.rs`, what nodes do in `nodes.rs`, and their GPUs in `gpus.rs`, users and watches in `people.rs`;
+//! what must always hold of it all is in `histories.rs`. A failing seed is printed and replays.
 
 mod books;
+mod gpus;
 mod histories;
 mod nodes;
 mod objects;
@@ -14,6 +15,7 @@ use super::{Effect, Plan, plan};
 use crate::world::records::{Escrow, Namespace, Pod, Pool, Task};
 use crate::world::{Event, World};
 use books::Books;
+use gpus::Gpus;
 use objects::escrow;
 pub(super) use objects::{escrow_with, gang, made, node, pool, task, terms};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,7 @@ use supercargo_crds::common::Money;
 use supercargo_crds::node::ProviderNodeStatus;
 
 const DEVICES: u64 = 4;
+const NODES: [&str; 2] = ["n1", "n2"];
 const T: i64 = 1_800_000_000;
 
 struct Dice(u64);
@@ -48,6 +51,13 @@ pub(super) struct Theatre {
     pub(super) silent: BTreeMap<String, i64>,
     /// Nodes whose kubelets ever said nothing: what ran there may have been given up.
     pub(super) were_silent: BTreeSet<String>,
+    /// Since when nodes that once were silent, or gone, are heard of again.
+    heard_since: BTreeMap<String, i64>,
+    /// Nodes that somebody took out of the API.
+    torn: BTreeSet<String>,
+    gpus: Gpus,
+    /// How many pods there were of each name.
+    made: BTreeMap<String, u32>,
     /// What was written of nodes, and which of them were tainted.
     pub(super) written: BTreeMap<String, ProviderNodeStatus>,
     pub(super) tainted: BTreeSet<String>,
@@ -90,6 +100,10 @@ impl Theatre {
             pods: BTreeMap::new(),
             silent: BTreeMap::new(),
             were_silent: BTreeSet::new(),
+            heard_since: BTreeMap::new(),
+            torn: BTreeSet::new(),
+            gpus: Gpus::default(),
+            made: BTreeMap::new(),
             written: BTreeMap::new(),
             tainted: BTreeSet::new(),
             turned: BTreeMap::new(),
@@ -127,8 +141,10 @@ impl Theatre {
     /// The operator begins anew: it knows what it lists and what the books hold.
     pub(super) fn restart(&mut self) {
         let mut world = World::default();
-        for name in ["n1", "n2"] {
-            world.apply(Event::Node(Box::new(self.node(name))));
+        for name in NODES {
+            if !self.torn.contains(name) {
+                world.apply(Event::Node(Box::new(self.node(name))));
+            }
             world.apply(Event::ProviderNode(Box::new(self.provided(name))));
         }
         world.apply(Event::Pool(Box::new(self.pool.clone())));
@@ -169,6 +185,7 @@ impl Theatre {
     pub(super) fn pass(&mut self) {
         let clock = self.clock();
         let Plan { effects, .. } = plan(&mut self.world, &terms(), clock);
+        self.says_why(&effects);
         for effect in effects {
             // The books are reached another way than the API server.
             if self.chance(6) || (self.away > 0 && !matches!(effect, Effect::Book(_))) {

@@ -222,8 +222,8 @@ impl World {
             pod.parting = before.parting;
             pod.ran_on |= before.ran_on;
             // A kubelet may take the devices back, and mend them, before anybody asks how they were.
-            if pod.is_over() && !before.devices.is_empty() {
-                pod.devices = before.devices.clone();
+            if pod.is_over() {
+                pod.devices = records::Device::worse(&before.devices, std::mem::take(&mut pod.devices));
             }
             pod.hindrance = before.hindrance.clone().filter(|_| pod.awaits_volumes());
             if pod.parting.lost {

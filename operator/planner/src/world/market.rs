@@ -248,10 +248,12 @@ impl Market {
         for (id, reasons) in pass.waiting {
             let work = WorkId::task(id);
             // Elsewhere first; but where there is no other place the same one gets another chance.
-            if reasons.iter().any(|one| one.reason == Reason::FailedThereBefore) {
-                self.anywhere.insert(work.clone());
+            if reasons.iter().any(|one| one.reason == Reason::FailedThereBefore) && self.anywhere.insert(work.clone()) {
+                // It asks again at once: what keeps it then is what it waits for.
+                self.reasons.remove(&work);
+            } else {
+                self.reasons.insert(work.clone(), reasons);
             }
-            self.reasons.insert(work.clone(), reasons);
             waiting.push(work);
         }
         Brought { placed, waiting }

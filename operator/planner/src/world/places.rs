@@ -22,6 +22,8 @@ pub struct Parting {
     pub drained: bool,
     /// Somebody evicted it while the node was closed to tasks.
     pub evicted: bool,
+    /// It failed while one of its devices was broken.
+    pub broken: bool,
 }
 
 impl Parting {
@@ -30,7 +32,12 @@ impl Parting {
     }
 
     pub fn or(self, other: Self) -> Self {
-        Self { lost: self.lost || other.lost, drained: self.drained || other.drained, evicted: self.evicted || other.evicted }
+        Self {
+            lost: self.lost || other.lost,
+            drained: self.drained || other.drained,
+            evicted: self.evicted || other.evicted,
+            broken: self.broken || other.broken,
+        }
     }
 }
 

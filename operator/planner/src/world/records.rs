@@ -152,6 +152,20 @@ pub struct Device {
     pub healthy: Option<bool>,
 }
 
+impl Device {
+    /// Of two reports of one device the worse counts, and one that only one of them names is as that says.
+    pub fn worse(before: &[Self], mut now: Vec<Self>) -> Vec<Self> {
+        for known in before {
+            match now.iter_mut().find(|device| device.id == known.id) {
+                Some(device) if known.healthy == Some(false) || device.healthy.is_none() => device.healthy = known.healthy,
+                Some(_) => {}
+                None => now.push(known.clone()),
+            }
+        }
+        now
+    }
+}
+
 impl Pod {
     /// What it shows of how long its container ran.
     pub fn record(&self) -> PodRecord {

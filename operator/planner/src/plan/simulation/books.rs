@@ -105,6 +105,9 @@ impl Theatre {
                 self.tell_funding();
             }
             Posting::Charge(charge) => {
+                if !self.books.segments.contains_key(&charge.segment.to_string()) {
+                    self.is_billed_once(&charge);
+                }
                 if self.books.segments.insert(charge.segment.to_string(), charge.seconds).is_none() {
                     self.adds_a_minimum(&charge);
                     let cost = charge.cost.charged().expect("fits").units();

@@ -1,7 +1,7 @@
 //! What must always hold, and ten thousand random histories in which it is held to after every step.
 
-use super::super::place;
-use super::{DEVICES, Theatre};
+use super::super::{Effect, attempt, place, status};
+use super::{DEVICES, NODES, Theatre};
 use crate::world::records::{Pod, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::task_status::ComputeTaskStatus;
@@ -15,6 +15,12 @@ const NIGHTLY: u64 = 1_000_000;
 /// What comes in the way of writes: quotas and policies that the API server refuses, names that are taken, what somebody else
 /// writes at the same time, and statuses that are late, also after somebody told more.
 const HINDERED: [&str; 8] = ["a quota", "a policy", "a name", "a finalizer", "a taint", "a status", "a late status", "a status of old"];
+/// What breaks, and what people tear away: machines that go down, GPUs that fall ill, so that a kubelet will not have a pod, and
+/// objects that are deleted by hand.
+const BROKEN: [&str; 7] =
+    ["a crash", "an ill GPU", "no room", "a node object", "a pod object", "a forced deletion", "a stripped finalizer"];
+/// Who has not started by then says what for.
+const SLOW_SECONDS: i64 = 30;
 
 /// Says how to see it again, if it breaks.
 struct Replay(u64);
@@ -38,7 +44,9 @@ impl Theatre {
         let alone = pod.ours.as_ref().is_some_and(|ours| self.is_alone(&ours.task));
         // What is evicted from a node that was never closed is paid for like everything else.
         let open = pod.node.as_ref().is_some_and(|node| !self.were_closed.contains(node));
-        let whole = pod.reason.is_none() && heard && open && alone && !self.was_skewed;
+        let well = pod.node.as_ref().is_some_and(|node| !self.gpus.were_ill.contains(node));
+        let well = well && pod.devices.iter().all(|device| device.healthy != Some(false));
+        let whole = pod.reason.is_none() && heard && open && well && alone && !self.was_skewed;
         assert!(!whole || charged == ran, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
     }
 
@@ -67,7 +75,10 @@ impl Theatre {
     pub(super) fn is_told_as_charged(&self, task: &str, status: &ComputeTaskStatus) {
         let (Some(task), Some(last)) = (self.tasks.get(task), status.attempts.last()) else { return };
         let pods = (0..place::workers(task)).map(|worker| place::pod_name(task, last.index.unsigned_abs(), worker));
-        let charged = pods.filter_map(|pod| self.books.segments.get(&format!("pod/uid-of-{pod}/0/0"))).max();
+        // Of a pod that somebody took away unseen another one was made.
+        let uids =
+            pods.flat_map(|pod| [format!("uid-of-{pod}"), format!("uid-of-{pod}-{}", self.made.get(&pod).copied().unwrap_or_default())]);
+        let charged = uids.filter_map(|uid| self.books.segments.get(&format!("pod/{uid}/0/0"))).max();
         let told = charged.is_none_or(|charged| *charged == last.billed_seconds.unsigned_abs());
         assert!(told || self.was_skewed, "seed {}: {charged:?} s were charged, and this is told: {last:?}", self.seed);
     }
@@ -76,8 +87,32 @@ impl Theatre {
         self.tasks.get(task).is_some_and(|task| task.spec.gang.is_none())
     }
 
+    /// Whatever waits says why, or is told so now.
+    pub(super) fn says_why(&self, effects: &[Effect]) {
+        for task in self.world.tasks.values().filter(|task| self.waits(task)) {
+            let told = |effect: &Effect| matches!(effect, Effect::WriteTask { uid, .. } if **uid == *task.uid);
+            let stalled = status::is_true(&task.status.conditions, "Stalled");
+            let says = !task.status.waiting.is_empty() || stalled || effects.iter().any(told);
+            assert!(says, "seed {}: {} waits, and does not say why: {:?}", self.seed, task.name, task.status);
+        }
+    }
+
+    /// Whether it has neither a place nor been found one, or has one for long and has not started there.
+    fn waits(&self, task: &Task) -> bool {
+        let work = task.work();
+        if task.deleting || task.spec.suspend || status::is_true(&task.status.conditions, "Finished") {
+            return false;
+        }
+        let Some(held) = self.world.reservations.get(&work) else { return self.world.market.decision(&work).is_none() };
+        let workers = self.world.workers_of(&work, &held.placement);
+        let ends = attempt::is_ending(Some(task), &workers) || attempt::is_over(&self.world, &work, &held.placement, &workers);
+        let started = |pod: &Option<&Pod>| pod.is_some_and(|pod| pod.first_running.is_some() || pod.started.is_some());
+        let late = self.clock() >= held.placement.bound + place::start_timeout_seconds(task);
+        !ends && !late && !workers.iter().all(started) && self.clock() >= held.placement.bound + SLOW_SECONDS
+    }
+
     fn holds(&self) {
-        for node in ["n1", "n2"] {
+        for node in NODES {
             // What a silent node runs on nobody knows; nothing new goes there.
             if self.silent.contains_key(node) {
                 continue;
@@ -114,7 +149,9 @@ impl Theatre {
         // A budget that is used up can still be raised, and a day ends: until then the task waits, and says so.
         let spent = |task: &Task| matches!(task.status.reason.as_deref(), Some("BudgetTooSmall" | "DailyLimit"));
         let finished = |task: &Task| spent(task) || task.status.conditions.iter().any(|condition| condition.type_ == "Finished");
-        self.tasks.values().all(finished) && self.pods.is_empty() && self.books.open.is_empty()
+        // What somebody stripped of its finalizer is nobody's to take away.
+        let left = |pod: &Pod| pod.has_finalizer || !pod.is_over();
+        self.tasks.values().all(finished) && !self.pods.values().any(left) && self.books.open.is_empty()
     }
 }
 
@@ -160,7 +197,7 @@ fn random_histories_charge_everything_once_and_come_to_an_end() {
         let all: Vec<_> = all.collect();
         added(all.into_iter().flat_map(|some| some.join().expect("what breaks is told by its seed")))
     });
-    let all_of_it = HINDERED.iter().all(|what| hindered.get(what).is_some_and(|times| *times > 0));
+    let all_of_it = HINDERED.iter().chain(&BROKEN).all(|what| hindered.get(what).is_some_and(|times| *times > 0));
     assert!(all_of_it || histories < HISTORIES, "{hindered:?}");
     if histories >= NIGHTLY {
         println!("figure plan.sim_histories_nightly {histories} runs");

@@ -1,5 +1,6 @@
 //! The objects of the simulated cluster, as people and the operator's own writes have made them.
 
+use super::gpus::GPU;
 use super::{DEVICES, T, Theatre};
 use crate::plan::{Fitting, Terms};
 use crate::world::convert;
@@ -98,14 +99,20 @@ pub(in crate::plan) fn terms() -> Terms {
 impl Theatre {
     pub(in crate::plan) fn node(&self, name: &str) -> Node {
         let (sold, cordoned) = (self.tainted.contains(name), self.cordoned.contains(name));
-        Node { sold, cordoned, ..node(name, self.clock(), self.silent.get(name).copied()) }
+        let known = node(name, self.clock(), self.silent.get(name).copied());
+        let heard_since = self.heard_since.get(name).copied().filter(|_| known.ready);
+        let devices = [(GPU.to_owned(), self.well(name))].into();
+        Node { sold, cordoned, devices, ready_since: heard_since.unwrap_or(known.ready_since), ..known }
     }
 
     /// A pod as a watch brings it now.
     pub(super) fn seen(&self, pod: &Pod) -> Pod {
         let mut pod = pod.clone();
+        pod.devices = self.devices_of(&pod);
         if pod.phase == PodPhase::Running {
-            (pod.first_running, pod.last_alive) = (pod.first_running.or(Some(self.clock())), Some(self.clock()));
+            // Of a node that nobody hears of, what runs there is told to be unready.
+            let heard = pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node));
+            (pod.first_running, pod.last_alive) = (pod.first_running.or(Some(self.clock())), heard.then_some(self.clock()));
         }
         if pod.is_over() {
             pod.terminal = pod.terminal.or(Some(self.clock()));

@@ -1,7 +1,8 @@
 //! Users, who suspend tasks and let them go on, raise budgets and delete what they don't want any more, whatever the
 //! operator is about to write of it; providers, who close nodes and drain them; and the watches that bring the news of all that, late or not at all.
 
-use super::Theatre;
+use super::nodes::obey;
+use super::{NODES, Theatre};
 use crate::plan::parting::EVICTED;
 use crate::world::Event;
 use crate::world::records::{Pod, PodPhase, Task};
@@ -42,12 +43,13 @@ impl Theatre {
         if self.away > 0 {
             return;
         }
-        for name in ["n1", "n2"] {
+        for name in NODES {
             let (cordons, drains, opens) = (self.chance(80), self.chance(80), !self.faults || self.dice.roll(12) == 0);
             if opens {
                 self.cordoned.remove(name);
                 self.turned.remove(name);
             }
+            let cordons = cordons && !self.torn.contains(name);
             if cordons {
                 self.cordoned.insert(name.to_owned());
             }
@@ -59,6 +61,7 @@ impl Theatre {
                 self.were_closed.insert(name.to_owned());
             }
         }
+        self.tear();
         let running = self.pods.iter().filter(|(_, pod)| pod.phase == PodPhase::Running && !pod.deleting);
         let running: Vec<String> = running.map(|(name, _)| name.clone()).collect();
         for name in running {
@@ -69,6 +72,42 @@ impl Theatre {
                 self.stopped.insert(name);
             }
         }
+    }
+
+    /// Whoever may strips pods of their finalizers by hand, and takes pods away at once.
+    fn tear(&mut self) {
+        let names: Vec<String> = self.pods.keys().cloned().collect();
+        for name in names {
+            let (strips, forces) = (self.hinders("a stripped finalizer", 250), self.hinders("a forced deletion", 250));
+            let (now, orderly) = (self.now, self.chance(2));
+            let Some(pod) = self.pods.get_mut(&name) else { continue };
+            pod.has_finalizer &= !strips;
+            if !forces {
+                continue;
+            }
+            (pod.deleting, pod.delete_sent) = (true, pod.delete_sent.or(Some(now)));
+            let (held, uid) = (pod.has_finalizer, pod.uid.clone());
+            let heard = pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node));
+            if !pod.phase.is_terminal() {
+                self.stopped.insert(name.clone());
+                if heard && held {
+                    obey(pod, now, orderly);
+                }
+            }
+            if !held {
+                // Nobody is asked whether it has ended.
+                *self.hindered.entry("a pod object").or_default() += 1;
+                self.pods.remove(&name);
+                self.time();
+                self.died(&uid, false);
+            }
+        }
+    }
+
+    /// What is to go and nothing holds any more goes when it has ended.
+    pub(super) fn let_go(&mut self) {
+        self.time();
+        self.pods.retain(|_, pod| pod.has_finalizer || !pod.deleting || !pod.phase.is_terminal());
     }
 
     /// What belongs to a task that is gone goes too, sooner or later.
@@ -93,10 +132,15 @@ impl Theatre {
         if behind {
             return self.watch_behind(past);
         }
-        for name in ["n1", "n2"] {
-            self.world.apply(Event::Node(Box::new(self.node(name))));
+        for name in NODES {
+            if !self.torn.contains(name) {
+                self.world.apply(Event::Node(Box::new(self.node(name))));
+            } else if self.world.nodes.contains_key(name) {
+                self.world.apply(Event::NodeGone(name.to_owned()));
+            }
             self.world.apply(Event::ProviderNode(Box::new(self.provided(name))));
         }
+        self.all_is_told();
         let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
         let gone: Vec<String> =
             self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
@@ -111,7 +155,8 @@ impl Theatre {
 
     /// What was, of what there still is, though the answers to the operator's own writes have told it more since.
     fn watch_behind(&mut self, (tasks, pods): (BTreeMap<String, Task>, BTreeMap<String, Pod>)) {
-        let pods: Vec<Pod> = pods.iter().filter(|(name, _)| self.pods.contains_key(*name)).map(|(_, pod)| self.seen(pod)).collect();
+        let still = |name: &str, pod: &Pod| self.pods.get(name).is_some_and(|now| now.uid == pod.uid);
+        let pods: Vec<Pod> = pods.iter().filter(|(name, pod)| still(name, pod)).map(|(_, pod)| self.seen(pod)).collect();
         pods.into_iter().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
         let tasks = tasks.into_iter().filter(|(name, _)| self.tasks.contains_key(name));
         tasks.for_each(|(_, task)| self.world.apply(Event::Task(Box::new(task))));

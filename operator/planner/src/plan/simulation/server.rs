@@ -25,20 +25,21 @@ impl Theatre {
                 let name = pod.metadata.name.clone().expect("a name");
                 if !self.pods.contains_key(&name) {
                     let mut made = (*pod).clone();
-                    made.metadata.uid = Some(format!("uid-of-{name}"));
+                    made.metadata.uid = Some(self.new_uid(&name));
                     let record = convert::pod(&made, self.clock()).expect("a pod of ours");
                     let ours = record.ours.clone().expect("it is ours");
                     assert!(self.books.open.contains_key(&ours.work), "seed {}: a pod without a reservation", self.seed);
+                    self.stopped.remove(&name);
                     self.pods.insert(name.clone(), record);
                 }
                 if answered {
                     self.world.apply(Event::Pod(Box::new(self.seen(&self.pods[&name]))));
                 }
             }
-            Effect::DeletePod { name, .. } => {
+            Effect::DeletePod { name, uid, .. } => {
                 self.is_ours(&name);
                 let orderly = self.chance(2);
-                if let Some(pod) = self.pods.get_mut(&name) {
+                if let Some(pod) = self.pods.get_mut(&name).filter(|pod| pod.uid == uid) {
                     (pod.deleting, pod.delete_sent) = (true, pod.delete_sent.or(Some(self.now)));
                     if pod.phase.is_terminal() {
                         return;
@@ -49,9 +50,9 @@ impl Theatre {
                     }
                 }
             }
-            Effect::MarkPod { name, notice, .. } => {
+            Effect::MarkPod { name, uid, notice, .. } => {
                 self.is_ours(&name);
-                if let Some(pod) = self.pods.get_mut(&name) {
+                if let Some(pod) = self.pods.get_mut(&name).filter(|pod| pod.uid == uid) {
                     pod.notice = notice;
                     let pod = self.seen(&self.pods[&name]);
                     if answered {
@@ -61,9 +62,11 @@ impl Theatre {
             }
             // Somebody wrote it since it was looked at.
             Effect::FreePod { .. } if self.hinders("a finalizer", 12) => {}
-            Effect::FreePod { name, .. } => {
+            Effect::FreePod { name, uid, .. } => {
                 self.is_ours(&name);
-                if let Some(pod) = self.pods.remove(&name) {
+                if self.pods.get(&name).is_some_and(|pod| pod.uid == uid)
+                    && let Some(pod) = self.pods.remove(&name)
+                {
                     let charged = self.books.segments.get(&format!("pod/{}/0/0", pod.uid)).copied();
                     let charged = charged.unwrap_or_else(|| panic!("seed {}: {name} went before its evidence was taken", self.seed));
                     let added = self.books.added.get(&format!("pod/{}/0/0", pod.uid)).copied().unwrap_or_default();
@@ -105,12 +108,12 @@ impl Theatre {
             }
             Effect::TaintNode { .. } if self.hinders("a taint", 12) => {}
             Effect::TaintNode { name, sold } => {
-                if sold {
+                if sold && !self.torn.contains(&name) {
                     self.tainted.insert(name.clone());
                 } else {
                     self.tainted.remove(&name);
                 }
-                if answered {
+                if answered && !self.torn.contains(&name) {
                     self.world.apply(Event::Node(Box::new(self.node(&name))));
                 }
             }
@@ -133,6 +136,13 @@ impl Theatre {
             self.taken.insert(name.clone());
         }
         self.taken.contains(name) || self.hinders("a quota", 20)
+    }
+
+    /// Of another pod of the same name it is another one.
+    fn new_uid(&mut self, name: &str) -> String {
+        let made = self.made.entry(name.to_owned()).or_default();
+        *made += 1;
+        if *made == 1 { format!("uid-of-{name}") } else { format!("uid-of-{name}-{made}") }
     }
 
     fn is_ours(&self, name: &str) {
