@@ -222,14 +222,17 @@ impl Exchange {
         Pass { placed: round.placed, waiting }
     }
 
-    /// Of each escrow the oldest large task that did not fit before: what it waits for must not go to others.
+    /// Of each escrow that has a large task that did not fit before, oldest first, the large one whose turn it is: what it waits
+    /// for must not go to others.
     fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
         let mut oldest: Vec<(FundingId, Turn)> = Vec::new();
         for (_, id) in &self.stuck {
             if let Some((funding, turn)) = self.turns.get(id)
                 && oldest.iter().all(|(known, _)| known != funding)
             {
-                oldest.push((funding.clone(), turn.clone()));
+                let may = |waiter: &Waiter| self.is_large(waiter.gang) && !self.hopeless.contains(&waiter.gang);
+                let first = lanes.get(funding).and_then(|lane| lane.waiters.iter().find(|(_, waiter)| may(waiter)));
+                oldest.push((funding.clone(), first.map_or(turn, |(first, _)| first).clone()));
             }
             if oldest.len() == FIRST_TURNS {
                 break;
@@ -286,11 +289,16 @@ impl Exchange {
         Some(sum)
     }
 
-    /// A large task that does not fit keeps what it waits for, so that small ones can't pass it for ever.
-    fn keep_places(&mut self, turn: &Turn, gang: Gang, round: &mut Round) {
+    /// Whether small ones could pass it for ever.
+    fn is_large(&self, gang: Gang) -> bool {
         let request = &self.catalog.shapes.shape(gang.shape).request;
         let alone = request.tenancy == EXCLUSIVE || request.tenancy == DEDICATED;
-        if gang.workers <= 1 && request.devices <= 1 && !alone {
+        gang.workers > 1 || request.devices > 1 || alone
+    }
+
+    /// A large task that does not fit keeps what it waits for, so that small ones can't pass it for ever.
+    fn keep_places(&mut self, turn: &Turn, gang: Gang, round: &mut Round) {
+        if !self.is_large(gang) {
             return;
         }
         self.stuck.insert((turn.1, turn.2.clone()));

@@ -25,6 +25,23 @@ fn an_escrow_that_holds_less_goes_first_then_priority_then_age() {
 }
 
 #[test]
+fn of_large_tasks_of_one_escrow_that_did_not_fit_the_one_of_higher_priority_goes_first() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    let large = || Request { devices: 4, ..request() };
+    exchange.wait(&waiting("has", large(), 1, 1, 60));
+    assert_eq!(placed(exchange.assign(0)), ["has"]);
+    for (id, priority, created) in [("low", 0, 2), ("high", 5, 3)] {
+        exchange.wait(&Waiting { priority, ..waiting(id, large(), created, 1, 60) });
+        assert!(placed(exchange.assign(created)).is_empty(), "there is no room for {id}");
+    }
+    exchange.ended("has");
+    assert_eq!(placed(exchange.assign(9)), ["high"]);
+    exchange.ended("high");
+    assert_eq!(placed(exchange.assign(10)), ["low"]);
+}
+
+#[test]
 fn a_large_gang_is_not_passed_by_small_tasks_that_would_delay_it() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));
