@@ -24,17 +24,17 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Books, and a settlement that pays from them and tells what it sees.
-struct Office {
-    ledger: Ledger,
-    fence: Fence,
-    funding: FundingId,
+pub struct Office {
+    pub ledger: Ledger,
+    pub fence: Fence,
+    pub funding: FundingId,
     news: mpsc::Receiver<News>,
     _accounts: watch::Sender<Vec<FundingId>>,
     _fences: watch::Sender<Option<Fence>>,
 }
 
 impl Office {
-    async fn open(market: &Market, folder: &Path) -> Result<Self> {
+    pub async fn open(market: &Market, folder: &Path) -> Result<Self> {
         let ledger = Ledger::open(&format!("sqlite://{}", folder.join("books.db").display())).await?;
         let fence = ledger.take_lead("office").await?;
         let funding = FundingId::chain(CHAIN, &market.account.to_string());
@@ -53,7 +53,7 @@ impl Office {
     }
 
     /// What is told of the account from now on, until it is like this.
-    async fn told(&mut self, what: &str, wanted: impl Fn(&Account) -> bool) -> Result<Account> {
+    pub async fn told(&mut self, what: &str, wanted: impl Fn(&Account) -> bool) -> Result<Account> {
         let told = async {
             while let Some(news) = self.news.recv().await {
                 if let News::Event(Event::Account { account, .. }) = news
@@ -68,12 +68,12 @@ impl Office {
     }
 
     /// All that was charged is on the chain, for good.
-    async fn paid(&self) -> Result<()> {
+    pub async fn paid(&self) -> Result<()> {
         until("all is paid", async || Ok(self.ledger.unsettled().await?.is_empty() && self.ledger.open_posts().await?.is_empty())).await
     }
 }
 
-async fn until(what: &str, is: impl AsyncFn() -> Result<bool>) -> Result<()> {
+pub async fn until(what: &str, is: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let mut looks = tokio::time::interval(LOOK);
     let comes = async {
         while !is().await? {
@@ -85,11 +85,11 @@ async fn until(what: &str, is: impl AsyncFn() -> Result<bool>) -> Result<()> {
 }
 
 impl Market {
-    async fn execute(&self, what: &'static str, signer: &PrivateKeySigner, data: Bytes) -> Result<u64> {
+    pub async fn execute(&self, what: &'static str, signer: &PrivateKeySigner, data: Bytes) -> Result<u64> {
         Ok(self.chain.execute(what, signer, self.at.escrow, data).await?.block_number)
     }
 
-    async fn lane(&self, payee: u32) -> Result<LaneState> {
+    pub async fn lane(&self, payee: u32) -> Result<LaneState> {
         Ok(self.chain.lane(self.at.escrow, self.account, payee, BlockId::latest()).await?)
     }
 }

@@ -8,6 +8,7 @@ mod officer;
 #[path = "../../../e2e/src/postgres.rs"]
 #[allow(dead_code, unused_imports, reason = "its other half is for tests")]
 mod postgres;
+mod rotates;
 
 use alloy::providers::Provider;
 use anyhow::{Context, Result, bail, ensure};
@@ -47,6 +48,9 @@ fn main() -> Result<ExitCode> {
         }),
         trial("an_account_with_a_lane_that_the_books_do_not_know_is_stalled_in_words", || {
             tokio::runtime::Runtime::new()?.block_on(follows::other_books())
+        }),
+        trial("a_key_that_is_rotated_while_a_post_is_on_its_way_doubles_and_loses_nothing", || {
+            tokio::runtime::Runtime::new()?.block_on(rotates::under_way())
         }),
         trial("what_the_arbiter_cuts_is_told_as_that_and_is_not_posted_again", || tokio::runtime::Runtime::new()?.block_on(follows::cut())),
     ];
