@@ -1,26 +1,28 @@
 //! One chain's desk: a look at what is final, at every account that an escrow names, and a step of each open post. What it
 //! remembers between looks decides about no money: a restart begins with nothing.
 
+mod accounts;
+
 use super::agree::{Agreed, Terms};
-use super::course::{Course, PATIENCE_SECONDS, goes_on, no_agreement};
+use super::course::{Course, goes_on, no_agreement};
 use super::due::{Asked, Calendar, Gas, Refused};
 use super::evm::{EvmNode, EvmPen};
 use super::health::{self, Differing, Owing};
+use super::names::Names;
 use super::outbox::{self, Progress};
 use super::rail::Seen;
-use super::recheck::recheck;
+use super::recheck::{Rechecked, recheck};
 use super::setup::{self, Wires};
 use super::told::{Told, key_used_elsewhere};
 use super::vouchers::{self, Unsigned};
-use super::{SettlementError, Settler, follow};
+use super::{SettlementError, Settler};
 use crate::runtime::config::ChainConfig;
 use crate::watch::News;
 use crate::world::Event;
-use crate::world::records::{Account, Stall};
+use crate::world::records::Stall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_contracts::{Address, Finality};
-use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE, NO_GAS, OTHER_LEDGER, POST_REFUSED};
 use supercargo_ledger::{Fence, Room};
 use supercargo_market::account::Times;
 use supercargo_market::work::FundingId;
@@ -32,6 +34,7 @@ const RECHECK_SECONDS: i64 = 600;
 pub struct Desk {
     settler: Settler,
     config: ChainConfig,
+    names: Names,
     wires: Option<Arc<Wires>>,
     /// The contract's, once it is known to be ours.
     times: Option<Times>,
@@ -78,11 +81,17 @@ pub struct Followed {
 
 type Eyes<'a> = Seen<'a, EvmNode, EvmPen>;
 
+/// A time that is yet to come was told by a clock that was wrong.
+fn is_time(last: i64, seconds: i64, now: i64) -> bool {
+    now < last || now >= last + seconds
+}
+
 impl Desk {
     pub fn new(settler: Settler, config: ChainConfig) -> Self {
         Self {
             settler,
             config,
+            names: Names::default(),
             wires: None,
             times: None,
             last_final: None,
@@ -109,12 +118,11 @@ impl Desk {
     }
 
     pub async fn turn(&mut self, now: i64) {
-        let named = self.settler.accounts.borrow().clone();
-        // What is owed is looked after whether an Escrow names it or not. When the books can't be asked the rest says so.
-        let owing = self.settler.ledger.unsettled().await.unwrap_or_default().into_iter().map(|(funding, _)| funding);
-        let mut named: Vec<FundingId> = named.into_iter().chain(owing).filter(|funding| self.is_ours(funding)).collect();
-        named.sort();
-        named.dedup();
+        if let Err(error) = self.names.read(&self.settler.ledger).await {
+            self.log(&error.into());
+        }
+        let escrows = self.settler.accounts.borrow().clone();
+        let Some(named) = self.names.of(&self.config.name, escrows) else { return };
         self.told.keep(&named);
         self.differing.keep(&named);
         let looked = match self.look(now).await {
@@ -138,10 +146,6 @@ impl Desk {
         if let Err(error) = self.look_after_health(now).await {
             self.log(&error);
         }
-    }
-
-    fn is_ours(&self, funding: &FundingId) -> bool {
-        funding.account().is_some_and(|(chain, _)| chain == self.config.name)
     }
 
     /// Once, until something else goes wrong.
@@ -201,22 +205,6 @@ impl Desk {
         Ok(wires)
     }
 
-    /// Every account of a chain that can't be used says so: at once when a person set it up wrongly, else when it lasts.
-    async fn tell_blind(&mut self, error: &SettlementError, named: &[FundingId], now: i64) {
-        let since = *self.blind_since.get_or_insert(now);
-        let reason = match error {
-            SettlementError::Stalled(_) => CHAIN_SET_UP,
-            SettlementError::Ledger(_) => return,
-            _ if now < since + PATIENCE_SECONDS => return,
-            _ => ENDPOINTS_DISAGREE,
-        };
-        for funding in named {
-            let stall = Stall { reason, words: error.briefly() };
-            let account = Account { stalled: self.told.tell(funding, Some(stall), now), ..Account::default() };
-            self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
-        }
-    }
-
     /// Follows accounts, and pays.
     async fn work(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(), SettlementError> {
         let (gas, followed) = match self.read(seen, times, named, now).await {
@@ -226,7 +214,7 @@ impl Desk {
                 return Err(error);
             }
         };
-        if now >= self.last_owners + HEALTH_SECONDS {
+        if is_time(self.last_owners, HEALTH_SECONDS, now) {
             let payees = self.settler.ledger.payees(&self.config.name).await?;
             vouchers::learn(seen, &self.settler.owners, &self.config.name, payees).await?;
             self.last_owners = now;
@@ -240,12 +228,18 @@ impl Desk {
         };
         let signer = seen.pen.key.address();
         self.no_gas = (gas == 0).then(|| format!("the settler's key {signer} has nothing left for gas: send it some"));
-        if now >= self.last_recheck + RECHECK_SECONDS {
-            let rechecked = recheck(&self.settler.ledger, fence, seen, &self.config.name).await?;
-            self.settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(rechecked.sent + rechecked.undone);
+        let mut failed = None;
+        if is_time(self.last_recheck, RECHECK_SECONDS, now) {
             self.last_recheck = now;
+            // What was final can wait for the next time: what is under way and what is owed can't.
+            match recheck(&self.settler.ledger, fence, seen, &self.config.name).await {
+                Ok(Rechecked { sent, undone }) => {
+                    self.settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(sent + undone);
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        let failed = self.pay(seen, fence, &followed.held, now).await?;
+        let failed = self.pay(seen, fence, &followed.held, now).await?.or(failed);
         let (chain, settings) = (self.config.name.as_str(), &self.settler.settings);
         let mut asked = Asked { chain, settings, followed: &followed, refused: &self.refused, gas: None };
         if !self.calendar.is_worth_a_look(&asked, now) {
@@ -255,82 +249,6 @@ impl Desk {
         self.calendar.plan(&self.settler.ledger, fence, &asked, now).await?;
         let failed = self.pay(seen, fence, &followed.held, now).await?.or(failed);
         failed.map_or(Ok(()), Err)
-    }
-
-    async fn read(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<(u128, Followed), SettlementError> {
-        let gas = seen.gas_balance_wei().await?;
-        let signer = seen.pen.key.address().to_string();
-        health::of_signer(&self.settler.metrics.payment, &self.config, &signer, gas);
-        self.gas_low = health::gas_low(&self.config, &signer, gas);
-        Ok((gas, self.follow(seen, times, named, now).await?))
-    }
-
-    /// Accounts that can't be read though the chain can: what was known of them is not believed for ever.
-    async fn tell_unread(&mut self, unread: &[FundingId], error: &SettlementError, now: i64) {
-        if matches!(error, SettlementError::Ledger(_)) {
-            return;
-        }
-        for funding in unread {
-            let since = *self.unread.entry(funding.clone()).or_insert(now);
-            if now >= since + PATIENCE_SECONDS {
-                let stall = Stall { reason: ENDPOINTS_DISAGREE, words: error.briefly() };
-                let account = Account { stalled: self.told.tell(funding, Some(stall), now), ..Account::default() };
-                self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
-            }
-        }
-    }
-
-    /// Tells what the chain says of each account, and gives back what it means for posts.
-    async fn follow(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<Followed, SettlementError> {
-        let (mut followed, mut credited, mut posted) = (Followed::default(), 0, 0);
-        let mut split = false;
-        self.unread.retain(|funding, _| named.contains(funding));
-        for funding in named {
-            let observed = match follow::observe(&self.settler.ledger, seen, &self.config, times, funding).await {
-                Ok(observed) => observed,
-                // The endpoints will agree on this one later; the others are no worse for it.
-                Err(error @ SettlementError::Waiting(_)) => {
-                    self.log(&error);
-                    self.tell_unread(std::slice::from_ref(funding), &error, now).await;
-                    followed.held.insert(funding.clone());
-                    split = true;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            self.unread.remove(funding);
-            credited += observed.credited_units;
-            posted += observed.posted_units;
-            let mut account = observed.account;
-            let said = (observed.credited_units, observed.posted_units);
-            account.differs = self.differing.look(funding, said, now, 2 * self.settler.settings.post_seconds.cast_signed());
-            if account.stalled.as_ref().is_some_and(|stall| stall.reason == OTHER_LEDGER) {
-                followed.foreign.insert(funding.clone());
-            }
-            if account.stalled.is_some() || account.leaving.frozen_until.is_some() {
-                followed.held.insert(funding.clone());
-            }
-            if let Some(until) = account.leaving.until {
-                followed.leaving.insert(funding.clone(), until);
-            }
-            followed.rooms.insert(funding.clone(), observed.room);
-            account.gas_low = self.fee_high.clone().or_else(|| self.gas_low.clone());
-            account.stalled = account.stalled.or_else(|| self.not_posted(funding));
-            account.stalled = self.told.tell(funding, account.stalled, now);
-            self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
-        }
-        health::of_accounts(&self.settler.metrics.payment, &self.config.name, &self.told, credited, posted);
-        self.foreign = Some(followed.foreign.clone()).filter(|_| !split).or_else(|| self.foreign.take());
-        Ok(followed)
-    }
-
-    /// What the last tries to post were refused for.
-    fn not_posted(&self, funding: &FundingId) -> Option<Stall> {
-        let refused = self
-            .refused
-            .get(funding)
-            .map(|(words, _)| Stall { reason: POST_REFUSED, words: format!("the contract refuses a post: {words}") });
-        self.key_used.clone().or(refused).or_else(|| Some(Stall { reason: NO_GAS, words: self.no_gas.clone()? }))
     }
 
     /// One step of each open post. Gives back what kept the rest from one.
@@ -396,7 +314,7 @@ impl Desk {
 
     async fn look_after_health(&mut self, now: i64) -> Result<(), SettlementError> {
         let leads = self.settler.fence.borrow().is_some();
-        if leads && now >= self.last_health + HEALTH_SECONDS {
+        if leads && is_time(self.last_health, HEALTH_SECONDS, now) {
             self.last_health = now;
             self.owing.look(&self.settler.metrics.payment, &self.settler.ledger, &self.config.name, now).await?;
             let ledger = &self.settler.ledger;

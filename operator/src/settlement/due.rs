@@ -125,7 +125,8 @@ impl Calendar {
             if followed.held.contains(funding) || open.contains(funding) {
                 continue;
             }
-            let room = followed.rooms.get(funding).cloned().unwrap_or_else(|| Amount::MAX.into());
+            // It owes something since this look began: the next one looks at it first.
+            let Some(room) = followed.rooms.get(funding).cloned() else { continue };
             let leaving = match followed.leaving.get(funding) {
                 None => Leaving::No,
                 Some(_) if self.pressed.contains_key(funding) => Leaving::Known,
@@ -147,8 +148,9 @@ impl Calendar {
     }
 }
 
+/// A time that is yet to come was told by a clock that was wrong: whatever was done then is long ago.
 fn since(then: i64, now: i64) -> u64 {
-    now.saturating_sub(then).max(0).unsigned_abs()
+    now.checked_sub(then).and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -186,7 +188,9 @@ mod tests {
             let fence = ledger.take_lead("one").await.expect("leads");
             open(&ledger, fence).await;
             let calendar = Calendar { last_post: NOW, ..Calendar::default() };
-            Self { ledger, fence, calendar, followed: Followed::default(), refused: Refused::default(), gas: None, segment: 0 }
+            let mut followed = Followed::default();
+            followed.rooms.extend([0, 1].map(|number| (account(number), Room::from(Amount::MAX))));
+            Self { ledger, fence, calendar, followed, refused: Refused::default(), gas: None, segment: 0 }
         }
 
         async fn earns(&mut self, work: u64, units: u64) {
@@ -297,5 +301,28 @@ mod tests {
         }
         office.followed.rooms.insert(account(0), Amount::from_units(40).into());
         assert_eq!(office.plans(&HOURLY, 600).await, [(account(0), 40)]);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_for_a_while_holds_no_post_back() {
+        let mut office = Office::open().await;
+        office.earns(0, 100).await;
+        assert_eq!(office.plans(&HOURLY, 86_400).await, [(account(0), 100)]);
+        office.earns(0, 10).await;
+        assert_eq!(office.plans(&HOURLY, 3_600).await, [(account(0), 10)]);
+        office.earns(0, 10).await;
+        assert_eq!(office.plans(&HOURLY, 3_605).await, [], "and from then on every hour");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_looked_at_on_the_chain_is_not_posted() {
+        let mut office = Office::open().await;
+        let settings = Settlement { post_amount: Some(Amount::from_units(1)), ..HOURLY };
+        office.earns(0, 100).await;
+        office.earns(1, 100).await;
+        let room = office.followed.rooms.remove(&account(1)).expect("is there");
+        assert_eq!(office.plans(&settings, 5).await, [(account(0), 100)]);
+        office.followed.rooms.insert(account(1), room);
+        assert_eq!(office.plans(&settings, 10).await, [(account(1), 100)]);
     }
 }
