@@ -1,4 +1,4 @@
-//! A task that has a node alone.
+//! Whom a task goes ahead of, and that it has a node alone.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -56,4 +56,34 @@ async fn has_it_alone(journey: &Journey, node: &str) -> Result<()> {
     let charged = amount(&task["status"]["cost"]["charged"])?.units();
     ensure!(charged.abs_diff(WHOLE_NODE.units(billed) + slices) <= 2, "{charged} millionths are charged for {billed} s of the whole node");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_wait_for_one_place_the_one_of_higher_priority_goes_first_though_it_came_later() {
+    alone("ahead", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let node = journey.stage.info.nodes[1].clone();
+        let client = sights::client(&journey.stage.info).await?;
+        let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
+        for task in ["has", "keeps"] {
+            journey.task(task, &["--for", "200"], fills(&node, SLICE, 1)).await?;
+            journey.until(task, "Started", "True", PATIENCE).await?;
+        }
+        for (task, priority) in [("low", 0), ("high", 5)] {
+            let mut change = fills(&node, SLICE, 1);
+            change["priority"] = priority.into();
+            journey.task(task, &["--for", "1"], change).await?;
+            journey.waits_for(task, &["DevicesInUse"]).await?;
+        }
+        journey.kubectl(&["delete", "computetask", "has", "--wait=false"]).await?;
+        for task in ["high", "low"] {
+            ensure!(succeeded(&journey.finished(task).await?), "{task}");
+        }
+        let records = records(&mut pods)?;
+        let (has, high, low) = (&records["has"][0], &records["high"][0], &records["low"][0]);
+        ensure!(has.finished <= high.started && high.finished <= low.started, "{records:?}");
+        Ok(())
+    })
+    .await;
 }

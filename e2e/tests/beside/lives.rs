@@ -90,7 +90,7 @@ async fn a_task_that_ends_within_two_seconds_costs_three_writes() {
         journey.grant("10").await?;
         let client = sights::client(&journey.stage.info).await?;
         let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
-        // On a busy machine a kubelet may be slow to tell of an end: then it took longer, and says nothing.
+        // On a busy machine a kubelet may be slow to tell of an end: then it took longer, and may have cost one more.
         for turn in 0..3 {
             let task = format!("quick-{turn}");
             journey.task(&task, &[], json!({})).await?;
@@ -100,13 +100,13 @@ async fn a_task_that_ends_within_two_seconds_costs_three_writes() {
             let writes = journey.operator_writes(&task)?;
             println!("{took:?} from its start to its end: {writes:?}");
             ensure!(writes.len() <= 4, "the operator wrote {writes:?}");
-            if took <= Duration::from_secs(2) {
-                ensure!(writes.len() == 3, "it ended after {took:?}, and the operator wrote {writes:?}");
+            ensure!(writes.len() == 3 || took > Duration::from_secs(2), "it ended after {took:?}, and the operator wrote {writes:?}");
+            if writes.len() == 3 {
                 println!("figure task.writes_quick {} writes", writes.len());
                 return Ok(());
             }
         }
-        anyhow::bail!("none of three was seen to end within 2 s of its start")
+        anyhow::bail!("none of three ended so soon after its start that three writes told of it")
     })
     .await;
 }
