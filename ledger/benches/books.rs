@@ -20,8 +20,9 @@ use supercargo_market::rating::{self, Held};
 use supercargo_market::receipt::{DeviceSource, Devices, Ended, Metered};
 use supercargo_market::work::{FundingId, SegmentId, WorkId};
 
-/// So many wait for an answer at any time; some of them share an account.
-const CALLERS: u32 = 512;
+/// So many wait for an answer at any time, twice as many as one transaction answers: while it is written, the others' postings
+/// are made. Some of them share an account.
+const CALLERS: u32 = 4_096;
 const ACCOUNTS: u32 = 64;
 /// So many reserve at once when one reservation's time is measured.
 const RESERVING: u32 = 32;

@@ -1,14 +1,15 @@
 //! Many rows in few statements: a group of a thousand postings costs little more of them than one posting does. The number
-//! of rows of a statement is one of three, so that a database has seen each statement before.
+//! of rows of a statement is one of six, so that a database has seen each statement before.
 
 use crate::{LedgerError, Result};
+use futures::future::join;
 use serde_json::Value;
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 /// So many rows or keys one statement has.
-const SIZES: [usize; 3] = [100, 10, 1];
+const SIZES: [usize; 6] = [512, 128, 32, 8, 2, 1];
 
 /// A column, and what it holds.
 #[derive(Debug, Clone, Copy)]
@@ -254,21 +255,28 @@ impl Table {
         self.run(transaction, cells, &conflict, doing).await
     }
 
+    /// While the database is busy with one statement, the next one is made.
     async fn run(&self, transaction: &mut Transaction<'_, Any>, cells: Vec<Cell>, conflict: &str, doing: &'static str) -> Result<()> {
-        let width = self.columns.len();
-        let (mut left, mut cells) = (cells.len() / width, cells.into_iter());
         let numbered = numbered(transaction);
-        while left > 0 {
-            let rows = largest(left);
-            left -= rows;
-            let text = format!("INSERT INTO {} ({}) VALUES {} {conflict}", self.name, self.names(), places(numbered, rows, width));
-            let columns = self.columns.iter().cycle();
-            let statement = columns
-                .zip(cells.by_ref().take(rows * width))
-                .fold(sqlx::query(AssertSqlSafe(text)), |statement, (column, cell)| column.bind(statement, cell));
-            statement.execute(&mut **transaction).await.map_err(LedgerError::database(doing))?;
+        let mut cells = cells.into_iter();
+        let mut next = self.statement(&mut cells, conflict, numbered);
+        while let Some(statement) = next {
+            let following = async { self.statement(&mut cells, conflict, numbered) };
+            let (done, made) = join(statement.execute(&mut **transaction), following).await;
+            done.map_err(LedgerError::database(doing))?;
+            next = made;
         }
         Ok(())
+    }
+
+    /// The next of the statements that add rows. `None`: all cells are in one.
+    fn statement(&self, cells: &mut std::vec::IntoIter<Cell>, conflict: &str, numbered: bool) -> Option<Statement> {
+        let width = self.columns.len();
+        let rows = SIZES.into_iter().find(|size| *size <= cells.len() / width)?;
+        let text = format!("INSERT INTO {} ({}) VALUES {} {conflict}", self.name, self.names(), places(numbered, rows, width));
+        let columns = self.columns.iter().cycle();
+        let cells = columns.zip(cells.take(rows * width));
+        Some(cells.fold(sqlx::query(AssertSqlSafe(text)), |statement, (column, cell)| column.bind(statement, cell)))
     }
 
     /// The rows that have these keys, with all columns.
@@ -279,14 +287,8 @@ impl Table {
         doing: &'static str,
     ) -> Result<Vec<AnyRow>> {
         let mut found = Vec::new();
-        let (mut left, mut keys) = (keys.len(), keys.cloned());
-        let numbered = numbered(transaction);
-        while left > 0 {
-            let rows = largest(left);
-            left -= rows;
-            let key = self.columns[0].name();
-            let text = format!("SELECT {} FROM {} WHERE {key} IN {}", self.names(), self.name, places(numbered, 1, rows));
-            let statement = keys.by_ref().take(rows).fold(sqlx::query(AssertSqlSafe(text)), Query::bind);
+        let begin = format!("SELECT {} FROM", self.names());
+        for statement in self.of_keys(&begin, numbered(transaction), keys) {
             found.extend(statement.fetch_all(&mut **transaction).await.map_err(LedgerError::database(doing))?);
         }
         Ok(found)
@@ -299,17 +301,26 @@ impl Table {
         keys: impl ExactSizeIterator<Item = &String>,
         doing: &'static str,
     ) -> Result<()> {
-        let (mut left, mut keys) = (keys.len(), keys.cloned());
-        let numbered = numbered(transaction);
-        while left > 0 {
-            let rows = largest(left);
-            left -= rows;
-            let key = self.columns[0].name();
-            let text = format!("DELETE FROM {} WHERE {key} IN {}", self.name, places(numbered, 1, rows));
-            let statement = keys.by_ref().take(rows).fold(sqlx::query(AssertSqlSafe(text)), Query::bind);
+        for statement in self.of_keys("DELETE FROM", numbered(transaction), keys) {
             statement.execute(&mut **transaction).await.map_err(LedgerError::database(doing))?;
         }
         Ok(())
+    }
+
+    /// Statements for all keys. The last one has its last key as often as it has places left: that finds it once.
+    fn of_keys<'a>(&self, begin: &str, numbered: bool, keys: impl ExactSizeIterator<Item = &'a String>) -> impl Iterator<Item = Statement> {
+        let keys: Vec<String> = keys.cloned().collect();
+        let begin = format!("{begin} {} WHERE {} IN", self.name, self.columns[0].name());
+        let statements: Vec<Statement> = keys
+            .chunks(SIZES[0])
+            .map(|keys| {
+                let size = SIZES.into_iter().rev().find(|size| *size >= keys.len()).unwrap_or(keys.len());
+                let text = format!("{begin} {}", places(numbered, 1, size));
+                let rest = keys.last().into_iter().cycle().take(size - keys.len());
+                keys.iter().chain(rest).cloned().fold(sqlx::query(AssertSqlSafe(text)), Query::bind)
+            })
+            .collect();
+        statements.into_iter()
     }
 
     /// A query of all rows in the order of their keys.
@@ -327,10 +338,6 @@ impl Table {
         let values = row.as_array().filter(|values| values.len() == self.columns.len())?;
         self.columns.iter().zip(values).map(|(column, value)| column.write(value)).collect()
     }
-}
-
-fn largest(rows: usize) -> usize {
-    SIZES.into_iter().find(|size| *size <= rows).unwrap_or(1)
 }
 
 /// PostgreSQL wants the places of values numbered. SQLite takes that too, but looks each number up among all of them.

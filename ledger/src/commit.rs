@@ -1,15 +1,14 @@
 //! The rules of postings: each is applied to the part of the books in memory that its group touches, with its own outcome.
 
+use crate::group::Written;
 use crate::posting::{Charge, LaneCases, Line, Outcome, Posting};
 use crate::working::{Funding, Reservation, Working};
 use crate::{Fence, Ledger, LedgerError, Result};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use supercargo_market::canonical;
 use supercargo_market::fees::Payee;
 use supercargo_market::money::Amount;
 use supercargo_market::rate_card::RateCard;
-use supercargo_market::receipt::tag;
 use supercargo_market::work::{FundingId, WorkId};
 
 impl Ledger {
@@ -30,11 +29,11 @@ pub(crate) fn amount(units: i64) -> Amount {
 }
 
 impl Working {
-    pub(crate) fn apply(&mut self, posting: &Posting) -> Result<Outcome> {
+    pub(crate) fn apply(&mut self, posting: &Posting, metered: Option<&Written>) -> Result<Outcome> {
         match posting {
             Posting::Fund { funding, asset, deposited, withdrawn } => Ok(self.fund(funding, asset, *deposited, *withdrawn)),
             Posting::Reserve { work, funding, amount, detail } => self.reserve(work, funding, *amount, detail),
-            Posting::Charge(charge) => self.charge(charge),
+            Posting::Charge(charge) => self.charge(charge, metered),
             Posting::Card(card) => Ok(self.keep(card)),
             Posting::Release { work } => self.release(work),
             Posting::Hold { at, works } => self.hold(*at, works),
@@ -105,7 +104,7 @@ impl Working {
         Ok(Outcome::Applied)
     }
 
-    fn charge(&mut self, charge: &Charge) -> Result<Outcome> {
+    fn charge(&mut self, charge: &Charge, metered: Option<&Written>) -> Result<Outcome> {
         let (work, segment) = (charge.work.to_string(), charge.segment.to_string());
         if self.found.contains(&segment) {
             return Ok(Outcome::Already);
@@ -146,8 +145,7 @@ impl Working {
             self.changes.grow_lanes(&row.funding, payee, &row.split, &split);
             row.split = split;
         }
-        let metered = charge.metered.as_ref().map(|metered| metered.text());
-        let tagged = metered.as_ref().map(|text| tag(&Sha256::digest(text).into()));
+        let tagged = metered.map(|written| written.tag.clone());
         self.changes.add_charge(charge, &row.funding, taken, metered);
         self.changes.fundings.insert(row.funding.clone());
         self.changes.reservations.insert(work.clone());

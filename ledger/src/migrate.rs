@@ -5,7 +5,7 @@ use crate::store::Dialect;
 use crate::{LedgerError, Result};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_signed_heads.sql"),
     include_str!("../migrations/0003_records.sql"),
@@ -13,6 +13,7 @@ const STEPS: [&str; 7] = [
     include_str!("../migrations/0006_receipts.sql"),
     include_str!("../migrations/0007_standing.sql"),
     include_str!("../migrations/0008_cases.sql"),
+    include_str!("../migrations/0009_open.sql"),
 ];
 /// This version's form: how many steps lead to it.
 pub(crate) const FORM: usize = STEPS.len();

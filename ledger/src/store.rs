@@ -61,7 +61,8 @@ impl Dialect {
         match (self, access) {
             (Self::Sqlite, Access::Write) => format!(
                 "PRAGMA busy_timeout = {LOCK_WAIT_MILLISECONDS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                 PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16384;"
+                 PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 16384; \
+                 PRAGMA temp_store = MEMORY;"
             ),
             (Self::Sqlite, Access::Read) => format!("PRAGMA busy_timeout = {LOCK_WAIT_MILLISECONDS}; PRAGMA query_only = ON;"),
             (Self::Postgres, Access::Write) => format!(

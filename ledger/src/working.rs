@@ -6,6 +6,7 @@
 
 use crate::batch::{CARDS, CASES, CHARGES, Cell, DAYS, FUNDINGS, HOLDS, LANES, RECORDS, RESERVATIONS};
 use crate::commit::{amount, signed};
+use crate::group::Written;
 use crate::journal::POSTING;
 use crate::posting::{Charge, LaneCases, Line, Posting};
 use crate::store::{Mark, Store, Writing};
@@ -162,6 +163,13 @@ impl Working {
     /// Writes what the group has changed. Works that are over are forgotten then: hardly anybody asks for them again.
     pub(crate) async fn save(&mut self, store: &Store, writing: &mut Writing) -> Result<()> {
         let mut changes = std::mem::take(&mut self.changes);
+        let lines = std::mem::take(&mut changes.lines);
+        store.append_after(writing, POSTING, &lines, async |writing| self.save_tables(writing, changes).await).await?;
+        self.mark = Some(writing.mark);
+        Ok(())
+    }
+
+    async fn save_tables(&mut self, writing: &mut Writing, mut changes: Changes) -> Result<()> {
         for (cell, line) in std::mem::take(&mut changes.entries) {
             // The lines are appended in their order, below.
             changes.charges[cell] = Cell::Number(writing.mark.head.sequence.cast_signed() + 1 + i64::try_from(line).unwrap_or(i64::MAX));
@@ -203,10 +211,7 @@ impl Working {
             [place.into(), served.into(), i64::from(record.faults).into(), i64::from(record.disagreements).into()]
         });
         let growing = ["served_seconds", "faults", "disagreements"];
-        RECORDS.grow(&mut writing.transaction, &growing, records.collect(), "adding to records").await?;
-        store.append(writing, POSTING, &changes.lines).await?;
-        self.mark = Some(writing.mark);
-        Ok(())
+        RECORDS.grow(&mut writing.transaction, &growing, records.collect(), "adding to records").await
     }
 
     async fn save_cases(&self, writing: &mut Writing, fundings: &BTreeSet<String>) -> Result<()> {
@@ -243,7 +248,7 @@ impl Reservation {
 }
 
 impl Changes {
-    pub(crate) fn add_charge(&mut self, charge: &Charge, funding: &str, taken: Amount, metered: Option<String>) {
+    pub(crate) fn add_charge(&mut self, charge: &Charge, funding: &str, taken: Amount, metered: Option<&Written>) {
         let segment = charge.segment.to_string();
         let seconds = i64::try_from(charge.seconds).unwrap_or(i64::MAX);
         let salt = crate::key::random::<32>();
@@ -257,7 +262,7 @@ impl Changes {
             signed(taken).into(),
             salt.as_slice().into(),
             Cell::Null,
-            metered.map_or(Cell::Null, Cell::Text),
+            metered.map_or(Cell::Null, |written| written.text.as_str().into()),
             Cell::Null,
         ]);
         // Its own line comes next.
