@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use supercargo_ledger::{Charge, Fence, JournalKey, Ledger, Outcome, Posting, Reader};
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::{FeeSchedule, FeeShare};
 use supercargo_market::journal::{Envelope, Hash};
 use supercargo_market::metering::Evidence;
@@ -98,9 +99,13 @@ fn account(caller: u32) -> FundingId {
     FundingId::chain("default", &format!("0x{:064x}", caller % ACCOUNTS))
 }
 
+fn usdc(caller: u32) -> Asset {
+    Asset::of(&account(caller), "USDC")
+}
+
 fn fund(caller: u32) -> Posting {
     let deposited = Amount::from_units(1_000_000_000_000);
-    Posting::Fund { funding: account(caller), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO }
+    Posting::Fund { funding: account(caller), asset: usdc(caller), deposited, withdrawn: Amount::ZERO }
 }
 
 /// As long as a UID.
@@ -110,7 +115,13 @@ fn uid(name: &str, caller: u32, work: u32) -> String {
 
 fn reserve(uid: &str, caller: u32) -> Posting {
     let detail = r#"{"attempt":0,"node":"node-000123","pool":"pool-a","pod":"task-0-0","card":"0123456789abcdef"}"#.to_owned();
-    Posting::Reserve { work: WorkId::task(uid), funding: account(caller), amount: Amount::from_units(2_000_000), detail }
+    Posting::Reserve {
+        work: WorkId::task(uid),
+        funding: account(caller),
+        asset: usdc(caller),
+        amount: Amount::from_units(2_000_000),
+        detail,
+    }
 }
 
 fn charge(uid: &str, index: u32) -> Posting {

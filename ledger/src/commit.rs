@@ -5,6 +5,7 @@ use crate::posting::{Charge, LaneCases, Line, Outcome, Posting};
 use crate::working::{Funding, Reservation, Working};
 use crate::{Fence, Ledger, LedgerError, Result};
 use std::collections::BTreeMap;
+use supercargo_market::asset::{Asset, Rail};
 use supercargo_market::canonical;
 use supercargo_market::fees::Payee;
 use supercargo_market::money::Amount;
@@ -32,7 +33,7 @@ impl Working {
     pub(crate) fn apply(&mut self, posting: &Posting, metered: Option<&Written>) -> Result<Outcome> {
         match posting {
             Posting::Fund { funding, asset, deposited, withdrawn } => Ok(self.fund(funding, asset, *deposited, *withdrawn)),
-            Posting::Reserve { work, funding, amount, detail } => self.reserve(work, funding, *amount, detail),
+            Posting::Reserve { work, funding, asset, amount, detail } => self.reserve(work, (funding, asset), *amount, detail),
             Posting::Charge(charge) => self.charge(charge, metered),
             Posting::Card(card) => Ok(self.keep(card)),
             Posting::Release { work } => self.release(work),
@@ -41,13 +42,16 @@ impl Working {
         }
     }
 
-    fn fund(&mut self, funding: &FundingId, asset: &str, deposited: Amount, withdrawn: Amount) -> Outcome {
+    fn fund(&mut self, funding: &FundingId, asset: &Asset, deposited: Amount, withdrawn: Amount) -> Outcome {
         if deposited > Amount::MAX || withdrawn > Amount::MAX {
             return Outcome::Refused(format!("{funding} would hold more than the books can"));
         }
-        let new = Funding { asset: asset.to_owned(), ..Funding::default() };
+        if asset.rail != Rail::of(funding) {
+            return Outcome::Refused(format!("{funding} can't hold {asset}: that moves elsewhere"));
+        }
+        let new = Funding { asset: asset.clone(), ..Funding::default() };
         let row = self.fundings.get(funding.as_str()).cloned().unwrap_or(new);
-        if row.asset != asset {
+        if row.asset != *asset {
             return Outcome::Refused(format!("{funding} is in {}, not in {asset}", row.asset));
         }
         if (deposited, withdrawn) == (row.deposited.saturating_sub(row.shortfall), row.withdrawn) {
@@ -63,13 +67,13 @@ impl Working {
         };
         self.fundings.insert(funding.to_string(), Funding { deposited: all, withdrawn, available, shortfall, ..row });
         self.changes.fundings.insert(funding.to_string());
-        let (funding, asset) = (funding.to_string(), asset.to_owned());
+        let (funding, asset) = (funding.to_string(), asset.clone());
         let (deposited, withdrawn, shortfall) = (deposited.units(), withdrawn.units(), shortfall.units());
         self.changes.lines.push(Line::Fund { funding, asset, deposited, withdrawn, shortfall });
         Outcome::Applied
     }
 
-    fn reserve(&mut self, work: &WorkId, funding: &FundingId, wanted: Amount, detail: &str) -> Result<Outcome> {
+    fn reserve(&mut self, work: &WorkId, (funding, asset): (&FundingId, &Asset), wanted: Amount, detail: &str) -> Result<Outcome> {
         let id = work.to_string();
         let held = match self.reservations.get(&id) {
             None => Amount::ZERO,
@@ -82,6 +86,9 @@ impl Working {
         let Some(source) = self.fundings.get_mut(funding.as_str()) else {
             return Ok(Outcome::Refused(format!("{funding} has no money yet")));
         };
+        if source.asset != *asset {
+            return Ok(Outcome::Refused(format!("{work} is priced in {asset}, and {funding} is in {}", source.asset)));
+        }
         let Some(left) = source.available.checked_add(held).and_then(|free| free.checked_sub(wanted)) else {
             return Ok(Outcome::Refused(format!("{wanted} is wanted and {} is available", source.available)));
         };
@@ -209,7 +216,7 @@ impl Working {
     }
 
     fn hold(&mut self, at: i64, works: &[(WorkId, Amount)]) -> Result<Outcome> {
-        let mut grown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut grown: BTreeMap<Asset, (u64, u64)> = BTreeMap::new();
         for (work, used) in works {
             let id = work.to_string();
             // What is over was charged, or never will be.

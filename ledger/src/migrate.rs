@@ -5,7 +5,7 @@ use crate::store::Dialect;
 use crate::{LedgerError, Result};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
 
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_signed_heads.sql"),
     include_str!("../migrations/0003_records.sql"),
@@ -14,6 +14,7 @@ const STEPS: [&str; 8] = [
     include_str!("../migrations/0007_standing.sql"),
     include_str!("../migrations/0008_cases.sql"),
     include_str!("../migrations/0009_open.sql"),
+    include_str!("../migrations/0010_assets.sql"),
 ];
 /// This version's form: how many steps lead to it.
 pub(crate) const FORM: usize = STEPS.len();
@@ -97,7 +98,7 @@ async fn execute(transaction: &mut Transaction<'_, Any>, text: String) -> Result
 
 fn for_postgres(step: &str) -> String {
     let statements = step.replace("INTEGER", "BIGINT").replace("BLOB", "BYTEA").replace("lower(hex(hash))", "encode(hash, 'hex')");
-    let statements = statements.replace(") STRICT, WITHOUT ROWID;", ");").replace(") STRICT;", ");");
+    let statements = statements.replace("instr(", "strpos(").replace(") STRICT, WITHOUT ROWID;", ");").replace(") STRICT;", ");");
     // A trigger's body is another language there: they are in a file of their own.
     statements.lines().filter(|line| !line.starts_with("CREATE TRIGGER")).collect::<Vec<_>>().join("\n")
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::{FeeSchedule, Payee};
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
@@ -17,7 +18,7 @@ pub enum Posting {
     /// rest is its shortfall: nothing more is held back, and what comes in or is given back covers it first.
     Fund {
         funding: FundingId,
-        asset: String,
+        asset: Asset,
         deposited: Amount,
         withdrawn: Amount,
     },
@@ -26,6 +27,8 @@ pub enum Posting {
     Reserve {
         work: WorkId,
         funding: FundingId,
+        /// What it is priced in: only money of that kind can be held back for it.
+        asset: Asset,
         amount: Amount,
         detail: String,
     },
@@ -105,7 +108,7 @@ pub enum Outcome {
 pub enum Line {
     Fund {
         funding: String,
-        asset: String,
+        asset: Asset,
         deposited: u64,
         withdrawn: u64,
         #[serde(default, skip_serializing_if = "is_zero")]
@@ -145,7 +148,7 @@ pub enum Line {
     },
     /// So many works have used so much more.
     Hold {
-        asset: String,
+        asset: Asset,
         at: i64,
         works: u64,
         more: u64,

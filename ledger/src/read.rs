@@ -2,10 +2,12 @@
 
 use crate::commit::amount;
 use crate::receipt::summary;
+use crate::working::asset;
 use crate::{Ledger, LedgerError, Result};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 use std::collections::BTreeMap;
+use supercargo_market::asset::Asset;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
 use supercargo_market::work::{FundingId, WorkId};
@@ -13,7 +15,7 @@ use supercargo_market::work::{FundingId, WorkId};
 /// Where a funding's money stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FundingBalance {
-    pub asset: String,
+    pub asset: Asset,
     pub deposited: Amount,
     pub withdrawn: Amount,
     pub available: Amount,
@@ -97,20 +99,23 @@ impl Ledger {
             .fetch_optional(self.pool())
             .await
             .map_err(LedgerError::database("reading a balance"))?;
-        Ok(row.map(|row| FundingBalance {
-            asset: row.get(0),
-            deposited: amount(row.get(1)),
-            withdrawn: amount(row.get(2)),
-            available: amount(row.get(3)),
-            reserved: amount(row.get(4)),
-            owed: amount(row.get(5)),
-            posted: amount(row.get(6)),
-            held: amount(row.get(7)),
-            shortfall: amount(row.get(8)),
-            absorbed: amount(row.get(9)),
-            returned: amount(row.get(10)),
-            case_fees: amount(row.get(11)),
-        }))
+        let balance = |row: AnyRow| {
+            Ok(FundingBalance {
+                asset: asset(&row, 0)?,
+                deposited: amount(row.get(1)),
+                withdrawn: amount(row.get(2)),
+                available: amount(row.get(3)),
+                reserved: amount(row.get(4)),
+                owed: amount(row.get(5)),
+                posted: amount(row.get(6)),
+                held: amount(row.get(7)),
+                shortfall: amount(row.get(8)),
+                absorbed: amount(row.get(9)),
+                returned: amount(row.get(10)),
+                case_fees: amount(row.get(11)),
+            })
+        };
+        row.map(balance).transpose()
     }
 
     /// The last day of UTC, counted from 1970, on which something was charged, and how much. What was charged by a clock that

@@ -4,6 +4,7 @@
 use crate::commit::amount;
 use crate::store::Store;
 use crate::verify::Entry;
+use crate::working::asset;
 use crate::{Ledger, LedgerError, Reader, Result};
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
@@ -95,7 +96,7 @@ async fn body(reading: &mut AnyConnection, work: &WorkId) -> Result<Option<(Body
         format: FORMAT.to_owned(),
         work: work.to_string(),
         funding: row.get(0),
-        token: row.get(1),
+        token: asset(&row, 1)?.id,
         open: row.get::<i64, _>(2) == 1,
         charges,
         cards,

@@ -15,6 +15,7 @@ use crate::{LedgerError, Result};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use supercargo_market::asset::{Asset, NoAsset};
 use supercargo_market::fees::{Payee, Split};
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
@@ -26,7 +27,7 @@ const MOST_WORKS: usize = 65_536;
 /// A row of `fundings`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Funding {
-    pub(crate) asset: String,
+    pub(crate) asset: Asset,
     pub(crate) deposited: Amount,
     pub(crate) withdrawn: Amount,
     pub(crate) available: Amount,
@@ -147,7 +148,7 @@ impl Working {
         }
         fundings.retain(|funding| !self.fundings.contains_key(funding));
         for row in FUNDINGS.find(&mut writing.transaction, fundings.iter(), "reading balances").await? {
-            self.fundings.insert(row.get(0), funding(&row));
+            self.fundings.insert(row.get(0), funding(&row)?);
         }
         cases.retain(|funding| !self.cases.contains_key(funding));
         for row in CASES.find(&mut writing.transaction, cases.iter(), "reading cases").await? {
@@ -179,7 +180,7 @@ impl Working {
             let Some(row) = self.fundings.get(&id) else { continue };
             let moved = [row.deposited, row.withdrawn, row.available, row.reserved, row.owed, row.posted];
             let beside = [row.held, row.shortfall, row.absorbed];
-            cells.extend([id.into(), row.asset.as_str().into()]);
+            cells.extend([id.into(), row.asset.to_string().into()]);
             cells.extend(moved.into_iter().chain(beside).map(|amount| Cell::Number(signed(amount))));
         }
         FUNDINGS.put(&mut writing.transaction, cells, "writing balances").await?;
@@ -284,9 +285,15 @@ impl Changes {
     }
 }
 
-fn funding(row: &AnyRow) -> Funding {
-    Funding {
-        asset: row.get(1),
+/// What an account holds.
+pub(crate) fn asset(row: &AnyRow, index: usize) -> Result<Asset> {
+    let text: &str = row.get(index);
+    text.parse().map_err(|error: NoAsset| LedgerError::Broken(error.to_string()))
+}
+
+fn funding(row: &AnyRow) -> Result<Funding> {
+    Ok(Funding {
+        asset: asset(row, 1)?,
         deposited: amount(row.get(2)),
         withdrawn: amount(row.get(3)),
         available: amount(row.get(4)),
@@ -296,7 +303,7 @@ fn funding(row: &AnyRow) -> Funding {
         held: amount(row.get(8)),
         shortfall: amount(row.get(9)),
         absorbed: amount(row.get(10)),
-    }
+    })
 }
 
 fn reservation(row: &AnyRow) -> Result<Reservation> {

@@ -2,6 +2,7 @@
 //! gets it, and where work runs best. Clocks and randomness are arguments.
 
 pub mod account;
+pub mod asset;
 pub mod canonical;
 pub mod fees;
 pub mod funding;

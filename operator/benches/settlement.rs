@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::path::Path;
 use std::time::Duration;
 use supercargo_ledger::{Charge, Fence, Ledger, Posting};
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::FeeSchedule;
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
@@ -50,7 +51,13 @@ async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, round: u32, 
             let (uid, seconds) = (format!("{round}-{task}"), 600 + u64::from(task));
             let work = WorkId::task(uid.clone());
             let amount = Amount::from_units(50 * TOKEN);
-            let reserve = Posting::Reserve { work: work.clone(), funding: funding.clone(), amount, detail: "{}".into() };
+            let reserve = Posting::Reserve {
+                work: work.clone(),
+                asset: Asset::of(funding, "USDC"),
+                funding: funding.clone(),
+                amount,
+                detail: "{}".into(),
+            };
             let charge = rating::cost(&held, seconds).map(|cost| {
                 Posting::Charge(Charge {
                     work: work.clone(),
@@ -100,7 +107,12 @@ async fn run() -> Result<()> {
     let fence = ledger.take_lead("bench").await?;
     let funding = FundingId::chain(CHAIN, &market.account.to_string());
     let deposited = Amount::from_units(DEPOSIT_UNITS);
-    ledger.commit(fence, &[Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO }]).await?;
+    ledger
+        .commit(
+            fence,
+            &[Posting::Fund { asset: Asset::of(&funding, "USDC"), funding: funding.clone(), deposited, withdrawn: Amount::ZERO }],
+        )
+        .await?;
 
     let (news_out, mut news) = mpsc::channel(4_096);
     let (fence_out, fences) = watch::channel(None);

@@ -175,8 +175,19 @@ mod tests {
             day: 0,
         };
         let postings = [
-            Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO },
-            Posting::Reserve { work: work.clone(), funding, amount, detail: "{}".into() },
+            Posting::Fund {
+                asset: supercargo_market::asset::Asset::of(&funding, "USDC"),
+                funding: funding.clone(),
+                deposited,
+                withdrawn: Amount::ZERO,
+            },
+            Posting::Reserve {
+                work: work.clone(),
+                asset: supercargo_market::asset::Asset::of(&funding, "USDC"),
+                funding,
+                amount,
+                detail: "{}".into(),
+            },
             Posting::Charge(charge),
             Posting::Release { work },
         ];

@@ -166,7 +166,11 @@ mod tests {
     fn an_account_whose_escrow_is_gone_is_followed_while_something_is_held_back_in_it() {
         let mut world = World::default();
         let mut says = |name: &str, reserved: u64| {
-            let balance = FundingBalance { asset: "USDC".into(), reserved: Amount::from_units(reserved), ..FundingBalance::default() };
+            let balance = FundingBalance {
+                asset: "internal/USDC/6".parse().expect("an asset"),
+                reserved: Amount::from_units(reserved),
+                ..FundingBalance::default()
+            };
             world.apply(Event::Funding { funding: FundingId::chain("c", name), balance, last_post: None });
         };
         says("busy", 1);

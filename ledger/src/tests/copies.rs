@@ -197,7 +197,7 @@ on_both! {
         signed_books(&place).await;
         let backup = String::from_utf8(copy(&place).await).expect("is text");
         let lines: Vec<&str> = backup.lines().collect();
-        let richer = backup.replacen(r#""USDC",1000"#, r#""USDC",1001"#, 1).replacen("850,0,150", "851,0,150", 1);
+        let richer = backup.replacen(r#"/USDC/6",1000"#, r#"/USDC/6",1001"#, 1).replacen("850,0,150", "851,0,150", 1);
         assert_ne!(richer, backup);
         let form = |form: usize| format!(r#""form":{form}"#);
         let newer = backup.replacen(&form(migrate::FORM), &form(migrate::FORM + 1), 1);

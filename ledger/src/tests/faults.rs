@@ -31,7 +31,7 @@ on_both! {
         migrate::run_to(&pool, dialect, 1).await.expect("makes the first form");
         for statement in [
             "INSERT INTO facts (name, value) VALUES ('journal', 'j'), ('fence', '4')",
-            "INSERT INTO fundings (id, asset, deposited, available, owed) VALUES ('chain:default:0xaa', 'USDC', 9, 7, 2)",
+            "INSERT INTO fundings (id, asset, deposited, available, owed) VALUES ('chain:default:0xaa', 'USDC', 9, 7, 2), ('internal:u', 'USDC', 0, 0, 0)",
             "INSERT INTO reservations (work, funding, reserved, charged, absorbed, open, detail) \
              VALUES ('task:a', 'chain:default:0xaa', 0, 2, 5, 0, '{}')",
         ] {
@@ -54,6 +54,9 @@ on_both! {
         assert_eq!(ledger.verify().await.expect("verifies").entries, 2);
         let balance = ledger.funding(&account()).await.expect("reads").expect("is there");
         assert_eq!((balance.available, balance.absorbed), (units(7), units(5)));
+        assert_eq!(balance.asset, usdc());
+        let grant = ledger.funding(&FundingId::internal("u")).await.expect("reads").expect("is there");
+        assert_eq!(grant.asset.to_string(), "internal/USDC/6");
     }
 
     async fn read_only_books_say_so(place: Place) {
@@ -119,7 +122,7 @@ async fn a_full_volume_is_an_error_that_says_so_and_loses_nothing() {
     ledger.commit(fence, &[fund(1_000_000)]).await.expect("commits");
     ledger.pool().execute("PRAGMA max_page_count = 1").await.expect("no page can be added");
     let detail = "x".repeat(100_000);
-    let large = Posting::Reserve { work: WorkId::task("a"), funding: account(), amount: units(5), detail };
+    let large = Posting::Reserve { work: WorkId::task("a"), funding: account(), asset: usdc(), amount: units(5), detail };
     let error = ledger.commit(fence, std::slice::from_ref(&large)).await.expect_err("is full").to_string();
     let words =
         "writing reservations: the books' volume is full. Make it larger or free space; nothing of this was written, and it is tried again";

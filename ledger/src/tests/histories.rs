@@ -104,7 +104,7 @@ impl History<'_> {
     /// The posting of a step, at 25/36 of a base unit a second.
     fn posting(&self, step: &Step) -> Posting {
         let fund = |deposited| {
-            let (funding, asset) = (self.account(), "USDC".to_owned());
+            let (funding, asset) = (self.account(), Asset::of(&self.account(), "USDC"));
             Posting::Fund { funding, asset, deposited: units(deposited), withdrawn: Amount::ZERO }
         };
         match *step {
@@ -113,9 +113,13 @@ impl History<'_> {
             Step::Hold(ref works) => {
                 Posting::Hold { at: 60, works: works.iter().map(|(work, used)| (self.work(*work), units(*used))).collect() }
             }
-            Step::Reserve(work, amount) => {
-                Posting::Reserve { work: self.work(work), funding: self.account(), amount: units(amount), detail: "{}".into() }
-            }
+            Step::Reserve(work, amount) => Posting::Reserve {
+                work: self.work(work),
+                funding: self.account(),
+                asset: Asset::of(&self.account(), "USDC"),
+                amount: units(amount),
+                detail: "{}".into(),
+            },
             Step::Charge(work, segment, seconds) => {
                 let held = Held { devices: 1, device_price: "0.0025".parse().expect("a price"), ..Held::default() };
                 let cost = rating::cost(&held, seconds).expect("fits");

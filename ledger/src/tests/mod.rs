@@ -18,6 +18,7 @@ use postgres::Postgres;
 use sqlx::Executor;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::{FeeSchedule, FeeShare};
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
@@ -81,16 +82,20 @@ fn account() -> FundingId {
     FundingId::chain("default", "0xaa")
 }
 
+fn usdc() -> Asset {
+    Asset::of(&account(), "USDC")
+}
+
 fn units(units: u64) -> Amount {
     Amount::from_units(units)
 }
 
 fn fund(deposited: u64) -> Posting {
-    Posting::Fund { funding: account(), asset: "USDC".into(), deposited: units(deposited), withdrawn: Amount::ZERO }
+    Posting::Fund { funding: account(), asset: usdc(), deposited: units(deposited), withdrawn: Amount::ZERO }
 }
 
 fn reserve(work: &str, amount: u64) -> Posting {
-    Posting::Reserve { work: WorkId::task(work), funding: account(), amount: units(amount), detail: "{}".into() }
+    Posting::Reserve { work: WorkId::task(work), funding: account(), asset: usdc(), amount: units(amount), detail: "{}".into() }
 }
 
 /// A charge of one base unit a second.

@@ -305,8 +305,35 @@ on_both! {
 
     async fn more_than_the_books_can_hold_is_refused_in_words(place: Place) {
         let (ledger, fence) = place.books().await;
-        let huge = Posting::Fund { funding: account(), asset: "USDC".into(), deposited: units(u64::MAX), withdrawn: Amount::ZERO };
+        let huge = Posting::Fund { funding: account(), asset: usdc(), deposited: units(u64::MAX), withdrawn: Amount::ZERO };
         let outcomes = ledger.commit(fence, &[huge]).await.expect("commits");
         assert_eq!(outcomes, [Outcome::Refused("chain:default:0xaa would hold more than the books can".into())]);
+    }
+
+    async fn two_assets_never_meet(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000)]).await.expect("commits");
+        let asset = |text: &str| text.parse::<Asset>().expect("an asset");
+        let fund_in = |text| Posting::Fund { funding: account(), asset: asset(text), deposited: units(2_000), withdrawn: Amount::ZERO };
+        let reserve_in = |text| match reserve("a", 400) {
+            Posting::Reserve { work, funding, amount, detail, .. } => Posting::Reserve { work, funding, asset: asset(text), amount, detail },
+            other => other,
+        };
+        for (posting, words) in [
+            (fund_in("chain:default/EURC/6"), "chain:default:0xaa is in chain:default/USDC/6, not in chain:default/EURC/6"),
+            (fund_in("chain:default/USDC/18"), "chain:default:0xaa is in chain:default/USDC/6, not in chain:default/USDC/18"),
+            (fund_in("internal/USDC/6"), "chain:default:0xaa can't hold internal/USDC/6: that moves elsewhere"),
+            (reserve_in("chain:default/EURC/6"), "task:a is priced in chain:default/EURC/6, and chain:default:0xaa is in chain:default/USDC/6"),
+            (reserve_in("internal/USDC/6"), "task:a is priced in internal/USDC/6, and chain:default:0xaa is in chain:default/USDC/6"),
+        ] {
+            assert_eq!(ledger.commit(fence, &[posting]).await.expect("commits"), [Outcome::Refused(words.to_owned())]);
+        }
+        assert_eq!(ledger.reservation(&WorkId::task("a")).await.expect("reads"), None);
+        assert_eq!(ledger.commit(fence, &[reserve("a", 400)]).await.expect("commits"), [Outcome::Applied]);
+        let balance = ledger.funding(&account()).await.expect("reads").expect("is there");
+        assert_eq!((balance.asset, balance.deposited, balance.available), (usdc(), units(1_000), units(600)));
+        let row = sqlx::query("SELECT payload FROM journal WHERE payload LIKE '%fund%' ORDER BY sequence").fetch_one(ledger.pool()).await;
+        let payload: String = sqlx::Row::get(&row.expect("reads"), 0);
+        assert!(payload.contains(r#""asset":{"rail":"chain:default","id":"USDC","decimals":6}"#), "{payload}");
     }
 }

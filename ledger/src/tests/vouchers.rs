@@ -55,7 +55,7 @@ on_both! {
         let mut all = Vec::new();
         for name in ["chain:default:0xaa", "chain:default:0xbb", "chain:default:0xcc", "chain:other:0xaa"] {
             let funding = FundingId::from_stored(name);
-            let fund = Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited: units(5), withdrawn: units(0) };
+            let fund = Posting::Fund { asset: Asset::of(&funding, "USDC"), funding: funding.clone(), deposited: units(5), withdrawn: units(0) };
             ledger.commit(fence, &[fund]).await.expect("commits");
             all.push(Voucher { funding, ..voucher(7, 5, "0xs") });
         }

@@ -94,7 +94,7 @@ fn world() -> World {
         let escrow = Escrow { namespace: "team".into(), name, uid: uid.clone(), generation: 1, spec, status: Default::default(), funding };
         world.apply(Event::Escrow(Box::new(escrow)));
         let all = Amount::from_units(1_000_000_000_000);
-        let balance = FundingBalance { asset: "USDC".into(), deposited: all, available: all, ..FundingBalance::default() };
+        let balance = FundingBalance { deposited: all, available: all, ..FundingBalance::default() };
         world.apply(Event::Funding { funding: FundingId::internal(&uid), balance, last_post: None });
     }
     world

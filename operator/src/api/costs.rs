@@ -98,7 +98,7 @@ pub async fn of_escrow<G: Gate>(api: &Api<G>, namespace: &str, name: &str, autho
     let balance = balance.ok_or_else(|| Refusal::not_there("it is not in the books yet"))?;
     Ok(EscrowCost {
         deposited: balance.put_in(),
-        token: balance.asset,
+        token: balance.asset.id.clone(),
         withdrawn: balance.withdrawn,
         available: balance.available,
         reserved: balance.reserved,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use supercargo_contracts::{Address, B256, PayeeRequest, PrivateKeySigner};
 use supercargo_crds::Escrow;
 use supercargo_ledger::{Charge, Posting, Voucher, VoucherTerms};
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::FeeSchedule;
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
@@ -84,8 +85,14 @@ async fn api(gate: Few) -> Api<Few> {
     };
     let detail = serde_json::to_string(&placement).expect("is JSON");
     let postings = [
-        Posting::Fund { funding: account(1), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO },
-        Posting::Reserve { work: WorkId::task("uid-of-train"), funding: account(1), amount: Amount::from_units(250_000), detail },
+        Posting::Fund { funding: account(1), asset: Asset::of(&account(1), "USDC"), deposited, withdrawn: Amount::ZERO },
+        Posting::Reserve {
+            work: WorkId::task("uid-of-train"),
+            funding: account(1),
+            asset: Asset::of(&account(1), "USDC"),
+            amount: Amount::from_units(250_000),
+            detail,
+        },
     ];
     ledger.commit(fence, &postings).await.expect("commits");
     let owners = Owners::default();
@@ -217,7 +224,8 @@ async fn keep(api: &Api<Few>, accounts: usize) {
     let mut vouchers = Vec::new();
     for number in 1..=accounts {
         let (funding, amount) = (account(number), Amount::from_units(1_000_000));
-        let fund = Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited: amount, withdrawn: Amount::ZERO };
+        let fund =
+            Posting::Fund { asset: Asset::of(&funding, "USDC"), funding: funding.clone(), deposited: amount, withdrawn: Amount::ZERO };
         api.ledger.commit(fence, &[fund]).await.expect("commits");
         vouchers.push(Voucher {
             funding,

@@ -192,8 +192,19 @@ mod tests {
             let bookings = postings.into_iter().map(Booking::Post).collect();
             told(&book(&ledger, fence, bookings).await.expect("books"))
         };
-        let fund = Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited: units(1_000), withdrawn: Amount::ZERO };
-        let reserve = Posting::Reserve { work: work.clone(), funding, amount: units(400), detail: detail() };
+        let fund = Posting::Fund {
+            asset: supercargo_market::asset::Asset::of(&funding, "USDC"),
+            funding: funding.clone(),
+            deposited: units(1_000),
+            withdrawn: Amount::ZERO,
+        };
+        let reserve = Posting::Reserve {
+            work: work.clone(),
+            asset: supercargo_market::asset::Asset::of(&funding, "USDC"),
+            funding,
+            amount: units(400),
+            detail: detail(),
+        };
         assert_eq!(book(vec![fund, reserve]).await, ["600 free, 0 held of 400"]);
         let hold = Posting::Hold { at: 60, works: vec![(work.clone(), units(60)), (WorkId::task("gone"), units(9))] };
         assert_eq!(book(vec![hold]).await, ["held at 60: [60]"]);

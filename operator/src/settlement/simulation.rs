@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use supercargo_contracts::{Finality, Finalized, keccak256};
 use supercargo_ledger::{Attempt, Charge, Fence, Ledger, Post, Posting};
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::{FeeSchedule, FeeShare};
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
@@ -368,12 +369,17 @@ pub(super) async fn open(ledger: &Ledger, fence: Fence) {
         let funding = account(number);
         let fund = Posting::Fund {
             funding: funding.clone(),
-            asset: "USDC".into(),
+            asset: Asset::of(&funding, "USDC"),
             deposited: Amount::from_units(1_000_000),
             withdrawn: Amount::ZERO,
         };
-        let reserve =
-            Posting::Reserve { work: WorkId::task(number.to_string()), funding, amount: Amount::from_units(500_000), detail: "{}".into() };
+        let reserve = Posting::Reserve {
+            work: WorkId::task(number.to_string()),
+            asset: Asset::of(&funding, "USDC"),
+            funding,
+            amount: Amount::from_units(500_000),
+            detail: "{}".into(),
+        };
         ledger.commit(fence, &[fund, reserve]).await.expect("commits");
     }
 }

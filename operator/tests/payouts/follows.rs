@@ -10,6 +10,7 @@ use std::time::Duration;
 use supercargo_contracts::{B256, BlockId, Bytes, LaneState, PrivateKeySigner, Row, calls};
 use supercargo_crds::names::escrow_stall::OTHER_LEDGER;
 use supercargo_ledger::{Fence, LaneCases, Ledger, Outcome, Posting};
+use supercargo_market::asset::Asset;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 use supercargo_operator::runtime::config::Settlement;
@@ -39,7 +40,7 @@ impl Office {
         let fence = ledger.take_lead("office").await?;
         let funding = FundingId::chain(CHAIN, &market.account.to_string());
         let deposited = Amount::from_units(DEPOSIT_UNITS);
-        let fund = Posting::Fund { funding: funding.clone(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO };
+        let fund = Posting::Fund { asset: Asset::of(&funding, "USDC"), funding: funding.clone(), deposited, withdrawn: Amount::ZERO };
         ledger.commit(fence, &[fund]).await?;
         let (sender, news) = mpsc::channel(1_024);
         let (accounts, named) = watch::channel(vec![funding.clone()]);

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use supercargo_ledger::{Charge, Fence, Ledger, LedgerError, Posting};
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::{FeeSchedule, FeeShare};
 use supercargo_market::metering::Evidence;
 use supercargo_market::money::Amount;
@@ -79,7 +80,7 @@ pub async fn serve(orders: Orders) -> Result<i32> {
     tokio::spawn(settlement::run(settler, config, CancellationToken::new()));
 
     let deposited = Amount::from_units(DEPOSIT_UNITS);
-    let fund = Posting::Fund { funding: orders.funding(), asset: "USDC".into(), deposited, withdrawn: Amount::ZERO };
+    let fund = Posting::Fund { funding: orders.funding(), asset: Asset::of(&orders.funding(), "USDC"), deposited, withdrawn: Amount::ZERO };
     match book(&ledger, fence, &orders, fund).await {
         Err(error) => matches!(error.downcast_ref(), Some(LedgerError::Fenced { .. })).then_some(FENCED).ok_or(error),
         Ok(()) => Ok(0),
@@ -111,7 +112,13 @@ pub async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, tasks: R
     for task in tasks {
         let work = WorkId::task(format!("task-{task}"));
         let amount = Amount::from_units(2 * seconds(task));
-        postings.push(Posting::Reserve { work: work.clone(), funding: funding.clone(), amount, detail: "{}".into() });
+        postings.push(Posting::Reserve {
+            work: work.clone(),
+            asset: Asset::of(funding, "USDC"),
+            funding: funding.clone(),
+            amount,
+            detail: "{}".into(),
+        });
         postings.push(Posting::Charge(Charge {
             work: work.clone(),
             attempt: 0,

@@ -36,7 +36,7 @@ fn books_say(theatre: &mut Theatre) -> u64 {
     let reserved = theatre.world.reservations.values().map(|held| held.reserved.units()).sum();
     let (deposited, reserved_units) = (units(100_000_000), units(reserved));
     let available = deposited.saturating_sub(reserved_units);
-    let balance = FundingBalance { asset: "USDC".into(), deposited, available, reserved: reserved_units, ..FundingBalance::default() };
+    let balance = FundingBalance { deposited, available, reserved: reserved_units, ..FundingBalance::default() };
     theatre.world.apply(Event::Funding { funding: FundingId::internal("e"), balance, last_post: None });
     reserved
 }

@@ -8,6 +8,7 @@ use supercargo_crds::common::Money;
 use supercargo_crds::escrow::{EscrowStatus, Funding, LastPost};
 use supercargo_crds::names::escrow_condition::{BOUND, CHAIN_DIFFERS, FROZEN, FUNDED, LEAVING, READY, STALLED};
 use supercargo_ledger::{FundingBalance, LaneCases, Posting};
+use supercargo_market::asset::Asset;
 use supercargo_market::funding::Granted;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -70,7 +71,8 @@ fn put_in(world: &World, escrow: &Escrow, tenant: Option<&str>) -> Vec<Booking> 
     if let Some((funding, Granted { deposited, withdrawn })) = funded(world, escrow, tenant) {
         let known = world.fundings.get(&funding).map(|(balance, _)| Granted { deposited: in_it(balance), withdrawn: balance.withdrawn });
         if known != Some(Granted { deposited, withdrawn }) {
-            bookings.push(Booking::Post(Posting::Fund { funding, asset: escrow.spec.token.clone(), deposited, withdrawn }));
+            let asset = Asset::of(&funding, &escrow.spec.token);
+            bookings.push(Booking::Post(Posting::Fund { funding, asset, deposited, withdrawn }));
         }
     }
     bookings.extend(cases(world, escrow, tenant).map(Booking::Post));
@@ -374,8 +376,7 @@ mod tests {
         assert_eq!(super::cases(&world, &escrow, Some("another")), None, "another Escrow's account");
         let [deposited, available, posted] = [1_035, 935, 100].map(Amount::from_units);
         let [returned, case_fees] = [40, 5].map(Amount::from_units);
-        let balance =
-            FundingBalance { asset: "USDC".into(), deposited, available, posted, returned, case_fees, ..FundingBalance::default() };
+        let balance = FundingBalance { deposited, available, posted, returned, case_fees, ..FundingBalance::default() };
         world.apply(Event::Funding { funding, balance, last_post: None });
         assert_eq!(super::cases(&world, &escrow, Some(&tenant)), None, "the books have it");
         let (status, books) = pass(&mut world, 3);
@@ -386,7 +387,7 @@ mod tests {
 
     fn balance() -> FundingBalance {
         let [deposited, available, reserved] = [100, 60, 40].map(Amount::from_units);
-        FundingBalance { asset: "USDC".into(), deposited, available, reserved, ..FundingBalance::default() }
+        FundingBalance { deposited, available, reserved, ..FundingBalance::default() }
     }
 
     #[test]

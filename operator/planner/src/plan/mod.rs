@@ -39,6 +39,7 @@ use supercargo_crds::pool::ProviderPoolStatus;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::Posting;
+use supercargo_market::asset::Asset;
 use supercargo_market::fees::FeeSchedule;
 use supercargo_market::funding;
 use supercargo_market::work::WorkId;
@@ -76,7 +77,7 @@ impl Booking {
                 let Decision { funding, amount, placement, .. } = &*decision;
                 // Its own types can't fail to be written as JSON.
                 let detail = serde_json::to_string(placement).unwrap_or_default();
-                Posting::Reserve { work, funding: funding.clone(), amount: *amount, detail }
+                Posting::Reserve { work, asset: Asset::of(funding, &placement.token), funding: funding.clone(), amount: *amount, detail }
             }
             Self::Post(posting) => posting,
         }

@@ -85,7 +85,7 @@ pub fn by_tokens(world: &World, now: i64) -> BTreeMap<String, Running> {
     let plus = |one: Amount, other| one.checked_add(other).unwrap_or(Amount::MAX);
     let mut tokens: BTreeMap<String, Running> = BTreeMap::new();
     for (balance, _) in world.fundings.values() {
-        let token = tokens.entry(balance.asset.clone()).or_default();
+        let token = tokens.entry(balance.asset.id.clone()).or_default();
         token.absorbed = plus(token.absorbed, balance.absorbed);
     }
     for (work, held) in &world.reservations {

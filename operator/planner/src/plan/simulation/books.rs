@@ -5,6 +5,7 @@ use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
 use std::collections::BTreeMap;
 use supercargo_ledger::{FundingBalance, Posting, WorkBalance};
+use supercargo_market::asset::Asset;
 use supercargo_market::funding::{Granted, day_of};
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
@@ -63,7 +64,7 @@ impl Theatre {
             let Granted { deposited, withdrawn } = self.books.granted[&funding];
             let sum = |all: &BTreeMap<WorkId, u64>| Amount::from_units(all.values().sum());
             let balance = FundingBalance {
-                asset: "USDC".into(),
+                asset: Asset::of(&funding, "USDC"),
                 deposited,
                 withdrawn,
                 available: Amount::from_units(available),
@@ -88,7 +89,7 @@ impl Theatre {
                 *free -= withdrawn.units() - before.withdrawn.units();
                 self.tell_funding();
             }
-            Posting::Reserve { work, funding, amount, detail } => {
+            Posting::Reserve { work, funding, amount, detail, .. } => {
                 let available = self.books.funds.get_mut(&funding).expect("a funding");
                 if let Some((_, before, _)) = self.books.open.remove(&work) {
                     *available += before;
