@@ -233,8 +233,9 @@ impl Desk {
             self.last_recheck = now;
             // What was final can wait for the next time: what is under way and what is owed can't.
             match recheck(&self.settler.ledger, fence, seen, &self.config.name).await {
-                Ok(Rechecked { sent, undone }) => {
+                Ok((Rechecked { sent, undone }, kept)) => {
                     self.settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(sent + undone);
+                    failed = kept;
                 }
                 Err(error) => failed = Some(error),
             }

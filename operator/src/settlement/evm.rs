@@ -1,7 +1,7 @@
 //! An endpoint of an EVM chain, and the settler's hot key.
 
 use super::SettlementError;
-use super::rail::{Included, Node, Pen, Price};
+use super::rail::{Included, Node, Pen, Price, Takes};
 use supercargo_contracts::{
     Address, B256, BlockId, Bytes, Call, Chain, ChainError, Fees, Finality, Finalized, PrivateKeySigner, Row, calls, sign,
 };
@@ -30,6 +30,11 @@ pub struct EvmPen {
 pub fn account_of(funding: &FundingId) -> Result<B256, SettlementError> {
     let hex = funding.account().map(|(_, account)| account).unwrap_or_default();
     hex.parse().map_err(|_| SettlementError::Stalled(format!("{funding} names no account")))
+}
+
+/// A case takes what comes in, until a window before it lapses: nobody leaves behind a dispute.
+fn case_takes(disputed_until: u64, window_seconds: u64, now: u64) -> bool {
+    disputed_until > 0 && now.saturating_add(window_seconds) < disputed_until
 }
 
 /// Calldata of a post.
@@ -81,15 +86,24 @@ impl Node for EvmNode {
         Ok(Some(Included { block: receipt.block_number, succeeded: receipt.succeeded, skipped, gas_used: receipt.gas_used }))
     }
 
-    async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError> {
+    async fn takes(&self, post: &Post) -> Result<Takes, SettlementError> {
         let account = account_of(&post.funding)?;
-        for (payee, _) in &post.rows {
+        let (mut open, mut closed) = (0, Vec::new());
+        for (payee, total) in &post.rows {
             let lane = self.chain.lane(self.contract, account, *payee, BlockId::latest()).await?;
-            if lane.posted_units > lane.mature_units {
-                return Ok(false);
+            // A row that was claimed credits nothing, and is skipped by no window.
+            if u128::from(*total) <= lane.posted_units {
+                continue;
             }
+            if lane.posted_units > lane.mature_units { closed.push(lane.disputed_until) } else { open += 1 }
         }
-        Ok(true)
+        if closed.is_empty() {
+            return Ok(Takes::All);
+        }
+        let (window_seconds, _) = self.chain.window_and_thaw(self.contract).await?;
+        let now = self.chain.block(self.chain.height().await?).await?.map_or(0, |block| block.timestamp);
+        let cases = closed.iter().filter(|until| case_takes(**until, window_seconds, now)).count();
+        Ok(Takes::of(open + cases, closed.len() - cases, window_seconds))
     }
 
     async fn is_credited_at(&self, post: &Post, block: u64) -> Result<bool, SettlementError> {
@@ -136,5 +150,27 @@ impl Pen for EvmPen {
         let call = Call { to: Some(self.contract), data: post_data(post)?, gas_limit: price.gas };
         let signed = sign(&self.key, self.chain_id, nonce, fees, &call).map_err(ChainError::from)?;
         Ok(Attempt { hash: signed.hash.to_string(), signer: self.signer(), nonce, raw: signed.raw.to_vec(), max_fee: fees.max_fee_wei })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_with_an_open_case_takes_rows_until_a_window_before_the_case_lapses() {
+        for (disputed_until, now, takes) in
+            [(0, 100, false), (1_000, 100, true), (1_000, 899, true), (1_000, 900, false), (1_000, 1_000, false)]
+        {
+            assert_eq!(case_takes(disputed_until, 100, now), takes, "a case until {disputed_until} at {now}");
+        }
+    }
+
+    #[test]
+    fn a_post_waits_for_lanes_that_are_closed_as_long_as_none_is_open() {
+        let some = Takes::Some { window_seconds: 60 };
+        for (open, closed, takes) in [(0, 0, Takes::All), (2, 0, Takes::All), (1, 1, some), (0, 2, Takes::Nothing)] {
+            assert_eq!(Takes::of(open, closed, 60), takes, "{open} open, {closed} closed");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! what comes next; nothing is remembered in between.
 
 use super::SettlementError;
-use super::rail::{Included, Rail};
+use super::rail::{Included, Rail, Takes};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
 use supercargo_market::work::FundingId;
@@ -71,8 +71,14 @@ pub async fn advance<R: Rail>(
                 progress.refused.insert(post.funding, words);
             }
             Err(error) => {
-                progress.failed = Some(error);
-                break;
+                // Nothing was signed: what can't be known of one account holds up no other.
+                let is_alone = post.state == PostState::Planned
+                    && matches!(error, SettlementError::Waiting(_) | SettlementError::Chain(_))
+                    && ledger.attempts(&post.id).await?.is_empty();
+                progress.failed.get_or_insert(error);
+                if !is_alone {
+                    break;
+                }
             }
         }
     }
@@ -98,9 +104,22 @@ enum Step {
 
 async fn step<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, quill: Quill) -> Result<Step, SettlementError> {
     match post.state {
-        PostState::Planned if rail.window_is_closed(post).await? => first_attempt(ledger, fence, rail, post, quill.now).await,
+        PostState::Planned if is_ready(ledger, rail, post, quill.now).await? => first_attempt(ledger, fence, rail, post, quill.now).await,
         PostState::Signed | PostState::Mined => signed(ledger, fence, rail, post, quill).await,
         PostState::Planned | PostState::Final | PostState::Void => Ok(Step::Waits),
+    }
+}
+
+/// Rows of one post are credited together, so that the works that they pay are paid whole. But whose lane is closed again and
+/// again, by claims or by another's, keeps nobody waiting for longer than a lane is closed once.
+async fn is_ready<R: Rail>(ledger: &Ledger, rail: &R, post: &Post, now: i64) -> Result<bool, SettlementError> {
+    match rail.takes(post).await? {
+        Takes::All => Ok(true),
+        Takes::Nothing => Ok(false),
+        Takes::Some { window_seconds } => {
+            let since = ledger.open_since(&post.funding).await?.unwrap_or(now);
+            Ok(now < since || now >= since.saturating_add_unsigned(window_seconds))
+        }
     }
 }
 
@@ -200,6 +219,11 @@ async fn foreign_nonce<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &
             ledger.void_post(fence, &post.id).await?;
             return Ok(Step::Void);
         }
+    }
+    if rail.is_credited(post).await? {
+        // What was posted is there: a node has forgotten the receipt. The same rows again credit nothing, and are booked.
+        ledger.void_post(fence, &post.id).await?;
+        return Ok(Step::Void);
     }
     let chain = post.funding.account().map(|(chain, _)| chain).unwrap_or_default();
     ledger.note_foreign_nonce(fence, &post.id, chain, &last.signer, last.nonce).await?;

@@ -2,7 +2,7 @@
 
 use super::SettlementError;
 use super::outbox::{self, Progress};
-use super::rail::{Included, Rail};
+use super::rail::{Included, Rail, Takes};
 use super::recheck::{Rechecked, recheck};
 use super::simulation::{account, charge, open};
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
-struct Told {
+pub(super) struct Told {
     signer: &'static str,
     /// Whose post the contract refuses.
     refuses: Option<FundingId>,
@@ -23,9 +23,35 @@ struct Told {
     used: (u64, u64),
     /// The lanes have what a post says.
     credited: bool,
+    /// Which of a post's rows would be credited; nobody can say it of this account's.
+    takes: Takes,
+    split: Option<FundingId>,
+    /// What is in a block skipped these rows, and is in this one.
+    skipped: Vec<usize>,
+    block: u64,
+    /// Whether a hash that begins so is included can't be asked.
+    unanswered: Option<String>,
 }
 
-const PLAIN: Told = Told { signer: "one", refuses: None, gas: true, dear: false, included: None, used: (0, 0), credited: false };
+pub(super) const PLAIN: Told = Told {
+    signer: "one",
+    refuses: None,
+    gas: true,
+    dear: false,
+    included: None,
+    used: (0, 0),
+    credited: false,
+    takes: Takes::All,
+    split: None,
+    skipped: Vec::new(),
+    block: 9,
+    unanswered: None,
+};
+
+/// So many nonces of the key are used for good, the first of them by the first post.
+pub(super) fn used(nonces: u64) -> Told {
+    Told { used: (nonces, nonces), ..PLAIN }
+}
 
 fn is_included(hash: &str, succeeded: bool) -> Option<(String, bool)> {
     Some((hash.to_owned(), succeeded))
@@ -45,11 +71,18 @@ impl Rail for Told {
         Ok(self.signer.len() as u64 + self.used.1)
     }
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
+        if self.unanswered.as_ref().is_some_and(|begins| hash.starts_with(begins)) {
+            return Err(SettlementError::Waiting("the endpoints differ".to_owned()));
+        }
         let found = self.included.as_ref().filter(|(found, _)| hash.starts_with(found));
-        Ok(found.map(|(_, succeeded)| Included { block: 9, succeeded: *succeeded, skipped: Vec::new(), gas_used: 70_000 }))
+        let included = |succeeded| Included { block: self.block, succeeded, skipped: self.skipped.clone(), gas_used: 70_000 };
+        Ok(found.map(|(_, succeeded)| included(*succeeded)))
     }
-    async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
-        Ok(true)
+    async fn takes(&self, post: &Post) -> Result<Takes, SettlementError> {
+        match &self.split {
+            Some(split) if *split == post.funding => Err(SettlementError::Waiting("the endpoints differ".to_owned())),
+            _ => Ok(self.takes),
+        }
     }
     async fn is_credited(&self, _: &Post) -> Result<bool, SettlementError> {
         Ok(self.credited)
@@ -72,7 +105,11 @@ impl Rail for Told {
 
 /// Two accounts that owe something, and a post of each.
 async fn books() -> (Ledger, Fence) {
-    let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+    books_at("sqlite::memory:").await
+}
+
+pub(super) async fn books_at(url: &str) -> (Ledger, Fence) {
+    let ledger = Ledger::open(url).await.expect("opens");
     let fence = ledger.take_lead("one").await.expect("leads");
     open(&ledger, fence).await;
     ledger.commit(fence, &[charge(0, 1, 100), charge(1, 2, 100)]).await.expect("commits");
@@ -87,7 +124,7 @@ async fn plan(ledger: &Ledger, fence: Fence, number: u64, room: Amount) {
     ledger.plan_post_within(fence, &account(number), room, 5).await.expect("plans");
 }
 
-async fn step(ledger: &Ledger, fence: Fence, rail: &Told, held: &[FundingId]) -> Progress {
+pub(super) async fn step(ledger: &Ledger, fence: Fence, rail: &Told, held: &[FundingId]) -> Progress {
     let held: BTreeSet<FundingId> = held.iter().cloned().collect();
     outbox::advance(ledger, fence, rail, "c", &held, 10).await.expect("a step")
 }
@@ -259,7 +296,7 @@ async fn a_final_post_whose_receipt_is_forgotten_is_owed_anew_only_if_its_lanes_
     step(&ledger, fence, &PLAIN, &[account(1)]).await;
     step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
     let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
-    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c").await.expect("looks");
+    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c").await.expect("looks").0;
     // Its nonce is free: an undone block, and the same bytes go out again, for those of later nonces wait for them.
     assert_eq!(looks(&Told { credited: true, ..PLAIN }).await, Rechecked { sent: 1, undone: 0 });
     // Its nonce is used for good, and no endpoint has its receipt.
@@ -276,4 +313,68 @@ async fn a_final_post_whose_receipt_is_forgotten_is_owed_anew_only_if_its_lanes_
     assert_eq!(posted().await, 100);
     assert_eq!(looks(&Told { signer: "another", credited: true, ..PLAIN }).await, Rechecked::default());
     assert_eq!(looks(&Told { signer: "another", ..PLAIN }).await, Rechecked { sent: 0, undone: 1 });
+}
+
+#[tokio::test]
+async fn what_nobody_can_say_of_one_account_holds_up_no_other() {
+    let (ledger, fence) = books().await;
+    let progress = step(&ledger, fence, &Told { split: Some(account(0)), ..PLAIN }, &[]).await;
+    assert_eq!(progress.signed, [account(1)]);
+    assert!(matches!(progress.failed, Some(SettlementError::Waiting(_))), "{progress:?}");
+}
+
+#[tokio::test]
+async fn a_post_waits_for_closed_lanes_as_long_as_one_is_closed_once_and_no_longer() {
+    let (ledger, fence) = books().await;
+    // Planned at 0, and looked at 10 seconds later.
+    for (takes, signed) in
+        [(Takes::Nothing, vec![]), (Takes::Some { window_seconds: 11 }, vec![]), (Takes::Some { window_seconds: 10 }, vec![account(0)])]
+    {
+        let progress = step(&ledger, fence, &Told { takes, ..PLAIN }, &[account(1)]).await;
+        assert_eq!(progress.signed, signed, "{takes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_nodes_have_forgotten_condemns_no_key_when_the_lanes_have_what_it_posted() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    let progress = step(&ledger, fence, &Told { credited: true, used: (1, 1), ..PLAIN }, &[account(1)]).await;
+    assert_eq!((progress.void, ledger.foreign_nonce("c", "one").await.expect("reads")), (1, None));
+    plan(&ledger, fence, 0, Amount::MAX).await;
+    assert_eq!(step(&ledger, fence, &used(1), &[account(1)]).await.signed, [account(0)], "it is posted again, and booked by that");
+}
+
+#[tokio::test]
+async fn a_final_post_that_is_in_another_block_without_all_of_its_rows_is_owed_anew() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
+    let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
+    for (block, skipped, credited, undone, left) in [(12, vec![], false, 0, 100), (13, vec![0], true, 0, 100), (14, vec![0], false, 1, 0)] {
+        let moved = Told { included: is_included("one", true), block, skipped, credited, ..PLAIN };
+        let (looked, failed) = recheck(&ledger, fence, &moved, "c").await.expect("looks");
+        assert!(failed.is_none(), "{failed:?}");
+        assert_eq!(looked, Rechecked { sent: 0, undone }, "in block {block}");
+        assert_eq!(posted().await, left, "in block {block}");
+    }
+}
+
+#[tokio::test]
+async fn one_final_post_that_can_not_be_looked_at_keeps_no_other_from_it() {
+    let (ledger, fence) = books().await;
+    let through = || Told { included: is_included("one", true), ..PLAIN };
+    for _ in 0..4 {
+        step(&ledger, fence, &PLAIN, &[]).await;
+        step(&ledger, fence, &through(), &[]).await;
+    }
+    let finals = ledger.newest_final("c", 9).await.expect("reads");
+    assert_eq!(finals.len(), 2);
+    let unanswered = Some(format!("one {}", finals[0].id));
+    let gone = Told { unanswered, used: (2, 2), ..PLAIN };
+    let (looked, failed) = recheck(&ledger, fence, &gone, "c").await.expect("looks");
+    assert!(matches!(failed, Some(SettlementError::Waiting(_))), "of one it can't be said: {failed:?}");
+    assert_eq!(looked, Rechecked { sent: 0, undone: 1 });
+    let posted = async |post: &Post| ledger.funding(&post.funding).await.expect("reads").expect("known").posted.units();
+    assert_eq!((posted(&finals[0]).await, posted(&finals[1]).await), (100, 0), "the other is owed anew");
 }

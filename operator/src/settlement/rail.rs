@@ -19,6 +19,28 @@ pub struct Included {
     pub gas_used: u64,
 }
 
+/// Which of a post's rows the contract would credit now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    All,
+    /// The others' lanes are closed for so long after each of their credits.
+    Some {
+        window_seconds: u64,
+    },
+    Nothing,
+}
+
+impl Takes {
+    /// By the rows whose lanes are open, and the others.
+    pub fn of(open: usize, closed: usize, window_seconds: u64) -> Self {
+        match (open, closed) {
+            (_, 0) => Self::All,
+            (0, _) => Self::Nothing,
+            _ => Self::Some { window_seconds },
+        }
+    }
+}
+
 /// What a post would use, and what is offered for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
@@ -37,8 +59,8 @@ pub trait Rail {
     /// The same of the finalized block's state.
     async fn final_nonce(&self) -> Result<u64, SettlementError>;
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError>;
-    /// Whether nothing of this account is on the chain that still matures: a row would be skipped.
-    async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError>;
+    /// Which of a post's rows would be credited now: a row is skipped while what its lane has still matures.
+    async fn takes(&self, post: &Post) -> Result<Takes, SettlementError>;
     /// Whether the final block's lanes have all that the post's rows say, by whichever transactions.
     async fn is_credited(&self, post: &Post) -> Result<bool, SettlementError>;
     /// The post, signed with this nonce; the fee is at least `least_fee`.
@@ -59,7 +81,7 @@ pub trait Node {
     async fn latest_nonce(&self) -> Result<u64, SettlementError>;
     async fn nonce_at(&self, block: u64) -> Result<u64, SettlementError>;
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError>;
-    async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError>;
+    async fn takes(&self, post: &Post) -> Result<Takes, SettlementError>;
     async fn is_credited_at(&self, post: &Post, block: u64) -> Result<bool, SettlementError>;
     async fn price(&self, post: &Post) -> Result<Price, SettlementError>;
     /// What the signer has left for gas.
@@ -228,8 +250,8 @@ impl<N: Node, P: Pen> Rail for Seen<'_, N, P> {
         self.majority("a receipt", self.agreeing().map(|node| node.included(hash))).await
     }
 
-    async fn window_is_closed(&self, post: &Post) -> Result<bool, SettlementError> {
-        self.majority("a lane", self.agreeing().map(|node| node.window_is_closed(post))).await
+    async fn takes(&self, post: &Post) -> Result<Takes, SettlementError> {
+        self.majority("a lane", self.agreeing().map(|node| node.takes(post))).await
     }
 
     async fn is_credited(&self, post: &Post) -> Result<bool, SettlementError> {

@@ -2,7 +2,7 @@
 
 use super::SettlementError;
 use super::agree::{Agreed, NoAgreement, Terms};
-use super::rail::{Endpoints, Included, Node, Pen, Price, Rail, Seen};
+use super::rail::{Endpoints, Included, Node, Pen, Price, Rail, Seen, Takes};
 use futures::FutureExt;
 use std::sync::{Arc, Mutex};
 use supercargo_contracts::{B256, Finality, Finalized};
@@ -85,8 +85,8 @@ impl Node for Scripted {
     async fn included(&self, _: &str) -> Result<Option<Included>, SettlementError> {
         self.answers(self.receipt.clone())
     }
-    async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
-        self.answers(true)
+    async fn takes(&self, _: &Post) -> Result<Takes, SettlementError> {
+        self.answers(Takes::All)
     }
     async fn is_credited_at(&self, _: &Post, _: u64) -> Result<bool, SettlementError> {
         self.answers(true)

@@ -21,8 +21,14 @@ pub struct Rechecked {
     pub undone: u64,
 }
 
-pub async fn recheck<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, chain: &str) -> Result<Rechecked, SettlementError> {
-    let mut rechecked = Rechecked::default();
+/// What became of them, and the first thing that kept one of them from being looked at.
+pub async fn recheck<R: Rail>(
+    ledger: &Ledger,
+    fence: Fence,
+    rail: &R,
+    chain: &str,
+) -> Result<(Rechecked, Option<SettlementError>), SettlementError> {
+    let (mut rechecked, mut failed) = (Rechecked::default(), None);
     let mut missing = Vec::new();
     for post in ledger.newest_final(chain, MOST).await? {
         // A chain that is shorter than it was comes to this block again.
@@ -31,19 +37,56 @@ pub async fn recheck<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, chain: &s
             continue;
         }
         let attempts = ledger.attempts(&post.id).await?;
-        match there(rail, &attempts).await? {
-            Some((attempt, found)) if (post.winner.as_deref(), post.block) != (Some(attempt.hash.as_str()), Some(found.block)) => {
-                ledger.move_final(fence, &post.id, &attempt.hash, found.block).await?;
+        let looked = match there(rail, &attempts).await {
+            Ok(Some((attempt, found))) => found_again(ledger, fence, rail, &post, attempt, &found, &mut rechecked).await,
+            Ok(None) => {
+                missing.push((post, attempts));
+                Ok(())
             }
-            Some(_) => {}
-            None => missing.push((post, attempts)),
-        }
+            Err(error) => Err(error),
+        };
+        go_on(looked, &mut failed)?;
     }
     // The oldest first: its nonce comes before the others'.
     for (post, attempts) in missing {
-        bring_back(ledger, fence, rail, &post, &attempts, &mut rechecked).await?;
+        go_on(bring_back(ledger, fence, rail, &post, &attempts, &mut rechecked).await, &mut failed)?;
     }
-    Ok(rechecked)
+    Ok((rechecked, failed))
+}
+
+/// What a chain does not say of one post keeps no other from being looked at. Books that can't be used end it.
+fn go_on(looked: Result<(), SettlementError>, failed: &mut Option<SettlementError>) -> Result<(), SettlementError> {
+    match looked {
+        Err(error @ SettlementError::Ledger(_)) => Err(error),
+        Err(error) => {
+            failed.get_or_insert(error);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// It is there. In another block than before other rows may have been skipped.
+async fn found_again<R: Rail>(
+    ledger: &Ledger,
+    fence: Fence,
+    rail: &R,
+    post: &Post,
+    attempt: &Attempt,
+    found: &Included,
+    rechecked: &mut Rechecked,
+) -> Result<(), SettlementError> {
+    if (post.winner.as_deref(), post.block) == (Some(attempt.hash.as_str()), Some(found.block)) {
+        return Ok(());
+    }
+    if found.skipped.is_empty() || rail.is_credited(post).await? {
+        return Ok(ledger.move_final(fence, &post.id, &attempt.hash, found.block).await?);
+    }
+    if ledger.undo_final(fence, &post.id).await? {
+        rechecked.undone += 1;
+        tracing::error!(post = post.id, "the chain moved a post that was final, and skipped rows of it: what it paid is owed again");
+    }
+    Ok(())
 }
 
 /// The one of its transactions that is in a block, with an effect.

@@ -8,7 +8,7 @@ mod fuse;
 mod runs;
 
 use super::SettlementError;
-use super::rail::{Endpoints, Included, Node, Pen, Price};
+use super::rail::{Endpoints, Included, Node, Pen, Price, Takes};
 use fuse::Fuse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -278,8 +278,8 @@ impl Node for Door {
         Ok(found.map(|at| Included { block: at as u64 + 1, succeeded: true, skipped: Vec::new(), gas_used: 0 }))
     }
 
-    async fn window_is_closed(&self, _: &Post) -> Result<bool, SettlementError> {
-        Ok(!self.lies() && !self.chain.chance(5))
+    async fn takes(&self, _: &Post) -> Result<Takes, SettlementError> {
+        Ok(if self.lies() || self.chain.chance(5) { Takes::Nothing } else { Takes::All })
     }
 
     async fn is_credited_at(&self, post: &Post, block: u64) -> Result<bool, SettlementError> {

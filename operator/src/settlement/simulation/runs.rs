@@ -43,7 +43,8 @@ async fn look(
     let foreign = stalled(ledger, chain, agreed.block.number as usize).await;
     let seen = Seen { endpoints, agreed: &agreed, pen: chain };
     if now % 4 == 0 {
-        let rechecked = survives(chain, recheck(ledger, fence, &seen, "c").await).await?;
+        let (rechecked, failed) = survives(chain, recheck(ledger, fence, &seen, "c").await).await?;
+        survives(chain, failed.map_or(Ok(()), Err)).await?;
         *all = Rechecked { sent: all.sent + rechecked.sent, undone: all.undone + rechecked.undone };
     }
     for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
