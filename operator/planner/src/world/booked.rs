@@ -27,8 +27,12 @@ impl World {
     }
 
     pub(super) fn apply_funding(&mut self, funding: FundingId, balance: FundingBalance, last_post: Option<(String, u64)>) {
-        self.unfunded.remove(&funding);
+        let put_in = |balance: &FundingBalance| (balance.deposited, balance.withdrawn, balance.returned, balance.case_fees);
+        let now = put_in(&balance);
         let before = self.fundings.insert(funding.clone(), (balance, last_post));
+        if before.as_ref().is_none_or(|(before, _)| put_in(before) != now) {
+            self.unfunded.remove(&funding);
+        }
         self.lend(&funding);
         for key in self.escrows_of(&funding) {
             if before.is_some() { self.todo.escrows.push(key) } else { self.escrow_changed(&key) }
