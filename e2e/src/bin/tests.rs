@@ -1,5 +1,6 @@
 //! `tests [SUITE...]`: runs the suites, all of them when none is named, shows what each prints, and closes with the sum over
-//! all. What needs the cluster runs one suite after the other; what doesn't runs beside it, as long as nothing is measured.
+//! all. What needs the cluster runs one suite after the other; what doesn't runs beside it, until the suites that need a quiet
+//! machine begin.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -17,8 +18,9 @@ const CARGO_BUILD: &str = "cargo test --workspace --locked --no-run --quiet --te
 const CLUSTER: &str = "supercargo-e2e";
 /// What is in it may go side by side.
 const SIDE_BY_SIDE: &str = "beside";
-/// These measure, or need all of the machine: nothing runs beside them, and what is in them runs one by one. The last kills the
-/// cluster's processes one after the other, and takes it down.
+/// These print figures of time, or need all of the machine: nothing runs beside them, and what is in them runs one by one. What
+/// holds a limit of seconds with room to spare is elsewhere. The last kills the cluster's processes one after the other, and
+/// takes it down.
 const QUIET: [&str; 5] = ["image", "demo", "times", "truth", "cluster"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +40,7 @@ struct Suite {
 /// What became of a suite.
 struct Ran {
     name: String,
+    command: String,
     sum: Tally,
     measured: Vec<Figure>,
 }
@@ -54,9 +57,9 @@ fn main() -> Result<ExitCode> {
         println!("a target is missed: {missed}");
     }
     let mut total = Tally::default();
-    for Ran { name, sum, .. } in all {
+    for Ran { name, sum, command, .. } in all {
         if sum.failed > 0 {
-            println!("failed: {name} ({sum}); again with: tests {name}");
+            println!("failed: {name} ({sum}); again with: {command}");
         }
         total += sum;
     }
@@ -81,6 +84,9 @@ fn run_all(suites: &[Suite], shown: &mut impl Write) -> Result<Vec<Ran>> {
                 let _ = ended.send((shown, ran));
             }
         });
+        for suite in of(Place::Apart) {
+            writeln!(shown, "beside the others, shown when it is over: {}", suite.name)?;
+        }
         for suite in of(Place::Cluster) {
             all.push(run_suite(suite, shown)?);
             show(apart.try_iter(), shown, &mut all)?;
@@ -119,7 +125,7 @@ fn run_suite(suite: &Suite, shown: &mut impl Write) -> Result<Ran> {
     };
     let sum = reader.finish(succeeded);
     writeln!(shown, "== {name}: {sum}, in {} s\n", started.elapsed().as_secs())?;
-    Ok(Ran { name: name.clone(), sum, measured })
+    Ok(Ran { name: name.clone(), command: command.clone(), sum, measured })
 }
 
 /// Each integration test that there is, so that none is forgotten, beside the units and the contracts.
@@ -258,6 +264,25 @@ mod tests {
         assert_eq!(chosen(&["cluster", "unit"]).expect("two"), ["unit", "cluster"]);
         let error = chosen(&["clutser"]).expect_err("none is called so").to_string();
         assert_eq!(error, "there is no suite \"clutser\"; there are: unit, contracts, cluster");
+    }
+
+    /// Cargo finds each file in `tests`, but nobody a file in a folder there that its `main.rs` does not name.
+    #[test]
+    fn no_journey_is_forgotten_by_its_program() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let mut journeys = 0;
+        for program in ["beside", "alone"].map(|name| folder.join(name)) {
+            let named = std::fs::read_to_string(program.join("main.rs")).expect("the program is there");
+            for file in std::fs::read_dir(&program).expect("its folder is there") {
+                let file = file.expect("an entry").path();
+                let name = file.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
+                if file.extension().is_some_and(|kind| kind == "rs") && name != "main" {
+                    journeys += 1;
+                    assert!(named.lines().any(|line| line == format!("mod {name};")), "{} is never run", file.display());
+                }
+            }
+        }
+        assert!(journeys > 10, "{journeys} files were found");
     }
 
     #[test]

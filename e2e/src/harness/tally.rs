@@ -85,15 +85,15 @@ impl Reader {
         }
     }
 
-    /// The suite's sum. One whose command failed without a failed test (it did not compile, or did not start), or that
-    /// never summed up, is one failure: nothing says that its tests pass.
+    /// The suite's sum. One whose command failed without a failed test (it did not compile, or did not start), that never
+    /// summed up, or that has no tests, is one failure: nothing says that its tests pass.
     pub fn finish(mut self, succeeded: bool) -> Tally {
         self.end_program();
         let said_skipped = self.said_skipped.min(self.sum.passed);
         let mut tally = self.sum;
         tally.passed -= said_skipped;
         tally.skipped += said_skipped;
-        if tally.failed == 0 && !(succeeded && self.summed_up) {
+        if tally.failed == 0 && (!(succeeded && self.summed_up) || tally == Tally::default()) {
             tally.failed = 1;
         }
         tally
