@@ -222,43 +222,50 @@ impl Exchange {
         Pass { placed: round.placed, waiting }
     }
 
-    /// Of each escrow that has a large task that did not fit before, oldest first, the large one whose turn it is: what it waits
-    /// for must not go to others.
+    /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others. Each has one
+    /// turn, and whoever of its tasks is before the large one has it first.
     fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
-        let mut oldest: Vec<(FundingId, Turn)> = Vec::new();
+        let mut oldest: Vec<FundingId> = Vec::new();
         for (_, id) in &self.stuck {
-            if let Some((funding, turn)) = self.turns.get(id)
-                && oldest.iter().all(|(known, _)| known != funding)
+            if let Some((funding, _)) = self.turns.get(id)
+                && !oldest.contains(funding)
+                && lanes.get(funding).is_some_and(|lane| lane.waiters.values().any(|waiter| self.may_wait(waiter.gang)))
             {
-                let may = |waiter: &Waiter| self.is_large(waiter.gang) && !self.hopeless.contains(&waiter.gang);
-                let first = lanes.get(funding).and_then(|lane| lane.waiters.iter().find(|(_, waiter)| may(waiter)));
-                oldest.push((funding.clone(), first.map_or(turn, |(first, _)| first).clone()));
+                oldest.push(funding.clone());
             }
             if oldest.len() == FIRST_TURNS {
                 break;
             }
         }
-        for (funding, turn) in oldest {
+        for funding in oldest {
             let Some(lane) = lanes.get_mut(&funding) else { continue };
-            let Some(waiter) = lane.waiters.get(&turn) else { continue };
-            lane.price_units = lane.price_units.saturating_add(self.attempt(&funding, &turn, waiter, round).unwrap_or_default());
-        }
-    }
-
-    /// The escrow that holds the least has the next turn; who does not fit leaves it to the next of the same escrow.
-    fn fairly(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
-        let mut queues: Vec<_> = lanes.iter_mut().map(|(funding, lane)| (funding, &mut lane.price_units, lane.waiters.iter())).collect();
-        let mut turns: BinaryHeap<Reverse<(u64, usize)>> =
-            queues.iter().enumerate().map(|(number, (_, price_units, _))| Reverse((**price_units, number))).collect();
-        while let Some(Reverse((_, number))) = turns.pop() {
-            let (funding, held, queue) = &mut queues[number];
-            for (turn, waiter) in queue.by_ref() {
-                if let Some(price_units) = self.attempt(funding, turn, waiter, round) {
-                    **held = held.saturating_add(price_units);
-                    turns.push(Reverse((**held, number)));
+            for (turn, waiter) in &lane.waiters {
+                let large = self.may_wait(waiter.gang);
+                if let Some(price_units) = self.attempt(&funding, turn, waiter, round) {
+                    lane.price_units = lane.price_units.saturating_add(price_units);
+                    break;
+                }
+                if large {
                     break;
                 }
             }
+        }
+    }
+
+    /// The escrow that holds the least has the next turn, and of those that hold the same whose next task is the oldest; who
+    /// does not fit leaves it to the next of the same escrow.
+    fn fairly(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
+        let mut queues: Vec<_> =
+            lanes.iter_mut().map(|(funding, lane)| (funding, &mut lane.price_units, lane.waiters.iter().peekable())).collect();
+        let mut turns = BinaryHeap::new();
+        for (number, (_, held, queue)) in queues.iter_mut().enumerate() {
+            turns.extend(queue.peek().map(|((_, created, _), _)| Reverse((**held, *created, number))));
+        }
+        while let Some(Reverse((_, _, number))) = turns.pop() {
+            let (funding, held, queue) = &mut queues[number];
+            let Some((turn, waiter)) = queue.next() else { continue };
+            **held = held.saturating_add(self.attempt(funding, turn, waiter, round).unwrap_or_default());
+            turns.extend(queue.peek().map(|((_, created, _), _)| Reverse((**held, *created, number))));
         }
     }
 
@@ -296,6 +303,11 @@ impl Exchange {
         gang.workers > 1 || request.devices > 1 || alone
     }
 
+    /// Whether there is something that it could wait for, so that it must not be passed for ever.
+    fn may_wait(&self, gang: Gang) -> bool {
+        self.is_large(gang) && !self.hopeless.contains(&gang)
+    }
+
     /// A large task that does not fit keeps what it waits for, so that small ones can't pass it for ever.
     fn keep_places(&mut self, turn: &Turn, gang: Gang, round: &mut Round) {
         if !self.is_large(gang) {
@@ -308,7 +320,12 @@ impl Exchange {
         match round.claims.claim(&self.catalog, &self.holdings, gang, round.now) {
             Claimed::Kept => round.claimed += 1,
             Claimed::Never => drop(self.hopeless.insert(gang)),
-            Claimed::Behind => {}
+            // Whether it could ever fit is not for others' claims to say.
+            Claimed::Behind => {
+                if Claims::default().claim(&self.catalog, &self.holdings, gang, round.now) == Claimed::Never {
+                    self.hopeless.insert(gang);
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use super::generators::{any_limits, any_offer, any_request, any_small_request};
 use super::*;
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Offers of the plain market, one a node.
@@ -163,11 +163,17 @@ fn plain_pass(offered: &[Offer], waits: &mut Vec<Waiting>, runs: &mut Vec<(Waiti
             let theirs = runs.iter().filter(|(task, _)| task.request.funding == *funding);
             theirs.map(|(_, assignment)| assignment.price_per_hour.units()).sum()
         };
-        let turn = |task: &&Waiting| {
-            let funding = task.request.funding.clone();
-            (held(&funding), funding, -task.priority, task.created, task.id.clone())
-        };
-        let Some(next) = waits.iter().filter(|task| !passed.contains(&task.id)).min_by_key(turn).cloned() else { return placed };
+        // Of each escrow the next one; of those whose escrow holds the least the oldest.
+        let mut fronts = BTreeMap::<FundingId, &Waiting>::new();
+        for task in waits.iter().filter(|task| !passed.contains(&task.id)) {
+            let rank = |task: &Waiting| (-task.priority, task.created, task.id.clone());
+            let front = fronts.entry(task.request.funding.clone()).or_insert(task);
+            if rank(task) < rank(front) {
+                *front = task;
+            }
+        }
+        let turn = |(funding, task): &(&FundingId, &&Waiting)| (held(funding), task.created, (*funding).clone());
+        let Some(next) = fronts.iter().min_by_key(turn).map(|(_, task)| (*task).clone()) else { return placed };
         let offers: Vec<Offer> = offered.iter().map(|offer| left(offer, runs)).collect();
         match choose(&offers, &next.request) {
             Ok(assignment) => {

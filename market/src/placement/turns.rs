@@ -42,6 +42,62 @@ fn of_large_tasks_of_one_escrow_that_did_not_fit_the_one_of_higher_priority_goes
 }
 
 #[test]
+fn of_escrows_that_hold_the_same_the_one_whose_task_is_older_goes_first() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&Offer { free_devices: 1, total_devices: 1, ..offer("n", "1") });
+    for turn in 0..4 {
+        exchange.wait(&waiting(&format!("a-{turn}"), held_by("a"), 2 * turn, 1, 60));
+        exchange.wait(&waiting(&format!("b-{turn}"), held_by("b"), 2 * turn + 1, 1, 60));
+    }
+    let mut order = Vec::new();
+    for second in 0..8 {
+        let placed = placed(exchange.assign(second));
+        placed.iter().for_each(|id| exchange.ended(id));
+        order.extend(placed);
+    }
+    assert_eq!(order, ["a-0", "b-0", "a-1", "b-1", "a-2", "b-2", "a-3", "b-3"]);
+}
+
+#[test]
+fn a_small_task_of_higher_priority_goes_before_a_large_one_that_did_not_fit() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("has", Request { devices: 3, ..request() }, 1, 1, 60));
+    assert_eq!(placed(exchange.assign(0)), ["has"]);
+    exchange.wait(&waiting("large", Request { devices: 4, ..request() }, 2, 1, 60));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.wait(&Waiting { priority: 5, ..waiting("urgent", request(), 3, 1, 1_000) });
+    assert_eq!(placed(exchange.assign(2)), ["urgent"], "what is kept for the large one is not kept from it");
+    exchange.ended("has");
+    exchange.wait(&waiting("later", request(), 4, 1, 1_000));
+    let pass = exchange.assign(3);
+    assert_eq!(reasons(&pass, "later"), [Reason::KeptForGang], "whoever comes after it still waits");
+    exchange.ended("urgent");
+    assert_eq!(placed(exchange.assign(4)), ["large"]);
+}
+
+#[test]
+fn what_no_node_could_ever_hold_takes_no_turn_from_a_gang_that_waits() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("first", held_by("b"), 0, 2, 100));
+    assert_eq!(placed(exchange.assign(0)), ["first"]);
+    for number in 0..9 {
+        exchange.wait(&waiting(&format!("never-{number}"), Request { devices: 5 + number, ..held_by(&format!("a{number}")) }, 1, 1, 60));
+    }
+    // It holds more than anybody: but for its first turn everybody else would go before it.
+    exchange.wait(&waiting("holds", held_by("z"), 1, 1, 1_000));
+    assert_eq!(placed(exchange.assign(1)), ["holds"]);
+    exchange.wait(&waiting("gang", held_by("z"), 2, 3, 60));
+    for second in 2..5 {
+        assert!(placed(exchange.assign(second)).is_empty());
+        exchange.wait(&waiting(&format!("small-{second}"), held_by("c"), second, 1, 1_000));
+    }
+    exchange.ended("first");
+    assert_eq!(placed(exchange.assign(5)), ["gang"]);
+}
+
+#[test]
 fn a_large_gang_is_not_passed_by_small_tasks_that_would_delay_it() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));
