@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use supercargo_e2e::cluster::shell;
-use supercargo_e2e::journey::{Journey, alone, condition_of, holds};
+use supercargo_e2e::gpus::devices::GPU;
+use supercargo_e2e::journey::{Journey, alone, condition_of, fills, holds, succeeded};
 use supercargo_e2e::{kubectl, wait};
 
 async fn names(journey: &Journey, kind: &str) -> Result<BTreeSet<String>> {
@@ -146,4 +147,34 @@ async fn what_runs_on_a_drained_node_goes_on_elsewhere_and_costs_nothing_there()
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_runs_on_a_node_that_drains_ends_there_before_its_deadline_and_nobody_else_comes() {
+    alone("lets", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let node = journey.stage.info.nodes[1].clone();
+        journey.task("stays", &["--for", "10"], fills(&node, GPU, 1)).await?;
+        journey.until("stays", "Started", "True", Duration::from_secs(60)).await?;
+        let (layout, over) = (&journey.stage.layout, json!({ "spec": { "availability": "Draining", "drainDeadlineSeconds": 120 } }));
+        kubectl::run(layout, &["patch", "providernode", &node, "--type=merge", "-p", &over.to_string()]).await?;
+        let went = stays(&journey, &node).await;
+        let back = json!({ "spec": { "availability": "Open", "drainDeadlineSeconds": null } });
+        kubectl::run(layout, &["patch", "providernode", &node, "--type=merge", "-p", &back.to_string()]).await?;
+        went?;
+        ensure!(succeeded(&journey.finished("comes").await?), "it comes when the node is open again");
+        Ok(())
+    })
+    .await;
+}
+
+async fn stays(journey: &Journey, node: &str) -> Result<()> {
+    journey.task("comes", &["--for", "1"], fills(node, GPU, 1)).await?;
+    journey.waits_for("comes", &["NodeDraining"]).await?;
+    let task = journey.finished("stays").await?;
+    let attempts = task["status"]["attempts"].as_array().context("attempts")?;
+    ensure!(succeeded(&task) && attempts.len() == 1 && attempts[0]["node"] == node, "{}", task["status"]);
+    ensure!(journey.pods("comes").await?.is_empty(), "nobody else comes");
+    Ok(())
 }
