@@ -6,7 +6,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use supercargo_e2e::api_log::ApiLog;
+use supercargo_e2e::api_log::{ApiLog, Write};
 use supercargo_e2e::cluster::GPU_EXPORTER_PORT;
 use supercargo_e2e::harness::figures::percentile;
 use supercargo_e2e::journey::{Journey, alone, condition_of, succeeded};
@@ -311,6 +311,9 @@ async fn a_device_that_falls_ill_under_a_task_is_named_and_the_task_goes_on() {
     .await;
 }
 
+/// Whatever there was to say is said when so long nothing was, and then nothing is for long.
+const SETTLED: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(20);
 /// How many tasks are applied at once: as many as the promise speaks of.
 const WAITING: usize = 50;
 
@@ -380,7 +383,22 @@ async fn whatever_keeps_fifty_tasks_waiting_is_said_within_five_seconds() {
                 "spec": { "funding": "Internal", "token": "USDC", "grant": "10" },
             }))
             .await?;
-        journey.finished("waits-0").await.map(drop)
+        journey.finished("waits-0").await?;
+        nothing_is_written(&journey).await
     })
     .await;
+}
+
+/// While so many wait and one runs, and nothing changes, the operator has nothing to say. Its lease is another matter, and so is
+/// what is free of the node, which is told a minute after it changed.
+async fn nothing_is_written(journey: &Journey) -> Result<()> {
+    journey.task("runs", &["--for", "200"], json!({})).await?;
+    journey.until("runs", "Started", "True", Duration::from_secs(60)).await?;
+    let mut log = ApiLog::from_now(&journey.stage.info)?;
+    let told = |write: &Write| write.is_operators() && !write.kind.ends_with(" leases") && !write.kind.ends_with(" providernodes/status");
+    // Of the task that has just started, and of the others a moment ago.
+    while log.until("a write", SETTLED, told).await.is_ok() {}
+    let written = log.until("a write", QUIET, told).await;
+    ensure!(written.is_err(), "nothing changed, and the operator wrote {written:?}");
+    Ok(())
 }

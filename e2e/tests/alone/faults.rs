@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use supercargo_e2e::bill::{adds_up, is_paid_once, records};
 use supercargo_e2e::cluster::{self, Processes};
 use supercargo_e2e::journey::{Journey, alone, condition_of, succeeded};
-use supercargo_e2e::sights::{self, Watch};
+use supercargo_e2e::sights::{self, Sight, Watch};
 use supercargo_e2e::{kubectl, wait};
 
 const OPERATOR: &str = "/usr/local/bin/supercargo-operator";
@@ -144,20 +144,28 @@ async fn a_task_goes_on_while_its_kubelet_is_dead_and_the_node_is_offered_to_nob
         journey.grant("10").await?;
         let client = sights::client(&journey.stage.info).await?;
         let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
-        let mut offers = Watch::begin(&client, "ProviderNode", None).await?;
+        let (mut nodes, mut offers) = (Watch::begin(&client, "Node", None).await?, Watch::begin(&client, "ProviderNode", None).await?);
         let node = journey.stage.info.nodes[1].clone();
         let there = |count: u32| json!({ "placement": { "nodeSelector": { "kubernetes.io/hostname": node } }, "resources": { "gpu": { "count": count } } });
         journey.task("through", &["--for", "60"], there(1)).await?;
         journey.until("through", "Started", "True", PATIENCE).await?;
         let processes = Processes::new(&journey.stage.layout);
         processes.kill(&[processes.alive(&format!("{node}-kubelet")).context("the kubelet runs")?]);
-        let closed = offers.until("the node to be offered to nobody", PATIENCE, |sight| {
-            let ready = condition_of(&sight.object, "Ready")?;
-            (sight.object["metadata"]["name"] == node.as_str() && ready["reason"] == "NodeNotReady").then_some(())
+        let of_node = |sight: &Sight| sight.object["metadata"]["name"] == node.as_str();
+        let shown = nodes.until("Kubernetes to say that nothing is heard of the node", PATIENCE, |sight| {
+            let silent = condition_of(&sight.object, "Ready").is_some_and(|ready| ready["status"] == "Unknown");
+            (of_node(sight) && silent).then_some(sight.at)
         });
-        let closed = closed.await;
+        let closed = offers.until("the node to be offered to nobody", PATIENCE, |sight| {
+            let closed = condition_of(&sight.object, "Ready")?["reason"] == "NodeNotReady";
+            (of_node(sight) && closed).then_some(sight.at)
+        });
+        let seen = tokio::try_join!(shown, closed);
         cluster::up(&journey.stage.layout).await?;
-        closed?;
+        let (shown, closed) = seen?;
+        let delay = closed.saturating_duration_since(shown);
+        println!("a node that is not Ready is offered to nobody {:.3} s later", delay.as_secs_f64());
+        ensure!(delay <= Duration::from_secs(2), "it was still on offer for {delay:?}");
         journey.finished("through").await?;
         let task = journey.get("computetask", "through").await?;
         is_paid_once(&task, &records(&mut pods)?)?;

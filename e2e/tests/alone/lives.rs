@@ -1,4 +1,4 @@
-//! Whom a task goes ahead of, and that it has a node alone.
+//! Whom a task goes ahead of, and whom it has a node with.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -12,22 +12,22 @@ use supercargo_e2e::sights::{self, Watch};
 const PATIENCE: Duration = Duration::from_secs(60);
 const SLICE: &str = "nvidia.com/mig-1g.10gb";
 
+/// The pool sells its nodes to nobody alone: what its provider writes over this one node counts, and nobody writes it back.
+async fn offers(journey: &Journey, node: &str, tenancies: Value) -> Result<()> {
+    let patch = json!({ "spec": { "tenancies": tenancies } }).to_string();
+    kubectl::run(&journey.stage.layout, &["patch", "providernode", node, "--type=merge", "-p", &patch]).await.map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_a_node_alone_pays_for_all_of_it_and_whoever_else_wants_it_waits() {
     alone("alone", |journey| async move {
         journey.pool().await?;
         journey.grant("10").await?;
         let node = journey.stage.info.nodes[1].clone();
-        // The pool sells it to nobody alone: what its provider writes over this one node counts, and nobody writes it back.
-        let over = |tenancies: Value| {
-            let (layout, node) = (journey.stage.layout.clone(), node.clone());
-            let patch = json!({ "spec": { "tenancies": tenancies } }).to_string();
-            async move { kubectl::run(&layout, &["patch", "providernode", &node, "--type=merge", "-p", &patch]).await }
-        };
-        over(json!(["Shared", "Exclusive"])).await?;
+        offers(&journey, &node, json!(["Shared", "Exclusive"])).await?;
         let went = has_it_alone(&journey, &node).await;
         let left = journey.get("providernode", &node).await?["spec"]["tenancies"].take();
-        over(Value::Null).await?;
+        offers(&journey, &node, Value::Null).await?;
         went?;
         ensure!(left == json!(["Shared", "Exclusive"]), "what a person wrote became {left}");
         Ok(())
@@ -86,4 +86,46 @@ async fn of_two_that_wait_for_one_place_the_one_of_higher_priority_goes_first_th
         Ok(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_a_node_with_nobody_elses_tasks_shares_it_with_its_own_escrows_alone() {
+    alone("among", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let others = Journey { namespace: format!("{}-others", journey.namespace), ..journey.clone() };
+        kubectl::run(&journey.stage.layout, &["create", "namespace", &others.namespace]).await?;
+        let node = journey.stage.info.nodes[1].clone();
+        offers(&journey, &node, json!(["Shared", "Dedicated"])).await?;
+        let went = among_its_own(&journey, &others, &node).await;
+        offers(&journey, &node, Value::Null).await?;
+        kubectl::run(&journey.stage.layout, &["delete", "namespace", &others.namespace, "--wait=false"]).await?;
+        went
+    })
+    .await;
+}
+
+async fn among_its_own(journey: &Journey, others: &Journey, node: &str) -> Result<()> {
+    others.grant("10").await?;
+    let on_node = |tenancy: &str| {
+        let mut change = fills(node, GPU, 1);
+        change["placement"]["tenancy"] = tenancy.into();
+        change
+    };
+    journey.task("first", &["--for", "200"], on_node("Dedicated")).await?;
+    journey.until("first", "Started", "True", PATIENCE).await?;
+    others.task("stranger", &["--for", "200"], on_node("Shared")).await?;
+    others.waits_for("stranger", &["OccupiedByOthers"]).await?;
+    // Three GPUs are free, and whose money it is decides.
+    journey.task("second", &["--for", "1"], on_node("Shared")).await?;
+    ensure!(succeeded(&journey.finished("second").await?), "it runs beside its own");
+    others.waits_for("stranger", &["OccupiedByOthers"]).await?;
+    journey.kubectl(&["delete", "computetask", "first", "--wait=false"]).await?;
+    others.until("stranger", "Started", "True", PATIENCE).await?;
+    // And the other way round: where others already are it does not go.
+    journey.task("third", &["--for", "1"], on_node("Dedicated")).await?;
+    journey.waits_for("third", &["OccupiedByOthers"]).await?;
+    others.kubectl(&["delete", "computetask", "stranger", "--wait=false"]).await?;
+    ensure!(succeeded(&journey.finished("third").await?), "it runs when they are gone");
+    Ok(())
 }

@@ -7,6 +7,7 @@ mod lives;
 mod nodes;
 mod observed;
 mod people;
+mod pods;
 mod refused;
 mod rights;
 mod tasks;
