@@ -121,6 +121,7 @@ fn reserve(uid: &str, caller: u32) -> Posting {
         asset: usdc(caller),
         amount: Amount::from_units(2_000_000),
         detail,
+        parent: None,
     }
 }
 

@@ -217,9 +217,26 @@ pub(crate) const DAYS: Table = Table { name: "days", keys: 2, columns: &[Text("f
 pub(crate) const CASES: Table =
     Table { name: "cases", keys: 2, columns: &[Text("funding"), Number("payee"), Number("clawback"), Number("fees")] };
 
+pub(crate) const KIN: Table = Table { name: "kin", keys: 1, columns: &[Text("work"), Text("parent"), Number("lent"), Number("below")] };
+
 /// Every table, each after those that it refers to. A backup names them by their numbers here: a new one comes last.
-pub(crate) const TABLES: [&Table; 14] =
-    [&FACTS, &FUNDINGS, &RESERVATIONS, &POSTS, &CHARGES, &LANES, &ATTEMPTS, &JOURNAL, &RECORDS, &VOUCHERS, &CARDS, &HOLDS, &DAYS, &CASES];
+pub(crate) const TABLES: [&Table; 15] = [
+    &FACTS,
+    &FUNDINGS,
+    &RESERVATIONS,
+    &POSTS,
+    &CHARGES,
+    &LANES,
+    &ATTEMPTS,
+    &JOURNAL,
+    &RECORDS,
+    &VOUCHERS,
+    &CARDS,
+    &HOLDS,
+    &DAYS,
+    &CASES,
+    &KIN,
+];
 
 impl Table {
     fn names(&self) -> String {

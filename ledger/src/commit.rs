@@ -33,7 +33,9 @@ impl Working {
     pub(crate) fn apply(&mut self, posting: &Posting, metered: Option<&Written>) -> Result<Outcome> {
         match posting {
             Posting::Fund { funding, asset, deposited, withdrawn } => Ok(self.fund(funding, asset, *deposited, *withdrawn)),
-            Posting::Reserve { work, funding, asset, amount, detail } => self.reserve(work, (funding, asset), *amount, detail),
+            Posting::Reserve { work, funding, asset, amount, detail, parent } => {
+                self.reserve((work, parent.as_ref()), (funding, asset), *amount, detail)
+            }
             Posting::Charge(charge) => self.charge(charge, metered),
             Posting::Card(card) => Ok(self.keep(card)),
             Posting::Release { work } => self.release(work),
@@ -73,42 +75,88 @@ impl Working {
         Outcome::Applied
     }
 
-    fn reserve(&mut self, work: &WorkId, (funding, asset): (&FundingId, &Asset), wanted: Amount, detail: &str) -> Result<Outcome> {
-        let id = work.to_string();
-        let held = match self.reservations.get(&id) {
-            None => Amount::ZERO,
+    fn reserve(
+        &mut self,
+        (work, parent): (&WorkId, Option<&WorkId>),
+        (funding, asset): (&FundingId, &Asset),
+        wanted: Amount,
+        detail: &str,
+    ) -> Result<Outcome> {
+        let (id, parent) = (work.to_string(), parent.map(ToString::to_string));
+        let (held, lent) = match self.reservations.get(&id) {
+            None => (Amount::ZERO, Amount::ZERO),
             Some(row) if row.funding != funding.as_str() => {
                 return Ok(Outcome::Refused(format!("{work} was reserved from {} and can't change to {funding}", row.funding)));
             }
-            Some(row) if row.open && row.reserved == wanted && row.detail == detail => return Ok(Outcome::Already),
-            Some(row) => row.reserved,
+            Some(row) if row.kin.parent != parent => {
+                let named = |parent: &Option<String>| parent.as_ref().map_or("nothing".to_owned(), Clone::clone);
+                let words = format!("{work} is below {} and can't come below {}", named(&row.kin.parent), named(&parent));
+                return Ok(Outcome::Refused(words));
+            }
+            Some(row) if row.open && row.detail == detail && row.reserved.checked_add(row.kin.lent) == Some(wanted) => {
+                return Ok(Outcome::Already);
+            }
+            Some(row) => (row.reserved, row.kin.lent),
         };
-        let Some(source) = self.fundings.get_mut(funding.as_str()) else {
-            return Ok(Outcome::Refused(format!("{funding} has no money yet")));
+        let Some(own) = wanted.checked_sub(lent) else {
+            return Ok(Outcome::Refused(format!("{wanted} is wanted for {work}, and works below it hold {lent}")));
         };
-        if source.asset != *asset {
-            return Ok(Outcome::Refused(format!("{work} is priced in {asset}, and {funding} is in {}", source.asset)));
+        if let Some(why) = self.hold_back(&id, parent.as_deref(), (funding, asset), (held, own))? {
+            return Ok(Outcome::Refused(why));
         }
-        let Some(left) = source.available.checked_add(held).and_then(|free| free.checked_sub(wanted)) else {
-            return Ok(Outcome::Refused(format!("{wanted} is wanted and {} is available", source.available)));
+        let new = Reservation { funding: funding.to_string(), whole: true, ..Reservation::default() };
+        let row = self.reservations.entry(id.clone()).or_insert(new);
+        if row.used > own {
+            let source =
+                self.fundings.get_mut(funding.as_str()).ok_or_else(|| LedgerError::Broken(format!("{work}'s funding is unknown")))?;
+            source.held = moved(source.held, row.used, own, funding.as_str())?;
+            row.used = own;
+            self.changes.fundings.insert(funding.to_string());
+            self.changes.holds.insert(id.clone());
+        }
+        row.reserved = own;
+        row.open = true;
+        detail.clone_into(&mut row.detail);
+        if parent.is_some() && row.kin.parent.is_none() {
+            row.kin.parent.clone_from(&parent);
+            self.changes.kin.insert(id.clone());
+        }
+        self.changes.reservations.insert(id.clone());
+        self.changes.lines.push(Line::Reserve { work: id, funding: funding.to_string(), amount: wanted.units(), parent });
+        Ok(Outcome::Applied)
+    }
+
+    /// What is held back becomes another amount, by what the funding has left or the work above. In words why not.
+    fn hold_back(
+        &mut self,
+        work: &str,
+        parent: Option<&str>,
+        (funding, asset): (&FundingId, &Asset),
+        (held, own): (Amount, Amount),
+    ) -> Result<Option<String>> {
+        let Some(source) = self.fundings.get_mut(funding.as_str()) else { return Ok(Some(format!("{funding} has no money yet"))) };
+        if source.asset != *asset {
+            return Ok(Some(format!("{work} is priced in {asset}, and {funding} is in {}", source.asset)));
+        }
+        if let Some(parent) = parent {
+            if !self.reservations.contains_key(work)
+                && let Some(why) = self.refuses_child(parent, funding.as_str())?
+            {
+                return Ok(Some(why));
+            }
+            return match own.checked_sub(held) {
+                Some(more) => self.draw(parent, more),
+                None => self.give_back(work, held.saturating_sub(own)).map(|()| None),
+            };
+        }
+        let Some(left) = source.available.checked_add(held).and_then(|free| free.checked_sub(own)) else {
+            return Ok(Some(format!("{own} is wanted and {} is available", source.available)));
         };
-        source.reserved = moved(source.reserved, held, wanted, funding.as_str())?;
+        source.reserved = moved(source.reserved, held, own, funding.as_str())?;
         source.available = left;
         source.cover_shortfall();
         self.changes.fundings.insert(funding.to_string());
-        let new = Reservation { funding: funding.to_string(), whole: true, ..Reservation::default() };
-        let row = self.reservations.entry(id.clone()).or_insert(new);
-        if row.used > wanted {
-            source.held = moved(source.held, row.used, wanted, funding.as_str())?;
-            row.used = wanted;
-            self.changes.holds.insert(id.clone());
-        }
-        row.reserved = wanted;
-        row.open = true;
-        detail.clone_into(&mut row.detail);
-        self.changes.reservations.insert(id.clone());
-        self.changes.lines.push(Line::Reserve { work: id, funding: funding.to_string(), amount: wanted.units() });
-        Ok(Outcome::Applied)
+        Ok(None)
     }
 
     fn charge(&mut self, charge: &Charge, metered: Option<&Written>) -> Result<Outcome> {
@@ -156,6 +204,7 @@ impl Working {
         self.changes.add_charge(charge, &row.funding, taken, metered);
         self.changes.fundings.insert(row.funding.clone());
         self.changes.reservations.insert(work.clone());
+        self.charge_above(&work, taken)?;
         let (attempt, seconds, evidence) = (charge.attempt, charge.seconds, charge.evidence);
         let (amount, absorbed) = (taken.units(), absorbed.units());
         self.changes.lines.push(Line::Charge { work, segment, attempt, seconds, evidence, amount, absorbed, metered: tagged });
@@ -204,13 +253,11 @@ impl Working {
         if row.forget_use(funding)? {
             self.changes.holds.insert(id.clone());
         }
-        funding.reserved = moved(funding.reserved, returned, Amount::ZERO, &row.funding)?;
-        funding.available = plus(funding.available, returned, &row.funding)?;
-        funding.cover_shortfall();
         row.reserved = Amount::ZERO;
         row.open = false;
         self.changes.fundings.insert(row.funding.clone());
         self.changes.reservations.insert(id.clone());
+        self.give_back(&id, returned)?;
         self.changes.lines.push(Line::Release { work: id, returned: returned.units() });
         Ok(Outcome::Applied)
     }
@@ -241,7 +288,7 @@ impl Working {
 
 impl Funding {
     /// What is free again is first what was short.
-    fn cover_shortfall(&mut self) {
+    pub(crate) fn cover_shortfall(&mut self) {
         let covered = self.available.min(self.shortfall);
         for part in [&mut self.available, &mut self.shortfall, &mut self.deposited] {
             *part = part.saturating_sub(covered);
@@ -264,7 +311,7 @@ fn plus(one: Amount, other: Amount, whose: &str) -> Result<Amount> {
 }
 
 /// Without `less`, with `more`.
-fn moved(whole: Amount, less: Amount, more: Amount, whose: &str) -> Result<Amount> {
+pub(crate) fn moved(whole: Amount, less: Amount, more: Amount, whose: &str) -> Result<Amount> {
     let rest = whole.checked_sub(less).ok_or_else(|| LedgerError::Broken(format!("{whose} has less reserved than its works hold")))?;
     plus(rest, more, whose)
 }

@@ -29,8 +29,11 @@ pub enum Posting {
         funding: FundingId,
         /// What it is priced in: only money of that kind can be held back for it.
         asset: Asset,
+        /// For itself and for all that is below it.
         amount: Amount,
         detail: String,
+        /// Whose it is a part of, for ever: it draws on what is held back for that one, and not on the funding.
+        parent: Option<WorkId>,
     },
     Charge(Charge),
     /// Keep a rate card: receipts show those that charges were made by.
@@ -118,6 +121,8 @@ pub enum Line {
         work: String,
         funding: String,
         amount: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
     },
     Charge {
         work: String,

@@ -76,6 +76,14 @@ pub struct WorkBalance {
     pub gpu_percent: Option<u32>,
 }
 
+/// How a work stands to others: whose part it is, and what works below it, however far below, have cost and hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Family {
+    pub parent: Option<WorkId>,
+    pub charged_below: Amount,
+    pub held_below: Amount,
+}
+
 /// Of the work in `r`: the seconds of its attempts. Workers of one run together.
 const BILLED_SECONDS: &str = "(SELECT CAST(COALESCE(SUM(a.longest), 0) AS BIGINT) FROM \
     (SELECT MAX(b.seconds) AS longest FROM charges b WHERE b.work = r.work GROUP BY b.attempt) a)";
@@ -180,6 +188,14 @@ impl Ledger {
             (balance.receipt, balance.gpu_percent) = (Some(digest), gpu_percent);
         }
         Ok(balance)
+    }
+
+    pub async fn family(&self, work: &WorkId) -> Result<Family> {
+        let query = "SELECT parent, below, lent FROM kin WHERE work = $1";
+        let row = sqlx::query(query).bind(work.to_string()).fetch_optional(self.pool()).await;
+        let Some(row) = row.map_err(LedgerError::database("reading what is below a work"))? else { return Ok(Family::default()) };
+        let parent = row.get::<Option<&str>, _>(0).map(work_id).transpose()?;
+        Ok(Family { parent, charged_below: amount(row.get(1)), held_below: amount(row.get(2)) })
     }
 
     pub async fn lanes(&self, funding: &FundingId) -> Result<Vec<Lane>> {

@@ -4,10 +4,11 @@
 //! What was read stays here for the next group. Whoever else writes moves the mark of the books, and then all of it is read
 //! again.
 
-use crate::batch::{CARDS, CASES, CHARGES, Cell, DAYS, FUNDINGS, HOLDS, LANES, RECORDS, RESERVATIONS};
+use crate::batch::{CARDS, CASES, CHARGES, Cell, DAYS, FUNDINGS, HOLDS, KIN, LANES, RECORDS, RESERVATIONS};
 use crate::commit::{amount, signed};
 use crate::group::Written;
 use crate::journal::POSTING;
+use crate::kin::Kin;
 use crate::posting::{Charge, LaneCases, Line, Posting};
 use crate::store::{Mark, Store, Writing};
 use crate::vouchers::payee;
@@ -39,7 +40,7 @@ pub(crate) struct Funding {
     pub(crate) absorbed: Amount,
 }
 
-/// A row of `reservations`, and of `holds`.
+/// A row of `reservations`, of `holds` and of `kin`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reservation {
     pub(crate) funding: String,
@@ -52,6 +53,7 @@ pub(crate) struct Reservation {
     pub(crate) detail: String,
     pub(crate) used: Amount,
     pub(crate) seen: i64,
+    pub(crate) kin: Kin,
     /// Of its segments, those that were charged here.
     pub(crate) segments: BTreeSet<String>,
     /// Made here: it has no other segments.
@@ -81,6 +83,8 @@ pub(crate) struct Changes {
     pub(crate) reservations: BTreeSet<String>,
     /// Works that have used more, or whose use was charged.
     pub(crate) holds: BTreeSet<String>,
+    /// Works of which those below them changed, or that came below another.
+    pub(crate) kin: BTreeSet<String>,
     pub(crate) cases: BTreeSet<String>,
     charges: Vec<Cell>,
     lanes: BTreeMap<(String, Payee), u64>,
@@ -106,9 +110,10 @@ impl Working {
         for posting in postings {
             match posting {
                 Posting::Fund { funding, .. } => drop(fundings.insert(funding.to_string())),
-                Posting::Reserve { work, funding, .. } => {
+                Posting::Reserve { work, funding, parent, .. } => {
                     fundings.insert(funding.to_string());
                     works.insert(work.to_string());
+                    works.extend(parent.as_ref().map(ToString::to_string));
                 }
                 Posting::Charge(charge) => {
                     let work = charge.work.to_string();
@@ -126,17 +131,15 @@ impl Working {
                 Posting::Hold { works: held, .. } => works.extend(held.iter().map(|(work, _)| work.to_string())),
             }
         }
-        works.retain(|work| !self.reservations.contains_key(work));
-        for row in RESERVATIONS.find(&mut writing.transaction, works.iter(), "reading reservations").await? {
-            let reservation = reservation(&row)?;
-            fundings.insert(reservation.funding.clone());
-            self.reservations.insert(row.get(0), reservation);
-        }
-        works.retain(|work| self.reservations.get(work).is_some_and(|row| row.open));
-        for row in HOLDS.find(&mut writing.transaction, works.iter(), "reading what works have used").await? {
-            if let Some(reservation) = self.reservations.get_mut(row.get::<&str, _>(0)) {
-                (reservation.used, reservation.seen) = (amount(row.get(1)), row.get(2));
+        let unread = works.iter().filter(|work| !self.reservations.contains_key(*work)).cloned().collect();
+        self.fetch_works(writing, unread, &mut fundings).await?;
+        // Each step up is one question more: trees are shallow, and most works have nobody above them.
+        loop {
+            let unread: BTreeSet<String> = works.iter().filter_map(|work| self.unread_above(work)).collect();
+            if unread.is_empty() {
+                break;
             }
+            self.fetch_works(writing, unread, &mut fundings).await?;
         }
         self.found.clear();
         for row in CHARGES.find(&mut writing.transaction, segments.iter(), "looking for charges").await? {
@@ -159,6 +162,36 @@ impl Working {
             self.cases.entry(funding).or_default();
         }
         Ok(())
+    }
+
+    async fn fetch_works(&mut self, writing: &mut Writing, mut works: BTreeSet<String>, fundings: &mut BTreeSet<String>) -> Result<()> {
+        for row in RESERVATIONS.find(&mut writing.transaction, works.iter(), "reading reservations").await? {
+            let reservation = reservation(&row)?;
+            fundings.insert(reservation.funding.clone());
+            self.reservations.insert(row.get(0), reservation);
+        }
+        works.retain(|work| self.reservations.contains_key(work));
+        for row in KIN.find(&mut writing.transaction, works.iter(), "reading what is below works").await? {
+            if let Some(reservation) = self.reservations.get_mut(row.get::<&str, _>(0)) {
+                reservation.kin = Kin { parent: row.get(1), lent: amount(row.get(2)), below: amount(row.get(3)) };
+            }
+        }
+        works.retain(|work| self.reservations.get(work).is_some_and(|row| row.open));
+        for row in HOLDS.find(&mut writing.transaction, works.iter(), "reading what works have used").await? {
+            if let Some(reservation) = self.reservations.get_mut(row.get::<&str, _>(0)) {
+                (reservation.used, reservation.seen) = (amount(row.get(1)), row.get(2));
+            }
+        }
+        Ok(())
+    }
+
+    /// A work that a group is about, and that exists.
+    pub(crate) fn row(&self, work: &str) -> Result<&Reservation> {
+        self.reservations.get(work).ok_or_else(|| LedgerError::Broken(format!("{work} has no reservation")))
+    }
+
+    pub(crate) fn row_mut(&mut self, work: &str) -> Result<&mut Reservation> {
+        self.reservations.get_mut(work).ok_or_else(|| LedgerError::Broken(format!("{work} has no reservation")))
     }
 
     /// Writes what the group has changed. Works that are over are forgotten then: hardly anybody asks for them again.
@@ -184,6 +217,13 @@ impl Working {
             cells.extend(moved.into_iter().chain(beside).map(|amount| Cell::Number(signed(amount))));
         }
         FUNDINGS.put(&mut writing.transaction, cells, "writing balances").await?;
+        let kin = changes.kin.iter().filter_map(|work| Some((work, &self.reservations.get(work)?.kin)));
+        let kin: Vec<Cell> = kin
+            .flat_map(|(work, kin)| {
+                let parent = kin.parent.as_deref().map_or(Cell::Null, Cell::from);
+                [work.as_str().into(), parent, signed(kin.lent).into(), signed(kin.below).into()]
+            })
+            .collect();
         let mut cells = Vec::with_capacity(changes.reservations.len() * RESERVATIONS.columns.len());
         for work in changes.reservations {
             let Some(row) = self.reservations.get(&work) else { continue };
@@ -193,6 +233,7 @@ impl Working {
             }
         }
         RESERVATIONS.put(&mut writing.transaction, cells, "writing reservations").await?;
+        KIN.put(&mut writing.transaction, kin, "writing what is below works").await?;
         self.save_holds(writing, &changes.holds).await?;
         self.save_cases(writing, &changes.cases).await?;
         CHARGES.insert(&mut writing.transaction, changes.charges, "writing charges").await?;

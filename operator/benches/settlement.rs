@@ -57,6 +57,7 @@ async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, round: u32, 
                 funding: funding.clone(),
                 amount,
                 detail: "{}".into(),
+                parent: None,
             };
             let charge = rating::cost(&held, seconds).map(|cost| {
                 Posting::Charge(Charge {

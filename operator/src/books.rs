@@ -187,6 +187,7 @@ mod tests {
                 funding,
                 amount,
                 detail: "{}".into(),
+                parent: None,
             },
             Posting::Charge(charge),
             Posting::Release { work },

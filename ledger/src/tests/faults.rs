@@ -122,7 +122,7 @@ async fn a_full_volume_is_an_error_that_says_so_and_loses_nothing() {
     ledger.commit(fence, &[fund(1_000_000)]).await.expect("commits");
     ledger.pool().execute("PRAGMA max_page_count = 1").await.expect("no page can be added");
     let detail = "x".repeat(100_000);
-    let large = Posting::Reserve { work: WorkId::task("a"), funding: account(), asset: usdc(), amount: units(5), detail };
+    let large = Posting::Reserve { work: WorkId::task("a"), funding: account(), asset: usdc(), amount: units(5), detail, parent: None };
     let error = ledger.commit(fence, std::slice::from_ref(&large)).await.expect_err("is full").to_string();
     let words =
         "writing reservations: the books' volume is full. Make it larger or free space; nothing of this was written, and it is tried again";

@@ -14,7 +14,9 @@ const HISTORIES: u32 = 10_000;
 const SHARED: u32 = 500;
 /// Every step's outcome is compared, and after so many all of the books.
 const LOOK_EVERY: usize = 3;
-const WORKS: u8 = 3;
+const WORKS: u8 = 5;
+/// Whose part each of them is.
+const PARENTS: [Option<u8>; WORKS as usize] = [None, None, None, Some(0), Some(3)];
 const DAY: i64 = 20_000;
 
 #[derive(Debug, Clone)]
@@ -64,11 +66,18 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Work {
     open: bool,
+    /// Of what it holds back, passed on to those below it, and what they were charged.
+    lent: u64,
+    below: u64,
     reserved: u64,
     held: u64,
     charged: u64,
     absorbed: u64,
     seconds: u64,
+}
+
+fn above(number: u8) -> impl Iterator<Item = u8> {
+    std::iter::successors(PARENTS[usize::from(number)], |above| PARENTS[usize::from(*above)])
 }
 
 /// One history's own account and works, in books that it shares with others.
@@ -119,6 +128,7 @@ impl History<'_> {
                 asset: Asset::of(&self.account(), "USDC"),
                 amount: units(amount),
                 detail: "{}".into(),
+                parent: PARENTS[usize::from(work)].map(|parent| self.work(parent)),
             },
             Step::Charge(work, segment, seconds) => {
                 let held = Held { devices: 1, device_price: "0.0025".parse().expect("a price"), ..Held::default() };
@@ -171,12 +181,31 @@ impl History<'_> {
             }
             Step::Reserve(number, amount) => {
                 let known = self.works.get(&number).copied();
-                let held = known.map_or(0, |work| work.reserved);
-                if amount > available + held || !self.funded || known.is_some_and(|work| work.open && work.reserved == amount) {
+                let (held, lent) = known.map_or((0, 0), |work| (work.reserved, work.lent));
+                let Some(own) = amount.checked_sub(lent).filter(|_| self.funded) else { return false };
+                if known.is_some_and(|work| work.open && held == own) {
                     return false;
                 }
+                match PARENTS[usize::from(number)] {
+                    None if own > available + held => return false,
+                    None => {}
+                    // There is one, and it has as much of its own that it hasn't used.
+                    Some(above) => {
+                        let Some(parent) = self.works.get(&above).copied() else { return false };
+                        let free = if parent.open { parent.reserved - parent.held } else { 0 };
+                        if own > held + free {
+                            return false;
+                        }
+                        if own < held {
+                            self.hand_up(number, held - own);
+                        } else {
+                            let parent = self.works.get_mut(&above).expect("it is there");
+                            (parent.reserved, parent.lent) = (parent.reserved - (own - held), parent.lent + (own - held));
+                        }
+                    }
+                }
                 let work = self.works.entry(number).or_default();
-                (work.open, work.reserved, work.held) = (true, amount, work.held.min(amount));
+                (work.open, work.reserved, work.held) = (true, own, work.held.min(own));
                 true
             }
             Step::Charge(number, segment, seconds) => {
@@ -191,16 +220,34 @@ impl History<'_> {
                 (work.reserved, work.held) = (work.reserved - taken, 0);
                 work.charged += taken;
                 work.absorbed += due - taken;
+                for above in above(number) {
+                    let work = self.works.get_mut(&above).expect("it is there");
+                    (work.lent, work.below) = (work.lent - taken, work.below + taken);
+                }
                 true
             }
             Step::Release(number) => match self.works.get_mut(&number) {
                 Some(work) if work.open => {
-                    (work.open, work.reserved, work.held) = (false, 0, 0);
+                    let rest = std::mem::take(&mut work.reserved);
+                    (work.open, work.held) = (false, 0);
+                    self.hand_up(number, rest);
                     true
                 }
                 _ => false,
             },
             _ => unreachable!("only these are postings"),
+        }
+    }
+
+    /// What a work gives up is its nearest parent's that is not over; without one it is free.
+    fn hand_up(&mut self, number: u8, rest: u64) {
+        for above in above(number) {
+            let work = self.works.get_mut(&above).expect("it is there");
+            work.lent -= rest;
+            if work.open {
+                work.reserved += rest;
+                return;
+            }
         }
     }
 
@@ -280,8 +327,9 @@ impl History<'_> {
 
     /// The works as the books hold them, each segment's seconds counted once.
     async fn read(&self) -> BTreeMap<u8, Work> {
-        let query = "SELECT work, open, reserved, charged, absorbed, (SELECT CAST(COALESCE(SUM(seconds), 0) AS BIGINT) FROM charges c WHERE c.work = r.work), \
-                     (SELECT CAST(COALESCE(SUM(used), 0) AS BIGINT) FROM holds h WHERE h.work = r.work) FROM reservations r WHERE work IN ($1, $2, $3)";
+        let query = "SELECT r.work, open, reserved, charged, absorbed, (SELECT CAST(COALESCE(SUM(seconds), 0) AS BIGINT) FROM charges c WHERE c.work = r.work), \
+                     (SELECT CAST(COALESCE(SUM(used), 0) AS BIGINT) FROM holds h WHERE h.work = r.work), COALESCE(k.lent, 0), COALESCE(k.below, 0) \
+                     FROM reservations r LEFT JOIN kin k ON k.work = r.work WHERE r.work IN ($1, $2, $3, $4, $5)";
         let ids: Vec<String> = (0..WORKS).map(|number| self.work(number).to_string()).collect();
         let rows =
             ids.iter().fold(sqlx::query(query), |query, id| query.bind(id.clone())).fetch_all(self.ledger.pool()).await.expect("reads");
@@ -291,7 +339,11 @@ impl History<'_> {
                 let work = ids.iter().position(|id| *id == row.get::<String, _>(0)).expect("is one of ours");
                 let open = row.get::<i64, _>(1) == 1;
                 let (reserved, charged, absorbed, seconds) = (number(row, 2), number(row, 3), number(row, 4), number(row, 5));
-                (u8::try_from(work).expect("is small"), Work { open, reserved, held: number(row, 6), charged, absorbed, seconds })
+                let (lent, below) = (number(row, 7), number(row, 8));
+                (
+                    u8::try_from(work).expect("is small"),
+                    Work { open, lent, below, reserved, held: number(row, 6), charged, absorbed, seconds },
+                )
             })
             .collect()
     }

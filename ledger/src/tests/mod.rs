@@ -4,6 +4,7 @@ mod cases;
 mod copies;
 mod faults;
 mod histories;
+mod kin;
 #[path = "../../../e2e/src/postgres.rs"]
 #[allow(dead_code, reason = "its other half is for measuring")]
 mod postgres;
@@ -95,7 +96,14 @@ fn fund(deposited: u64) -> Posting {
 }
 
 fn reserve(work: &str, amount: u64) -> Posting {
-    Posting::Reserve { work: WorkId::task(work), funding: account(), asset: usdc(), amount: units(amount), detail: "{}".into() }
+    Posting::Reserve {
+        work: WorkId::task(work),
+        funding: account(),
+        asset: usdc(),
+        amount: units(amount),
+        detail: "{}".into(),
+        parent: None,
+    }
 }
 
 /// A charge of one base unit a second.

@@ -316,7 +316,7 @@ on_both! {
         let asset = |text: &str| text.parse::<Asset>().expect("an asset");
         let fund_in = |text| Posting::Fund { funding: account(), asset: asset(text), deposited: units(2_000), withdrawn: Amount::ZERO };
         let reserve_in = |text| match reserve("a", 400) {
-            Posting::Reserve { work, funding, amount, detail, .. } => Posting::Reserve { work, funding, asset: asset(text), amount, detail },
+            Posting::Reserve { work, funding, amount, detail, .. } => Posting::Reserve { work, funding, asset: asset(text), amount, detail, parent: None },
             other => other,
         };
         for (posting, words) in [

@@ -92,6 +92,7 @@ async fn api(gate: Few) -> Api<Few> {
             asset: Asset::of(&account(1), "USDC"),
             amount: Amount::from_units(250_000),
             detail,
+            parent: None,
         },
     ];
     ledger.commit(fence, &postings).await.expect("commits");

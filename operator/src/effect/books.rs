@@ -204,6 +204,7 @@ mod tests {
             funding,
             amount: units(400),
             detail: detail(),
+            parent: None,
         };
         assert_eq!(book(vec![fund, reserve]).await, ["600 free, 0 held of 400"]);
         let hold = Posting::Hold { at: 60, works: vec![(work.clone(), units(60)), (WorkId::task("gone"), units(9))] };

@@ -379,6 +379,7 @@ pub(super) async fn open(ledger: &Ledger, fence: Fence) {
             funding,
             amount: Amount::from_units(500_000),
             detail: "{}".into(),
+            parent: None,
         };
         ledger.commit(fence, &[fund, reserve]).await.expect("commits");
     }

@@ -118,6 +118,7 @@ pub async fn charge(ledger: &Ledger, fence: Fence, funding: &FundingId, tasks: R
             funding: funding.clone(),
             amount,
             detail: "{}".into(),
+            parent: None,
         });
         postings.push(Posting::Charge(Charge {
             work: work.clone(),

@@ -77,7 +77,14 @@ impl Booking {
                 let Decision { funding, amount, placement, .. } = &*decision;
                 // Its own types can't fail to be written as JSON.
                 let detail = serde_json::to_string(placement).unwrap_or_default();
-                Posting::Reserve { work, asset: Asset::of(funding, &placement.token), funding: funding.clone(), amount: *amount, detail }
+                Posting::Reserve {
+                    work,
+                    asset: Asset::of(funding, &placement.token),
+                    funding: funding.clone(),
+                    amount: *amount,
+                    detail,
+                    parent: None,
+                }
             }
             Self::Post(posting) => posting,
         }
