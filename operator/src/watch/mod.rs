@@ -130,12 +130,14 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>) {
         |object| policy(object).map(Event::Policy),
         |uid, key| Some(Event::PolicyGone { uid, key }),
     );
-    // Of all Events only those of volumes that can't be mounted: what else keeps a container from starting its pod's status
-    // says. They are words for people, and nothing waits for their list.
+    // Of all Events only those of what a pod's status does not say: volumes, and the sandbox that containers are made in. One
+    // watch of warnings without the most frequent of them costs the API server less than one of each reason. Nothing waits for
+    // their list.
     follow::<Told>(
         "Event",
         client,
-        watcher::Config::default().fields("involvedObject.kind=Pod,reason=FailedMount"),
+        watcher::Config::default()
+            .fields("involvedObject.kind=Pod,type=Warning,reason!=BackOff,reason!=Failed,reason!=FailedScheduling,reason!=Unhealthy"),
         news,
         hindrance,
         |_, _| None,

@@ -20,6 +20,7 @@ const QUIET: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
     parting::lose(world, task, placement, now);
     parting::drain(world, task, placement, now);
+    parting::time_out(world, task, placement, now);
     if !standing::stands(world, &task.namespace) {
         world.grounds.todo.insert(task.namespace.clone());
     }
@@ -196,13 +197,17 @@ fn missing(world: &World, task: &Task, placement: &Placement, workers: &[Option<
     }
 }
 
+/// What its kubelet says keeps it from starting.
+pub fn obstacle(pod: &Pod) -> Option<&(String, String)> {
+    pod.waiting.as_ref().filter(|(reason, _)| !QUIET.contains(&reason.as_str())).or(pod.hindrance.as_ref())
+}
+
 /// Which worker does not start, and why.
 type Why = (usize, Wait);
 
 /// It has its places and does not start: why, in the words of its kubelet, or of kube-scheduler where that binds it.
 fn trouble(placement: &Placement, workers: &[Option<&Pod>]) -> Option<Why> {
-    let kubelet = |pod: &Pod| pod.waiting.clone().filter(|(reason, _)| !QUIET.contains(&reason.as_str())).or_else(|| pod.hindrance.clone());
-    let waits = |pod: &Pod| kubelet(pod).or_else(|| pod.unbound.clone().filter(|_| pod.node.is_none()));
+    let waits = |pod: &Pod| obstacle(pod).or_else(|| pod.unbound.as_ref().filter(|_| pod.node.is_none())).cloned();
     let (worker, (reason, message)) = workers.iter().enumerate().find_map(|(worker, pod)| Some((worker, waits((*pod)?)?)))?;
     let message = if message.is_empty() { format!("{} says {reason}", placement.workers[worker].node) } else { message };
     Some((worker, Wait::new(&reason, message)))

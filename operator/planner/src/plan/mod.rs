@@ -327,6 +327,8 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod unable_tests;
+#[cfg(test)]
 mod usage_tests;
 #[cfg(test)]
 mod waiting_tests;

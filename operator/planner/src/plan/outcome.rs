@@ -89,7 +89,7 @@ pub fn succeeded(pod: &Pod) -> bool {
 pub fn is_provider_fault(pod: &Pod) -> bool {
     match pod.reason.as_deref().unwrap_or_default() {
         _ if succeeded(pod) => false,
-        _ if pod.parting.drained => true,
+        _ if pod.parting.drained || pod.parting.unable => true,
         // Its kubelet would not have it.
         "InvalidNodeInfo" | "NodeAffinity" | "SMTAlignmentError" | "TaintToleration" | "TopologyAffinityError" => true,
         "UnexpectedAdmissionError" | "UnexpectedPredicateFailureType" | "UnknownReason" => true,
@@ -100,6 +100,9 @@ pub fn is_provider_fault(pod: &Pod) -> bool {
         // A container that never was can't be found either: that is no fault of the node's.
         "ContainerStatusUnknown" if evidence::has_run(pod) => true,
         "DeadlineExceeded" | "OOMKilled" => false,
+        reason @ ("StartError" | "ContainerCannotRun") if !was_stopped(pod) => {
+            is_of_the_node(reason, pod.last_words.as_deref().unwrap_or_default())
+        }
         // A controller ended it for the node's sake; or it failed with a broken device.
         _ => {
             if was_stopped(pod) {
@@ -108,6 +111,32 @@ pub fn is_provider_fault(pod: &Pod) -> bool {
                 pod.parting.broken || pod.devices.iter().any(|device| device.healthy == Some(false))
             }
         }
+    }
+}
+
+/// What runtimes say when a node can't give a container its devices, or when they do not get on with their work.
+const RUNTIMES_OWN: [&str; 5] = [
+    "CDI device injection failed",
+    "context deadline exceeded",
+    "failed to reserve container name",
+    "nvidia-container-cli: detection error",
+    "nvidia-container-cli: initialization error",
+];
+/// Where they repeat what a task or its image asks for: a program or a path may be called like one of the above.
+const TASKS_OWN: [&str; 6] = ["exec: ", "exec /", "chdir", "find user", "mkdir", "mount"];
+
+/// The same of what keeps a container from starting, by the reason and the words of its kubelet. Images, commands, Secrets and
+/// ConfigMaps are the task's, and what nobody knows is too: or it would be tried again for ever.
+pub fn is_of_the_node(reason: &str, message: &str) -> bool {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    match reason {
+        // Its network, its runtime, its runtime class. The sandbox lives on the task's own memory.
+        "FailedCreatePodSandBox" => !says(&["memory limit too low"]),
+        // A volume that may be in one place alone is in another one.
+        "FailedAttachVolume" => !says(&["Multi-Attach error"]),
+        "FailedMount" => says(&["not found in the list of registered CSI drivers"]),
+        "CreateContainerError" | "RunContainerError" | "StartError" | "ContainerCannotRun" => says(&RUNTIMES_OWN) && !says(&TASKS_OWN),
+        _ => false,
     }
 }
 
@@ -202,7 +231,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         index: i32::try_from(placement.attempt).unwrap_or(i32::MAX),
         node: placement.workers[worker].node.clone(),
         outcome: outcome.name().to_owned(),
-        exit_code: pod.exit_code.filter(|_| !matches!(outcome, Outcome::StartTimeout | Outcome::Refused)),
+        exit_code: pod.exit_code.filter(|_| !matches!(outcome, Outcome::StartTimeout | Outcome::Refused) && !pod.parting.unable),
         billed_seconds: wall.cast_signed(),
         evidence: billed[worker].map_or("None", |measured| evidence::name(measured.evidence)).to_owned(),
         message: refused.as_ref().map_or_else(|| last_words(pod), |refused| Some(refused.why.clone())),
@@ -247,10 +276,15 @@ fn image(pod: &Pod) -> Option<String> {
 }
 
 fn last_words(pod: &Pod) -> Option<String> {
-    let words = pod.last_words.clone().or_else(|| pod.message.clone())?;
+    let words = unable(pod).or(pod.last_words.as_ref()).or(pod.message.as_ref())?;
     let from = words.len().saturating_sub(4_000);
     let from = (from..words.len()).find(|&at| words.is_char_boundary(at)).unwrap_or_default();
     Some(words[from..].to_owned()).filter(|words| !words.is_empty())
+}
+
+/// Why its node could not start it, as far as that is still known.
+fn unable(pod: &Pod) -> Option<&String> {
+    pod.hindrance.as_ref().filter(|_| pod.parting.unable).map(|(_, message)| message)
 }
 
 pub fn cost(world: &World, task: &Task, token: &str) -> Option<Cost> {
@@ -272,6 +306,10 @@ fn words(task: &Task, outcome: Outcome, worker: usize, workers: usize, pod: &Pod
         (Outcome::TimeLimit, _) => "it was ended at its time limit, or before its budget would have been passed".to_owned(),
         (Outcome::StartTimeout, _) => format!("{who} did not start within {} s", place::start_timeout_seconds(task)),
         (Outcome::Suspended, _) => "it was suspended".to_owned(),
+        (Outcome::ProviderFault, _) if pod.parting.unable => {
+            let why = unable(pod).map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{} could not start {who} in time{why}", pod.node.as_deref().unwrap_or("its node"))
+        }
         // There is no such program, or it may not be run: the runtime says which.
         (_, Some(_)) if matches!(pod.reason.as_deref(), Some("StartError" | "ContainerCannotRun")) => {
             format!("{who} could not be started: {}", pod.last_words.as_deref().unwrap_or("the runtime does not say why"))

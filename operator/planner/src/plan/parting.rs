@@ -1,7 +1,8 @@
-//! How nodes part with workers: they are silent for too long, a drain comes to its deadline, a device breaks, or somebody evicts
-//! what runs on a node that is closed. Pods' records don't say so, nor may nodes say it later on: the books keep it with the worker's place.
+//! How nodes part with workers: they are silent for too long, a drain comes to its deadline, a device breaks, they can't start
+//! them in time, or somebody evicts what runs on a node that is closed. Pods' records don't say so, nor may nodes say it later on:
+//! the books keep it with the worker's place.
 
-use super::{Booking, node, outcome};
+use super::{Booking, attempt, evidence, node, outcome, place};
 use crate::world::World;
 use crate::world::market::Decision;
 use crate::world::records::{Parting, Placement, Pod, Task};
@@ -58,6 +59,27 @@ pub fn drain(world: &mut World, task: &Task, placement: &Placement, now: i64) {
     again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
     for uid in drained {
         world.pods.get_mut(&uid).into_iter().for_each(|pod| pod.part(Parting { drained: true, ..Parting::default() }));
+    }
+}
+
+/// Who has not started when its time for that is over has its node to thank, if what the kubelet says is the node's own.
+pub fn time_out(world: &mut World, task: &Task, placement: &Placement, now: i64) {
+    if now < placement.bound + place::start_timeout_seconds(task) {
+        return;
+    }
+    let waits = |pod: &&Pod| !pod.is_over() && !pod.deleting && !pod.parting.unable && !evidence::has_run(pod);
+    let hindered = |pod: &Pod| {
+        let (reason, message) = attempt::obstacle(pod)?;
+        outcome::is_of_the_node(reason, message).then(|| (pod.uid.clone(), (reason.clone(), message.clone())))
+    };
+    let workers = world.workers_of(&task.work(), placement).into_iter().flatten();
+    let unable: Vec<_> = workers.filter(waits).filter_map(hindered).collect();
+    for (uid, told) in unable {
+        if let Some(pod) = world.pods.get_mut(&uid) {
+            pod.part(Parting { unable: true, ..Parting::default() });
+            // What it says when it is ended says less.
+            pod.hindrance = Some(told);
+        }
     }
 }
 

@@ -279,7 +279,7 @@ fn a_volume_that_is_not_there_is_told_in_the_kubelets_words() {
     assert_eq!((started.reason.as_str(), started.message.as_str()), ("FailedMount", "secret \"keys\" not found"));
 
     // Mended: what was said before is not said of what keeps it now, nor when the words come once more.
-    set(&mut theatre, |pod| pod.has_volumes = true);
+    set(&mut theatre, |pod| pod.has_sandbox = true);
     let pod = theatre.pods.values().next().expect("a pod");
     let again = crate::world::Event::Hindered {
         uid: pod.uid.clone(),

@@ -83,7 +83,7 @@ impl World {
             Event::StorageClass(class) => self.apply_storage_class(class),
             Event::StorageClassGone(name) => drop(self.storage_classes.remove(&name)),
             Event::Hindered { uid, namespace, reason, message } => {
-                if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.namespace == namespace && pod.awaits_volumes()) {
+                if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.namespace == namespace && pod.awaits_sandbox()) {
                     pod.hindrance = Some((reason, message));
                     let pod = pod.clone();
                     self.pod_changed(&pod);
@@ -225,7 +225,7 @@ impl World {
             if pod.is_over() {
                 pod.devices = records::Device::worse(&before.devices, std::mem::take(&mut pod.devices));
             }
-            pod.hindrance = before.hindrance.clone().filter(|_| pod.awaits_volumes());
+            pod.hindrance = before.hindrance.clone().filter(|_| pod.awaits_sandbox() || pod.parting.unable);
             if pod.parting.lost {
                 pod.reason = before.reason.clone();
             }

@@ -97,9 +97,15 @@ pub fn policy(object: &NetworkPolicy) -> Option<Policy> {
     Some(Policy { namespace, name, uid, generation: object.metadata.generation.unwrap_or_default(), owner })
 }
 
-/// What a kubelet says of a pod that it can't start.
+/// What keeps a container from being made that its pod's status does not say.
+const TOLD_HINDRANCES: [&str; 3] = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
+
+/// What a kubelet says of a pod that it can't start, or whoever attaches volumes to its node.
 pub fn hindrance(object: &Told) -> Option<Event> {
     let (uid, reason) = (object.involved_object.uid.clone()?, object.reason.clone()?);
+    if !TOLD_HINDRANCES.contains(&reason.as_str()) {
+        return None;
+    }
     // Whoever may write Events in one namespace says nothing of another's pods.
     let namespace = object.metadata.namespace.clone()?;
     Some(Event::Hindered { uid, namespace, reason, message: object.message.clone().unwrap_or_default() })
@@ -220,7 +226,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         deleting: object.metadata.deletion_timestamp.is_some(),
         delete_sent: delete_sent(&object.metadata),
         has_finalizer: object.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER_EVIDENCE)),
-        has_volumes: condition(&status, "PodReadyToStartContainers").is_some(),
+        has_sandbox: condition(&status, "PodReadyToStartContainers").is_some(),
         unbound: unbound(&status),
         reason: status.reason.clone(),
         message: status.message.clone(),
@@ -351,10 +357,27 @@ mod tests {
         };
         let runs = read(serde_json::json!({ "running": { "startedAt": "2027-01-15T07:00:00Z" } }));
         assert_eq!((runs.deleting, runs.delete_sent, runs.ran_on), (true, Some(1_800_000_000), true));
-        assert_eq!((runs.disruption.as_deref(), runs.has_volumes), (Some("DeletionByTaintManager"), false));
+        assert_eq!((runs.disruption.as_deref(), runs.has_sandbox), (Some("DeletionByTaintManager"), false));
         let ended = serde_json::json!({ "exitCode": 0, "startedAt": "2027-01-15T07:00:00Z", "finishedAt": "2027-01-15T08:00:02Z" });
         let over = read(serde_json::json!({ "terminated": ended }));
         assert_eq!((over.ran_on, over.finished, over.is_over()), (false, Some(1_800_000_002), true));
+    }
+
+    #[test]
+    fn of_all_events_only_those_are_heard_that_say_what_a_pods_status_does_not() {
+        let heard = |reason: &str| {
+            let object = serde_json::json!({
+                "metadata": { "name": "e", "namespace": "n" }, "involvedObject": { "kind": "Pod", "uid": "u" }, "reason": reason, "message": "why",
+            });
+            hindrance(&serde_json::from_value(object).expect("an event"))
+        };
+        for reason in ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"] {
+            let Some(Event::Hindered { uid, namespace, reason: told, message }) = heard(reason) else { panic!("{reason} is heard") };
+            assert_eq!((uid.as_str(), namespace.as_str(), told.as_str(), message.as_str()), ("u", "n", reason, "why"));
+        }
+        for reason in ["BackOff", "FailedKillPod", "NodeNotReady"] {
+            assert!(heard(reason).is_none(), "{reason}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Parting {
     pub evicted: bool,
     /// It failed while one of its devices was broken.
     pub broken: bool,
+    /// The node could not start it while there was time.
+    pub unable: bool,
 }
 
 impl Parting {
@@ -37,6 +39,7 @@ impl Parting {
             drained: self.drained || other.drained,
             evicted: self.evicted || other.evicted,
             broken: self.broken || other.broken,
+            unable: self.unable || other.unable,
         }
     }
 }

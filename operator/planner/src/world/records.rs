@@ -117,7 +117,7 @@ pub struct Pod {
     /// Why its container waits, such as ErrImagePull, and in words.
     pub waiting: Option<(String, String)>,
     /// Its volumes are mounted and its network is there.
-    pub has_volumes: bool,
+    pub has_sandbox: bool,
     /// What keeps it from that, as the kubelet tells it in Events: the status does not say.
     pub hindrance: Option<(String, String)>,
     /// Why kube-scheduler does not bind it, such as Unschedulable, and in words.
@@ -180,9 +180,9 @@ impl Pod {
         }
     }
 
-    /// Whether its volumes are still to be mounted.
-    pub fn awaits_volumes(&self) -> bool {
-        self.phase == PodPhase::Pending && !self.has_volumes
+    /// Whether its volumes are still to be mounted, or its sandbox is to be made.
+    pub fn awaits_sandbox(&self) -> bool {
+        self.phase == PodPhase::Pending && !self.has_sandbox
     }
 
     /// Of two versions of one pod: what is true of this one never becomes what is true of the other.

@@ -1,0 +1,169 @@
+//! Whose doing it is when a container does not start: what is the node's own is retried elsewhere and counted against the node,
+//! and what is the task's own stays the task's.
+
+use super::ends_tests::{holds, obeys, settled};
+use super::outcome::{is_of_the_node, is_provider_fault};
+use super::simulation::{Theatre, gang, task};
+use super::tests::{calm, pods, set, status, until};
+use crate::world::Event;
+use crate::world::records::{Pod, PodPhase, Task};
+use supercargo_crds::task_status::ComputeTaskStatus;
+
+const NETWORK: &str = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox \"5f\": plugin type=\"calico\" failed (add)";
+const OCI: &str = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";
+const DRIVER: &str = "error during container init: error running prestart hook #0: exit status 1, stdout: , stderr: Auto-detected mode as 'legacy'\nnvidia-container-cli: initialization error: nvml error: driver not loaded: unknown";
+
+#[test]
+fn what_keeps_a_container_from_starting_is_the_nodes_only_where_no_task_could_have_done_it() {
+    let cases = [
+        ("FailedCreatePodSandBox", NETWORK.to_owned(), true),
+        ("FailedCreatePodSandBox", "Failed to create pod sandbox: no runtime for \"kata\" is configured".into(), true),
+        (
+            "FailedCreatePodSandBox",
+            format!("Failed to create pod sandbox: {OCI}container init was OOM-killed (memory limit too low?)"),
+            false,
+        ),
+        ("FailedAttachVolume", "AttachVolume.Attach failed for volume \"v\" : rpc error: code = Internal".into(), true),
+        ("FailedAttachVolume", "Multi-Attach error for volume \"v\" Volume is already used by pod(s) b".into(), false),
+        ("FailedMount", "MountVolume.SetUp failed for volume \"keys\" : secret \"keys\" not found".into(), false),
+        ("FailedMount", "MountVolume.MountDevice failed: driver name a.b not found in the list of registered CSI drivers".into(), true),
+        ("CreateContainerConfigError", "couldn't find key a in Secret n/keys".into(), false),
+        ("CreateContainerError", "context deadline exceeded".into(), true),
+        ("CreateContainerError", "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=0".into(), true),
+        ("CreateContainerError", "failed to apply OCI options: no command specified".into(), false),
+        ("RunContainerError", format!("{OCI}{DRIVER}"), true),
+        ("StartError", format!("{OCI}{DRIVER}"), true),
+        ("StartError", format!("{OCI}exec: \"nope\": executable file not found in $PATH: unknown"), false),
+        ("StartError", format!("{OCI}exec: \"nvidia-container-cli: initialization error\": executable file not found in $PATH"), false),
+        ("StartError", format!("{OCI}chdir to cwd (\"/context deadline exceeded\") set in config.json failed: not a directory"), false),
+        ("ErrImagePull", "failed to pull and unpack image: context deadline exceeded".into(), false),
+        ("ImagePullBackOff", "Back-off pulling image \"i\"".into(), false),
+    ];
+    for (reason, message, of_the_node) in cases {
+        assert_eq!(is_of_the_node(reason, &message), of_the_node, "{reason}: {message}");
+    }
+}
+
+fn hinder(theatre: &mut Theatre, worker: &str, (reason, message): (&str, &str)) {
+    let pod = theatre.pods.values().find(|pod| pod.name.ends_with(worker)).expect("a pod");
+    let (uid, namespace) = (pod.uid.clone(), "n".to_owned());
+    theatre.world.apply(Event::Hindered { uid, namespace, reason: reason.into(), message: message.into() });
+}
+
+/// All its pods are there, and this keeps one of them from starting.
+fn hindered(task: Task, worker: &str, why: (&str, &str)) -> Theatre {
+    let workers = task.spec.gang.as_ref().map_or(1, |gang| gang.workers.unsigned_abs()) as usize;
+    let mut theatre = calm([task]);
+    while theatre.pods.len() < workers {
+        until(&mut theatre, "create_pod").into_iter().for_each(|effect| theatre.carry_out(effect));
+    }
+    hinder(&mut theatre, worker, why);
+    theatre
+}
+
+/// Its time to start is over, and its pods end.
+fn times_out(theatre: &mut Theatre) -> ComputeTaskStatus {
+    theatre.now += 600;
+    until(theatre, "delete_pod").into_iter().for_each(|effect| theatre.carry_out(effect));
+    // What never was is not to be found.
+    set(theatre, |pod| (pod.reason, pod.exit_code) = (Some("ContainerStatusUnknown".into()), Some(137)));
+    obeys(theatre, 137);
+    let told = until(theatre, "write_task");
+    let next = status(&told).clone();
+    told.into_iter().for_each(|effect| theatre.carry_out(effect));
+    next
+}
+
+fn faults(theatre: &Theatre) -> Vec<(&str, usize)> {
+    theatre.world.quarantine.iter().map(|(node, record)| (node.as_str(), record.faults.len())).collect()
+}
+
+#[test]
+fn a_node_that_can_not_make_a_sandbox_is_blamed_and_the_task_tries_another_one() {
+    let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
+    let told = until(&mut theatre, "write_task");
+    assert_eq!(holds(status(&told), "Started"), Some((false, "FailedCreatePodSandBox".to_owned())), "it is told at once");
+    assert_eq!(status(&told).waiting[0].reason, "FailedCreatePodSandBox");
+    told.into_iter().for_each(|effect| theatre.carry_out(effect));
+
+    let next = times_out(&mut theatre);
+    let last = &next.attempts[0];
+    assert_eq!((last.outcome.as_str(), last.exit_code, last.billed_seconds), ("ProviderFault", None, 0));
+    assert_eq!((last.message.as_deref(), next.failed_attempts), (Some(NETWORK), None), "it is none of the task's failures");
+    let words = next.conditions.iter().find(|condition| condition.type_ == "Reconciling").expect("Reconciling");
+    assert_eq!(words.message, format!("another attempt follows: n1 could not start it in time: {NETWORK}"));
+    assert_eq!(faults(&theatre), [("n1", 1)]);
+    assert_eq!(theatre.world.records.values().map(|record| record.faults).sum::<u32>(), 1, "its reputation knows");
+    let again = until(&mut theatre, "create_pod");
+    assert_eq!(pods(&again)[0].spec.as_ref().and_then(|spec| spec.node_name.as_deref()), Some("n2"));
+}
+
+#[test]
+fn whoever_leads_next_knows_that_a_node_could_not_start_it() {
+    let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
+    theatre.now += 600;
+    let seen = |theatre: &Theatre| theatre.world.reservations.values().any(|held| held.placement.workers[0].parting.unable);
+    while !seen(&theatre) {
+        until(&mut theatre, "book").into_iter().for_each(|effect| theatre.carry_out(effect));
+    }
+    // Events are kept for an hour, and the pod does not say it.
+    theatre.restart();
+    until(&mut theatre, "delete_pod").into_iter().for_each(|effect| theatre.carry_out(effect));
+    obeys(&mut theatre, 137);
+    let next = settled(&mut theatre);
+    assert_eq!((next.attempts[0].outcome.as_str(), next.attempts[0].index), ("ProviderFault", 0));
+    assert_eq!(faults(&theatre), [("n1", 1)]);
+}
+
+#[test]
+fn of_a_gang_the_node_of_the_worker_that_could_not_be_started_is_blamed() {
+    let mut theatre = hindered(gang("a", "3", 0, 2, "All"), "-1", ("FailedCreatePodSandBox", NETWORK));
+    let node = theatre.pods["a-uidofa-0-1"].node.clone().expect("a node");
+    let next = times_out(&mut theatre);
+    assert_eq!((next.attempts[0].outcome.as_str(), &next.attempts[0].node), ("ProviderFault", &node));
+    assert_eq!(faults(&theatre), [(node.as_str(), 1)]);
+}
+
+#[test]
+fn what_a_task_asks_for_in_vain_is_its_own_failure_whatever_was_in_the_way_before() {
+    let missing = ("FailedMount", "MountVolume.SetUp failed for volume \"keys\" : secret \"keys\" not found");
+    let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
+    hinder(&mut theatre, "-0", missing);
+    let next = times_out(&mut theatre);
+    assert_eq!(holds(&next, "Succeeded"), Some((false, "StartTimeout".to_owned())));
+    assert_eq!(faults(&theatre), []);
+
+    // The sandbox was made at last, and then the image could not be pulled.
+    let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
+    set(&mut theatre, |pod| (pod.has_sandbox, pod.waiting) = (true, Some(("ImagePullBackOff".into(), "no such image".into()))));
+    assert_eq!(times_out(&mut theatre).attempts[0].outcome, "StartTimeout");
+    assert_eq!(faults(&theatre), []);
+}
+
+#[test]
+fn who_ends_a_task_before_its_time_to_start_is_over_blames_nobody() {
+    let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
+    theatre.now += 599;
+    set(&mut theatre, |pod| pod.deleting = true);
+    theatre.pass();
+    theatre.now += 1;
+    set(&mut theatre, |pod| pod.phase = PodPhase::Failed);
+    let next = settled(&mut theatre);
+    assert_ne!(next.attempts[0].outcome, "ProviderFault");
+    assert_eq!(faults(&theatre), []);
+}
+
+#[test]
+fn a_runtime_that_fails_on_the_nodes_devices_costs_no_try() {
+    let failed = |message: String| Pod {
+        phase: PodPhase::Failed,
+        reason: Some("StartError".into()),
+        exit_code: Some(128),
+        last_words: Some(message),
+        ..Pod::default()
+    };
+    assert!(is_provider_fault(&failed(format!("{OCI}{DRIVER}"))));
+    assert!(!is_provider_fault(&failed(format!("{OCI}exec: \"nope\": executable file not found in $PATH"))));
+    let stopped = Pod { deleting: true, delete_sent: Some(1), ..failed(format!("{OCI}{DRIVER}")) };
+    assert!(!is_provider_fault(&stopped), "somebody ended it first");
+}
