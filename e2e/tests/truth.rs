@@ -8,6 +8,7 @@ use std::time::Duration;
 use supercargo_e2e::bill::{amount, units, units_to_the_nanosecond};
 use supercargo_e2e::journey::{Journey, alone, succeeded};
 use supercargo_e2e::truth::Truth;
+use tokio::time::interval;
 
 const CONTAINERS: usize = 12;
 /// As many of these run for less than two seconds as for more.
@@ -22,9 +23,9 @@ fn containers() -> usize {
     std::env::var("SUPERCARGO_REAL_CONTAINERS").ok().and_then(|text| text.parse().ok()).unwrap_or(CONTAINERS)
 }
 
-/// How long one of so many works.
-fn works_seconds(number: usize, of: usize) -> f64 {
-    SHORTEST_SECONDS * (LONGEST_SECONDS / SHORTEST_SECONDS).powf(number as f64 / (of.max(2) - 1) as f64)
+/// How long each of them works: by steps of the golden section, so that any number of them one after the other is spread evenly.
+fn works_seconds(number: usize) -> f64 {
+    SHORTEST_SECONDS * (LONGEST_SECONDS / SHORTEST_SECONDS).powf((number as f64 * 0.618_034).fract())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,8 +35,12 @@ async fn what_is_billed_is_what_containerd_saw_within_a_second() {
         journey.grant(GRANT).await?;
         let truth = Truth::begin(&journey.stage.layout, &journey.stage.info).await?;
         let all = containers();
+        // Each begins at another moment of the second. As soon as a place is free would be as often as a kubelet looks, always at
+        // the same moment of it: and whole seconds between times would be too many or too few, as that happens to be.
+        let mut beats = interval(Duration::from_secs(1) + Duration::from_secs(1) / u32::try_from(all)?);
         for number in 0..all {
-            let works = format!("{:.3}", works_seconds(number, all));
+            beats.tick().await;
+            let works = format!("{:.3}", works_seconds(number));
             journey.task(&format!("task-{number}"), &["--for", &works], json!({})).await?;
         }
         let mut errors = Vec::new();

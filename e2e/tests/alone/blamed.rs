@@ -221,3 +221,54 @@ async fn overtaken(journey: &Journey) -> Result<()> {
     ensure!(charged.abs_diff(WHOLE_NODE.units(billed)) <= 1 && charged >= units(1), "{charged} millionths are charged for {billed} s");
     Ok(())
 }
+
+/// The pool that all journeys share.
+const POOL: &str = "acme-north";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_can_not_start_a_pod_is_told_and_blamed_and_the_task_runs_on_another_one() {
+    alone("sandbox", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        // A runtime that no node has.
+        let class = json!({
+            "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": { "name": journey.namespace }, "handler": "nobody",
+        });
+        journey.apply(class).await?;
+        let broken = sells_with(&journey, json!([{ "level": "Container", "runtimeClassName": journey.namespace }])).await;
+        let went = match broken {
+            Ok(()) => not_started(&journey).await,
+            Err(error) => Err(error),
+        };
+        sells_with(&journey, Value::Null).await?;
+        let node = went?;
+        let task = journey.finished("unlucky").await?;
+        let attempts = task["status"]["attempts"].as_array().context("attempts")?;
+        ensure!(succeeded(&task) && attempts.len() == 2 && attempts[1]["node"] != node, "{}", task["status"]);
+        let attempt = &attempts[0];
+        ensure!(attempt["outcome"] == "ProviderFault" && attempt["node"] == node && attempt["billedSeconds"] == 0, "{attempt}");
+        ensure!(attempt["message"].as_str().is_some_and(|words| words.contains("nobody")), "{attempt}");
+        journey.kubectl(&["delete", "runtimeclass", &journey.namespace]).await.map(drop)
+    })
+    .await;
+}
+
+/// Waits until the pool is seen with this isolation.
+async fn sells_with(journey: &Journey, isolation: Value) -> Result<()> {
+    journey.change("providerpool", POOL, json!({ "isolation": isolation })).await?;
+    wait::until("the pool's isolation to be seen", PATIENCE, || async {
+        let pool = journey.get("providerpool", POOL).await?;
+        Ok((pool["status"]["observedGeneration"] == pool["metadata"]["generation"]).then_some(()))
+    })
+    .await
+}
+
+/// The node that was to run it, once the task says why it does not.
+async fn not_started(journey: &Journey) -> Result<Value> {
+    journey.task("unlucky", &["--for", "1"], json!({ "startTimeoutSeconds": 12 })).await?;
+    journey.waits_for("unlucky", &["FailedCreatePodSandBox"]).await?;
+    let mut task = journey.get("computetask", "unlucky").await?;
+    let started = condition_of(&task, "Started").context("Started")?;
+    ensure!(started["message"].as_str().is_some_and(|words| words.contains("no runtime for \"nobody\" is configured")), "{started}");
+    Ok(task["status"]["assignments"][0]["node"].take())
+}
