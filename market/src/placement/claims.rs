@@ -64,6 +64,18 @@ impl Claims {
         })
     }
 
+    /// Somebody comes: who has ended before a claim begins gives back what it takes.
+    pub(super) fn pass(&mut self, catalog: &Catalog, index: u32, need: Need, ends: i64) {
+        if self.is_empty() {
+            return;
+        }
+        for slot in catalog.ring(index) {
+            if let Some(claim) = self.0.get_mut(&slot).filter(|claim| ends <= claim.start) {
+                claim.returning = claim.returning.plus(if slot == index { need } else { need.beside() });
+            }
+        }
+    }
+
     /// Claims the places that will be free the soonest.
     pub(super) fn claim(&mut self, catalog: &Catalog, holdings: &Holdings, gang: Gang, now: i64) -> Claimed {
         let slots = candidates(catalog, gang.shape);

@@ -227,9 +227,10 @@ impl Exchange {
     fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
         let mut oldest: Vec<FundingId> = Vec::new();
         for (_, id) in &self.stuck {
-            if let Some((funding, _)) = self.turns.get(id)
+            if let Some((funding, turn)) = self.turns.get(id)
                 && !oldest.contains(funding)
-                && lanes.get(funding).is_some_and(|lane| lane.waiters.values().any(|waiter| self.may_wait(waiter.gang)))
+                && let Some(waiter) = lanes.get(funding).and_then(|lane| lane.waiters.get(turn))
+                && self.may_wait(waiter.gang)
             {
                 oldest.push(funding.clone());
             }
@@ -290,6 +291,7 @@ impl Exchange {
         let assignments = picks.iter().map(|pick| self.catalog.assignment(&request, pick)).collect();
         let holding = |pick: &Pick| Holding { task: turn.2.clone(), at: self.catalog.at(pick.slot), need: pick.need, who, ends };
         let workers = picks.iter().map(holding).collect();
+        picks.iter().for_each(|pick| round.claims.pass(&self.catalog, pick.slot, pick.need, ends));
         let sum = price_units(&picks);
         self.holdings.add(&mut self.catalog, funding.clone(), sum, workers);
         round.placed.push((turn.2.clone(), assignments));

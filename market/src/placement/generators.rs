@@ -2,7 +2,7 @@
 
 use super::ranking::Limits;
 use super::tests::{offer, request};
-use super::{Beside, Closed, Offer, Request, Strategy, Tenant};
+use super::{Beside, Closed, Offer, Request, Strategy, Tenant, Topology, Waiting};
 use crate::money::{Amount, Price};
 use crate::work::FundingId;
 use proptest::prelude::{Just, any, prop};
@@ -130,6 +130,20 @@ pub(super) fn any_request() -> impl Generator<Value = Request> {
 /// One GPU, beside anybody, on any terms: nothing that places would be kept for.
 pub(super) fn any_small_request() -> impl Generator<Value = Request> {
     any_request().prop_map(|request| Request { devices: request.devices.min(1), tenancy: "Shared".into(), ..request })
+}
+
+/// Of one worker or several, alone or beside others.
+pub(super) fn any_waiting() -> impl Generator<Value = Waiting> {
+    let together = prop::strategy::Union::new_weighted(vec![(2, Just((1, 0))), (1, Just((2, 0))), (1, Just((2, 1))), (1, Just((3, 2)))]);
+    (any_request(), -1..2_i32, together, 10..200_i64).prop_map(|(request, priority, (workers, topology), seconds)| Waiting {
+        id: "".into(),
+        request: request.into(),
+        priority,
+        created: 0,
+        workers,
+        topology: [Topology::Any, Topology::Zone, Topology::Node][topology],
+        seconds,
+    })
 }
 
 /// The usual limits, and such as make every way of finding out give way to the next.

@@ -1,7 +1,8 @@
 //! The indexed market against the slow and obvious one: the same choices, the same reasons and the same turns, whatever
 //! happened before.
 
-use super::generators::{any_limits, any_offer, any_request, any_small_request};
+use super::generators::{any_limits, any_offer, any_request, any_small_request, any_waiting};
+use super::plainly::{Plain, hold, leave};
 use super::*;
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,15 +114,14 @@ proptest! {
     ) {
         let mut exchange = Exchange::new();
         exchange.catalog.limits = limits;
-        // What is offered, who waits and who runs, with nothing worked out beforehand.
-        let (mut offered, mut waits, mut runs) = (Vec::new(), Vec::<Waiting>::new(), Vec::<(Waiting, Assignment)>::new());
+        let mut plain = Plain::default();
         for (round, (offers, tasks, leaving, leaves)) in rounds.into_iter().enumerate() {
             for offer in &offers {
-                put(&mut offered, offer);
+                put(&mut plain.offered, offer);
                 exchange.offer(offer);
             }
             if leaves {
-                offered.retain(|known| known.node != "n0");
+                plain.offered.retain(|known| known.node != "n0");
                 exchange.withdraw("n0", "nvidia.com/gpu");
             }
             for (index, (request, priority)) in tasks.into_iter().enumerate() {
@@ -129,91 +129,58 @@ proptest! {
                 let created = i64::try_from(round).expect("few");
                 let task = Waiting { priority, ..waiting(&format!("{round}-{index}"), request, created) };
                 exchange.wait(&task);
-                waits.push(task);
+                plain.waits.push(task);
             }
-            let pass = exchange.assign(0);
-            let plainly = plain_pass(&offered, &mut waits, &mut runs);
-            prop_assert_eq!(pass.placed.into_iter().map(|(id, mut assignments)| (id, assignments.remove(0))).collect::<Vec<_>>(), plainly);
-            for (task, _) in runs.drain(..leaving.min(runs.len())) {
-                exchange.ended(&task.id);
+            prop_assert_eq!(exchange.assign(0).placed, plain.pass(0));
+            for run in plain.runs.drain(..leaving.min(plain.runs.len())) {
+                exchange.ended(&run.task.id);
             }
         }
     }
-}
-
-/// What is left of an offer beside those who run.
-fn left(offer: &Offer, runs: &[(Waiting, Assignment)]) -> Offer {
-    let mut left = offer.clone();
-    for (task, assignment) in runs.iter().filter(|(_, assignment)| assignment.node == offer.node) {
-        left.free_devices = left.free_devices.saturating_sub(assignment.held.devices);
-        left.free_cpu_millis = left.free_cpu_millis.saturating_sub(assignment.held.cpu_millis);
-        left.free_memory_bytes = left.free_memory_bytes.saturating_sub(assignment.held.memory_bytes);
-        left.free_storage_bytes = left.free_storage_bytes.saturating_sub(task.request.storage_bytes);
-        left.free_pods = left.free_pods.saturating_sub(1);
-        left.tenants.push(tenant(&task.request));
-    }
-    left
-}
-
-/// The slow and obvious pass: after each placement the order of everybody is worked out anew.
-fn plain_pass(offered: &[Offer], waits: &mut Vec<Waiting>, runs: &mut Vec<(Waiting, Assignment)>) -> Vec<(Arc<str>, Assignment)> {
-    let (mut placed, mut passed) = (Vec::new(), BTreeSet::new());
-    loop {
-        let held = |funding: &FundingId| -> u64 {
-            let theirs = runs.iter().filter(|(task, _)| task.request.funding == *funding);
-            theirs.map(|(_, assignment)| assignment.price_per_hour.units()).sum()
-        };
-        // Of each escrow the next one; of those whose escrow holds the least the oldest.
-        let mut fronts = BTreeMap::<FundingId, &Waiting>::new();
-        for task in waits.iter().filter(|task| !passed.contains(&task.id)) {
-            let rank = |task: &Waiting| (-task.priority, task.created, task.id.clone());
-            let front = fronts.entry(task.request.funding.clone()).or_insert(task);
-            if rank(task) < rank(front) {
-                *front = task;
+    #[test]
+    fn large_and_small_tasks_have_the_turns_places_and_reasons_that_one_look_after_the_other_gives_them(
+        limits in any_limits(),
+        offers in prop::collection::vec(any_offer(), 1..7),
+        rounds in prop::collection::vec((prop::collection::vec(any_waiting(), 0..5), 0..4_usize, 1..60_i64), 1..10),
+    ) {
+        let (mut exchange, mut plain, mut now) = (Exchange::new(), Plain::default(), 0);
+        exchange.catalog.limits = limits;
+        for offer in offers {
+            if plain.offered.iter().all(|known| known.node != offer.node) {
+                exchange.offer(&offer);
+                plain.offered.push(offer);
             }
         }
-        let turn = |(funding, task): &(&FundingId, &&Waiting)| (held(funding), task.created, (*funding).clone());
-        let Some(next) = fronts.iter().min_by_key(turn).map(|(_, task)| (*task).clone()) else { return placed };
-        let offers: Vec<Offer> = offered.iter().map(|offer| left(offer, runs)).collect();
-        match choose(&offers, &next.request) {
-            Ok(assignment) => {
-                waits.retain(|task| task.id != next.id);
-                placed.push((next.id.clone(), assignment.clone()));
-                runs.push((next, assignment));
+        let mut told = BTreeMap::new();
+        for (round, (tasks, leaving, seconds)) in rounds.into_iter().enumerate() {
+            for (index, task) in tasks.into_iter().enumerate() {
+                let task = Waiting { id: format!("{round}-{index}").into(), created: now, ..task };
+                // Of several for whom places are kept at a time it is told elsewhere.
+                if !plain.could_wait(&task, now) || plain.waits.iter().all(|other| !plain.could_wait(other, now)) {
+                    exchange.wait(&task);
+                    plain.waits.push(task);
+                }
             }
-            Err(_) => drop(passed.insert(next.id)),
+            let pass = exchange.assign(now);
+            prop_assert_eq!(pass.placed, plain.pass(now));
+            told.extend(pass.waiting);
+            for task in &plain.waits {
+                let told: Vec<_> = told[&task.id].iter().map(|one| (one.reason, one.nodes)).collect();
+                prop_assert_eq!(told, plain.reasons(task), "the same reasons for {}", &task.id);
+            }
+            now += seconds;
+            let early = plain.runs.iter().take(leaving).map(|run| run.task.id.clone()).collect::<Vec<_>>();
+            for run in plain.runs.extract_if(.., |run| run.ends <= now || early.contains(&run.task.id)) {
+                exchange.ended(&run.task.id);
+            }
         }
     }
-}
-
-fn zone<'a>(offers: &'a [Offer], node: &str) -> Option<&'a String> {
-    offers.iter().find(|offer| offer.node == node)?.zone.as_ref()
-}
-
-fn tenant(request: &Request) -> Tenant {
-    Tenant { funding: request.funding.clone(), namespace: request.namespace.clone(), tenancy: request.tenancy.clone() }
-}
-
-fn hold(offer: &mut Offer, assignment: &Assignment, request: &Request) {
-    offer.free_devices -= assignment.held.devices;
-    offer.free_cpu_millis -= assignment.held.cpu_millis;
-    offer.free_memory_bytes -= assignment.held.memory_bytes;
-    offer.free_storage_bytes -= request.storage_bytes;
-    offer.free_pods -= 1;
-    // Each task once: two of one tenant leave one after the other.
-    offer.tenants.push(tenant(request));
-}
-
-fn leave(offer: &mut Offer, assignment: &Assignment, request: &Request) {
-    offer.free_devices += assignment.held.devices;
-    offer.free_cpu_millis += assignment.held.cpu_millis;
-    offer.free_memory_bytes += assignment.held.memory_bytes;
-    offer.free_storage_bytes += request.storage_bytes;
-    offer.free_pods += 1;
-    let at = offer.tenants.iter().position(|known| *known == tenant(request)).expect("it was there");
-    offer.tenants.remove(at);
 }
 
 fn waiting(id: &str, request: Arc<Request>, created: i64) -> Waiting {
     Waiting { id: id.into(), request, priority: 0, created, workers: 1, topology: Topology::Any, seconds: 60 }
+}
+
+fn zone<'a>(offers: &'a [Offer], node: &str) -> Option<&'a String> {
+    offers.iter().find(|offer| offer.node == node)?.zone.as_ref()
 }

@@ -304,6 +304,10 @@ mod generators;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
+mod plainly;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod turns;

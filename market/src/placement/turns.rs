@@ -98,6 +98,34 @@ fn what_no_node_could_ever_hold_takes_no_turn_from_a_gang_that_waits() {
 }
 
 #[test]
+fn what_no_node_could_ever_hold_gives_no_first_turn_to_others_of_its_escrow() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("never", Request { devices: 9, ..held_by("a") }, 0, 1, 60));
+    exchange.wait(&waiting("holds", held_by("a"), 0, 1, 1_000));
+    assert_eq!(placed(exchange.assign(0)), ["holds"]);
+    // It has never waited, and its escrow holds more.
+    exchange.wait(&waiting("new", Request { devices: 3, ..held_by("a") }, 1, 1, 60));
+    exchange.wait(&waiting("other", held_by("b"), 2, 1, 60));
+    assert_eq!(placed(exchange.assign(2)), ["other"]);
+}
+
+#[test]
+fn what_a_short_task_takes_and_gives_back_before_a_claim_begins_is_not_missing_then() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    for number in 0..2 {
+        exchange.wait(&waiting(&format!("first-{number}"), held_by("small"), number, 1, 100));
+    }
+    assert_eq!(placed(exchange.assign(0)).len(), 2);
+    // It begins at 100, and then a device is left.
+    exchange.wait(&waiting("large", Request { devices: 3, ..held_by("large") }, 2, 1, 100));
+    exchange.wait(&waiting("short", held_by("a"), 3, 1, 50));
+    exchange.wait(&waiting("long", held_by("b"), 4, 1, 1_000));
+    assert_eq!(placed(exchange.assign(2)), ["short", "long"]);
+}
+
+#[test]
 fn a_large_gang_is_not_passed_by_small_tasks_that_would_delay_it() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));
