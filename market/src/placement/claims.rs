@@ -3,7 +3,7 @@
 
 use super::catalog::Catalog;
 use super::exchange::Topology;
-use super::holdings::Holdings;
+use super::holdings::{Holding, Holdings};
 use super::need::Need;
 use super::neighbours::{Tenancy, Who};
 use super::shelves::Level;
@@ -78,7 +78,7 @@ impl Claims {
 
     /// Claims the places that will be free the soonest.
     pub(super) fn claim(&mut self, catalog: &Catalog, holdings: &Holdings, gang: Gang, now: i64) -> Claimed {
-        let slots = candidates(catalog, gang.shape);
+        let slots: Vec<_> = wanted(catalog, gang.shape).take(CONSIDERED).collect();
         let mut by_zone: BTreeMap<u32, Vec<Opening>> = BTreeMap::new();
         for (slot, need) in slots.iter().copied() {
             let openings = self.openings(catalog, holdings, gang, (slot, need), now);
@@ -154,16 +154,34 @@ impl Claims {
     }
 }
 
+/// Whether several must end before a worker has room: whoever is smaller could take each place as it is freed. Not so where it
+/// fits, or would whoever of those ends that hold as many devices.
+pub(super) fn waits_for_several(catalog: &Catalog, holdings: &Holdings, shape: u32) -> bool {
+    let asker = &catalog.shapes.shape(shape).asker;
+    wanted(catalog, shape).all(|(index, need)| {
+        let slot = catalog.slot(index);
+        let (offered, taken) = catalog.stock(index);
+        let (resource, replicas) = (catalog.resource(slot.class), catalog.terms(slot.class).replicas_per_device);
+        let refuses_without = |leaves: &Holding| {
+            let mut there = slot.clone();
+            there.room = offered.minus(taken.minus(leaves.need_of(resource)));
+            there.neighbours.leave(leaves.who);
+            asker.refuses(&there, need, replicas).is_some()
+        };
+        let mut alike = holdings.on(slot.node).iter().filter(|holding| holding.need_of(resource).devices >= need.devices).peekable();
+        asker.refuses(slot, need, replicas).is_some() && (alike.peek().is_none() || alike.any(refuses_without))
+    })
+}
+
 /// Open nodes that would hold a worker if nobody else were there, with what it takes.
-fn candidates(catalog: &Catalog, shape: u32) -> Vec<(u32, Need)> {
+fn wanted(catalog: &Catalog, shape: u32) -> impl Iterator<Item = (u32, Need)> {
     let shape = catalog.shapes.shape(shape);
     let wish = &catalog.shapes.wished(shape.wish).wish;
     let classes = catalog.shelves.classes.iter().zip(0..).filter(|(class, _)| !class.shelves.is_empty());
     let agreed = classes.filter_map(|(class, number)| wish.agrees(catalog.terms(number)).ok().map(|agreed| (class, number, agreed.need)));
-    let slots = agreed.flat_map(|(class, number, need)| {
+    let slots = agreed.flat_map(move |(class, number, need)| {
         let open = class.shelves.iter().map(|shelf| shelf.level).filter(|level| matches!(level, Level::Free(_)));
         open.flat_map(move |level| catalog.shelves.on(number, level)).map(move |place| (place.slot, need))
     });
-    let would = slots.filter(|(slot, need)| need.fits_in(catalog.stock(*slot).0) && shape.asker.unwanted(catalog.slot(*slot)).is_none());
-    would.take(CONSIDERED).collect()
+    slots.filter(move |(slot, need)| need.fits_in(catalog.stock(*slot).0) && shape.asker.unwanted(catalog.slot(*slot)).is_none())
 }

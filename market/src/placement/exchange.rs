@@ -2,7 +2,7 @@
 //! escrows by what they hold, then by priority, then by age. It is told what changes and says what changed.
 
 use super::catalog::{At, Catalog};
-use super::claims::{Claimed, Claims, Gang};
+use super::claims::{Claimed, Claims, Gang, waits_for_several};
 use super::filter::Reason;
 use super::fit::{fit, price_units};
 use super::holdings::{Holding, Holdings};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Large tasks that places are kept for at a time.
 const CLAIMS: usize = 4;
+/// A small task that waits for several others to end is passed by smaller ones for so long at most.
+const PATIENCE_SECONDS: i64 = 600;
 /// Large tasks that have the first turns of a pass: the oldest of each escrow, up to so many escrows.
 const FIRST_TURNS: usize = 8;
 
@@ -230,7 +232,7 @@ impl Exchange {
             if let Some((funding, turn)) = self.turns.get(id)
                 && !oldest.contains(funding)
                 && let Some(waiter) = lanes.get(funding).and_then(|lane| lane.waiters.get(turn))
-                && self.may_wait(waiter.gang)
+                && !self.hopeless.contains(&waiter.gang)
             {
                 oldest.push(funding.clone());
             }
@@ -241,7 +243,7 @@ impl Exchange {
         for funding in oldest {
             let Some(lane) = lanes.get_mut(&funding) else { continue };
             for (turn, waiter) in &lane.waiters {
-                let large = self.may_wait(waiter.gang);
+                let large = self.is_stuck(turn) && !self.hopeless.contains(&waiter.gang);
                 if let Some(price_units) = self.attempt(&funding, turn, waiter, round) {
                     lane.price_units = lane.price_units.saturating_add(price_units);
                     break;
@@ -298,21 +300,22 @@ impl Exchange {
         Some(sum)
     }
 
-    /// Whether small ones could pass it for ever.
-    fn is_large(&self, gang: Gang) -> bool {
+    /// Whether small ones could pass it for ever: what is made free for it is never all that it needs, or in one place only.
+    fn is_large(&self, turn: &Turn, gang: Gang, now: i64) -> bool {
         let request = &self.catalog.shapes.shape(gang.shape).request;
         let alone = request.tenancy == EXCLUSIVE || request.tenancy == DEDICATED;
-        gang.workers > 1 || request.devices > 1 || alone
+        let tied = request.only_nodes.as_ref().is_some_and(|nodes| nodes.len() == 1);
+        let patient = || now.saturating_sub(turn.1) >= PATIENCE_SECONDS && waits_for_several(&self.catalog, &self.holdings, gang.shape);
+        gang.workers > 1 || request.devices > 1 || alone || tied || self.is_stuck(turn) || patient()
     }
 
-    /// Whether there is something that it could wait for, so that it must not be passed for ever.
-    fn may_wait(&self, gang: Gang) -> bool {
-        self.is_large(gang) && !self.hopeless.contains(&gang)
+    fn is_stuck(&self, turn: &Turn) -> bool {
+        self.stuck.contains(&(turn.1, turn.2.clone()))
     }
 
     /// A large task that does not fit keeps what it waits for, so that small ones can't pass it for ever.
     fn keep_places(&mut self, turn: &Turn, gang: Gang, round: &mut Round) {
-        if !self.is_large(gang) {
+        if !self.is_large(turn, gang, round.now) {
             return;
         }
         self.stuck.insert((turn.1, turn.2.clone()));

@@ -82,7 +82,7 @@ pub(super) fn any_offer() -> impl Generator<Value = Offer> {
 
 pub(super) fn any_request() -> impl Generator<Value = Request> {
     let what = (0..4_u32, prop::option::of(0..9_000_u64), prop::option::of(0..(70_u64 << 30)), 0..4_usize, 0..5_usize, 0..120_u64);
-    let which = (0..3_u32, 0..2_u32, 0..4_usize, any::<bool>(), any::<bool>(), 0..8_u32);
+    let which = (0..3_u32, 0..2_u32, 0..4_usize, any::<bool>(), any::<bool>(), 0..12_usize);
     let rare = (
         rarely(None, Some("default".to_owned())),
         rarely(vec![], vec!["M1".to_owned()]),
@@ -111,7 +111,7 @@ pub(super) fn any_request() -> impl Generator<Value = Request> {
             regions: [vec![], vec!["north".into()], vec!["south".into(), "north".into()], vec![]][regions].clone(),
             node_selector: if selects { [("rack".to_owned(), "1".to_owned())].into() } else { BTreeMap::new() },
             excluded_nodes: if excludes { vec!["n2".into()] } else { vec![] },
-            only_nodes: (only == 0).then(|| vec!["n1".into(), "n3".into()]),
+            only_nodes: [Some(vec!["n1".into(), "n3".into()]), Some(vec!["n2".into()])].get(only).cloned().flatten(),
             max_price_per_hour: most.map(|most| Amount::from_units(most * 1_000_000)),
             chain,
             models,
@@ -129,7 +129,10 @@ pub(super) fn any_request() -> impl Generator<Value = Request> {
 
 /// One GPU, beside anybody, on any terms: nothing that places would be kept for.
 pub(super) fn any_small_request() -> impl Generator<Value = Request> {
-    any_request().prop_map(|request| Request { devices: request.devices.min(1), tenancy: "Shared".into(), ..request })
+    any_request().prop_map(|request| {
+        let only_nodes = request.only_nodes.filter(|nodes| nodes.len() > 1);
+        Request { devices: request.devices.min(1), tenancy: "Shared".into(), only_nodes, ..request }
+    })
 }
 
 /// Of one worker or several, alone or beside others.

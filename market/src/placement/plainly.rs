@@ -80,7 +80,8 @@ impl Plain {
 
     /// Whether it is large, and would be placed if only nobody else came.
     pub(super) fn could_wait(&self, task: &Waiting, now: i64) -> bool {
-        let large = task.workers > 1 || task.request.devices > 1 || task.request.tenancy != "Shared";
+        let tied = task.request.only_nodes.as_ref().is_some_and(|nodes| nodes.len() == 1);
+        let large = task.workers > 1 || task.request.devices > 1 || task.request.tenancy != "Shared" || tied;
         large && self.soonest(task, now).is_some()
     }
 

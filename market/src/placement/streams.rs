@@ -55,7 +55,7 @@ fn any_large() -> impl Generator<Value = Waiting> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_small_ones_keep_coming_a_large_task_is_placed_when_those_before_it_have_ended_and_all_others_say_why_they_wait(
@@ -106,5 +106,40 @@ proptest! {
                 prop_assert!(nodes as usize == plain.offered.len(), "{id} is told of {nodes} nodes: {:?}", told[id]);
             }
         }
+    }
+}
+
+#[test]
+fn a_small_task_that_smaller_ones_pass_is_placed_too() {
+    let cores = Request { cpu_millis: Some(7_000), ..of_escrow(9) };
+    let memory = Request { devices: 0, memory_bytes: Some(60 << 30), ..of_escrow(9) };
+    let volume = Request { only_nodes: Some(vec!["n1".into()]), ..of_escrow(9) };
+    let kinds = [(cores, 600), (memory, 600), (volume, 0)];
+    for (request, patience) in kinds {
+        let mut exchange = Exchange::new();
+        ["n0", "n1"].into_iter().for_each(|node| exchange.offer(&offer(node, "1")));
+        // Its escrow holds more than anybody.
+        let holds = Waiting { seconds: 10_000, ..one(Request { devices: 3, ..of_escrow(9) }) };
+        exchange.wait(&Waiting { id: "holds".into(), ..holds });
+        let mut runs: Vec<(i64, Arc<str>)> = Vec::new();
+        let mut at = None;
+        for now in 0..1_000_i64 {
+            for (_, id) in runs.extract_if(.., |(ends, _)| *ends <= now) {
+                exchange.ended(&id);
+            }
+            if now == COME {
+                exchange.wait(&Waiting { id: "passed".into(), created: now, ..one(request.clone()) });
+            }
+            let (escrow, seconds) = (u32::try_from(now % 3).expect("small"), 30 + now % (LONGEST_SECONDS - 30));
+            let small = Request { cpu_millis: Some(1_000), memory_bytes: Some(15 << 30), ..of_escrow(escrow) };
+            exchange.wait(&Waiting { id: format!("small-{now}").into(), created: now, seconds, ..one(small) });
+            for (id, _) in exchange.assign(now).placed {
+                let came = id.strip_prefix("small-").and_then(|came| came.parse::<i64>().ok());
+                at = at.or((&*id == "passed").then_some(now));
+                runs.extend(came.map(|came| (now + 30 + came % (LONGEST_SECONDS - 30), id)));
+            }
+        }
+        let waited = at.map(|at| at - COME);
+        assert!(waited.is_some_and(|waited| (patience..=patience + LONGEST_SECONDS).contains(&waited)), "{waited:?} s: {request:?}");
     }
 }
