@@ -157,6 +157,8 @@ fn dns(terms: &Terms) -> NetworkPolicyEgressRule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::simulation::gang;
+    use serde_json::json;
 
     fn range(text: &str) -> Range {
         Range::read(text).expect("a range")
@@ -169,6 +171,83 @@ mod tests {
         let written = serde_json::to_value(&policy.spec).expect("JSON");
         // A list that we don't name would be left as whoever put something there.
         assert_eq!((&written["ingress"], &written["egress"]), (&serde_json::json!([]), &serde_json::json!([])));
+    }
+
+    fn policy(fitting: &Fitting) -> serde_json::Value {
+        let Fitting::Policy(policy) = fitting else { panic!("it is a policy") };
+        serde_json::to_value(&policy.spec).expect("JSON")
+    }
+
+    #[test]
+    fn the_internet_is_without_nodes_the_clusters_ranges_private_addresses_and_metadata() {
+        let mut world = World::default();
+        let node = crate::world::records::Node { name: "n".into(), addresses: vec![range("198.51.100.7/32")], ..Default::default() };
+        world.apply(crate::world::Event::Node(Box::new(node)));
+        let network = NetworkTerms { cluster: vec![range("203.0.113.0/24"), range("2001:db8::/48")], ..NetworkTerms::default() };
+        let terms = Terms { network, ..Terms::default() };
+        let internet = policy(&standing(&terms, "n", &closed(&world, &terms))[1]);
+        assert_eq!(internet["podSelector"]["matchLabels"], json!({ "supercargo.dev/egress": "internet" }));
+        assert_eq!((&internet["policyTypes"], &internet["ingress"]), (&json!(["Egress"]), &json!(null)));
+        let cut_out = |index: usize| internet["egress"][0]["to"][index]["ipBlock"]["except"].as_array().cloned().unwrap_or_default();
+        for (index, all, closed) in [
+            (
+                0,
+                "0.0.0.0/0",
+                "198.51.100.7/32 203.0.113.0/24 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16",
+            ),
+            (0, "0.0.0.0/0", "168.63.129.16/32 192.0.0.192/32"),
+            (1, "::/0", "2001:db8::/48 fc00::/7 fe80::/10 ::1/128"),
+        ] {
+            assert_eq!(internet["egress"][0]["to"][index]["ipBlock"]["cidr"], all);
+            closed.split(' ').for_each(|range| assert!(cut_out(index).contains(&json!(range)), "{range} of {:?}", cut_out(index)));
+        }
+        assert!(!cut_out(0).contains(&json!("100.100.100.200/32")), "it is within what is cut out already");
+    }
+
+    #[test]
+    fn a_tasks_own_policy_opens_its_gang_its_ports_and_its_rules_and_nothing_else() {
+        let closed = [range("10.96.0.0/12"), range("169.254.0.0/16")].into();
+        let network =
+            NetworkTerms { dns_namespace: "kube-system".into(), dns_labels: [("k8s-app".into(), "dns".into())].into(), cluster: vec![] };
+        let terms = Terms { network, ..Terms::default() };
+        let own = |workers: u32, network: serde_json::Value| {
+            let mut task = gang("a", "1", 0, workers, "All");
+            task.spec.network = serde_json::from_value(network).expect("a network");
+            super::own(&terms, &task, &closed).map(|fitting| policy(&fitting))
+        };
+        let ours = json!({ "podSelector": { "matchLabels": { "supercargo.dev/task-uid": "uid-of-a" } } });
+        let both = |port: i32| json!([{ "port": port, "protocol": "TCP" }, { "port": port, "protocol": "UDP" }]);
+        let dns = json!({
+            "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" }],
+            "to": [{
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "kube-system" } },
+                "podSelector": { "matchLabels": { "k8s-app": "dns" } },
+            }],
+        });
+        let rule = |cidr: &str| json!({ "rules": [{ "cidr": cidr, "ports": [443] }] });
+        for (workers, network, ingress, egress) in [
+            (2, json!({}), json!([{ "from": [ours] }]), json!([{ "to": [ours] }, dns])),
+            (
+                1,
+                json!({ "ports": [{ "name": "web", "port": 80 }] }),
+                json!([{ "from": [{ "podSelector": {} }], "ports": [both(80)[0]] }]),
+                json!([]),
+            ),
+            (1, rule("203.0.113.0/24"), json!([]), json!([{ "to": [{ "ipBlock": { "cidr": "203.0.113.0/24" } }], "ports": both(443) }])),
+            (
+                1,
+                json!({ "rules": [{ "cidr": "10.0.0.0/8" }] }),
+                json!([]),
+                json!([{ "to": [{ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["10.96.0.0/12"] } }] }]),
+            ),
+            (1, rule("10.96.0.0/24"), json!([]), json!([])),
+        ] {
+            let policy = own(workers, network.clone()).expect("a policy");
+            assert_eq!((&policy["ingress"], &policy["egress"]), (&ingress, &egress), "{network}");
+            assert_eq!(policy["podSelector"], ours["podSelector"], "it is this task's alone");
+            assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+        }
+        assert_eq!(own(1, json!({ "egress": "Internet" })), None, "what stands there does");
     }
 
     #[test]

@@ -408,7 +408,8 @@ fn example(world: &World, refused: &Refused) -> String {
 pub fn stem(task: &Task) -> String {
     let name = task.name[..task.name.floor_char_boundary(40)].trim_end_matches(['-', '.']);
     let mut stem = String::with_capacity(name.len() + 24);
-    stem.push_str(name);
+    // A gang's pods are hosts by their names, and a host's name has no dots.
+    stem.extend(name.chars().map(|letter| if letter == '.' { '-' } else { letter }));
     stem.push('-');
     stem.extend(task.uid.chars().filter(|letter| *letter != '-').take(8));
     stem
