@@ -280,6 +280,8 @@ fn passes() {
     println!("the pass with nothing changed takes {:.3} ms", micros(timed(|| exchange.assign(1)).0) / 1e3);
     exchange.ended("task-00000");
     println!("the pass after one task ended takes {:.1} ms", micros(timed(|| exchange.assign(2)).0) / 1e3);
+    exchange.ended("task-00001");
+    println!("and when all have waited for hours {:.1} ms", micros(timed(|| exchange.assign(20_000)).0) / 1e3);
     full("tasks of which no two ask the same", |index| {
         let request = Request { storage_bytes: index << 20, ..request(index) };
         Waiting { request: Arc::new(request), ..waiting(index) }
