@@ -9,11 +9,15 @@ use sqlx::Row;
 use supercargo_market::money::Amount;
 
 impl Ledger {
-    /// The newest final posts of a chain's accounts, the oldest of them first.
-    pub async fn newest_final(&self, chain: &str, most: u32) -> Result<Vec<Post>> {
+    /// The newest final posts of a chain's accounts, or the newest of those before one of them; the oldest of them first.
+    pub async fn newest_final(&self, chain: &str, before: Option<&Post>, most: u32) -> Result<Vec<Post>> {
         let query = "SELECT id, funding, state, rows, amount, lines_root, journal_head, winner, block FROM posts \
-                     WHERE state = 'FINAL' AND funding LIKE $1 ORDER BY block DESC, id LIMIT $2";
-        let rows = sqlx::query(query).bind(format!("chain:{chain}:%")).bind(i64::from(most)).fetch_all(self.pool()).await;
+                     WHERE state = 'FINAL' AND funding LIKE $1 AND (block < $2 OR (block = $2 AND id > $3)) \
+                     ORDER BY block DESC, id LIMIT $4";
+        let block = before.map_or(i64::MAX, |post| post.block.unwrap_or_default().cast_signed());
+        let id = before.map_or("", |post| post.id.as_str());
+        let query = sqlx::query(query).bind(format!("chain:{chain}:%")).bind(block).bind(id.to_owned()).bind(i64::from(most));
+        let rows = query.fetch_all(self.pool()).await;
         let rows = rows.map_err(LedgerError::database("reading the newest final posts"))?;
         rows.iter().rev().map(post).collect()
     }

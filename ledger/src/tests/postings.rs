@@ -190,7 +190,9 @@ on_both! {
         let next = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("more is owed");
         assert!(!ledger.undo_final(fence, &post.id).await.expect("asks"), "one is under way");
         ledger.book_final(fence, &next.id, "0x3", 12, &[]).await.expect("books");
-        assert_eq!(ledger.newest_final("default", 5).await.expect("reads").iter().map(|post| post.block).collect::<Vec<_>>(), [Some(11), Some(12)]);
+        let finals = ledger.newest_final("default", None, 5).await.expect("reads");
+        assert_eq!(finals.iter().map(|post| post.block).collect::<Vec<_>>(), [Some(11), Some(12)]);
+        assert_eq!(ledger.newest_final("default", finals.last(), 5).await.expect("reads"), finals[..1], "those before it");
 
         assert!(ledger.undo_final(fence, &next.id).await.expect("takes it back"));
         assert!(ledger.undo_final(fence, &next.id).await.expect("takes it back once"));

@@ -23,6 +23,8 @@ mod outbox_tests;
 #[cfg(test)]
 mod rail_tests;
 #[cfg(test)]
+mod recheck_tests;
+#[cfg(test)]
 mod setup_tests;
 #[cfg(test)]
 mod simulation;

@@ -3,7 +3,6 @@
 use super::SettlementError;
 use super::outbox::{self, Progress};
 use super::rail::{Included, Rail, Takes};
-use super::recheck::{Rechecked, recheck};
 use super::simulation::{account, charge, open};
 use std::collections::BTreeSet;
 use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
@@ -11,26 +10,26 @@ use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 pub(super) struct Told {
-    signer: &'static str,
+    pub(super) signer: &'static str,
     /// Whose post the contract refuses.
-    refuses: Option<FundingId>,
-    gas: bool,
+    pub(super) refuses: Option<FundingId>,
+    pub(super) gas: bool,
     /// Gas costs more than may be paid.
-    dear: bool,
+    pub(super) dear: bool,
     /// What is in a final block: hashes that begin so.
-    included: Option<(String, bool)>,
+    pub(super) included: Option<(String, bool)>,
     /// So many more transactions of the signer are in the newest block, and in the final one.
-    used: (u64, u64),
+    pub(super) used: (u64, u64),
     /// The lanes have what a post says.
-    credited: bool,
+    pub(super) credited: bool,
     /// Which of a post's rows would be credited; nobody can say it of this account's.
-    takes: Takes,
-    split: Option<FundingId>,
+    pub(super) takes: Takes,
+    pub(super) split: Option<FundingId>,
     /// What is in a block skipped these rows, and is in this one.
-    skipped: Vec<usize>,
-    block: u64,
+    pub(super) skipped: Vec<usize>,
+    pub(super) block: u64,
     /// Whether a hash that begins so is included can't be asked.
-    unanswered: Option<String>,
+    pub(super) unanswered: Option<String>,
 }
 
 pub(super) const PLAIN: Told = Told {
@@ -53,7 +52,7 @@ pub(super) fn used(nonces: u64) -> Told {
     Told { used: (nonces, nonces), ..PLAIN }
 }
 
-fn is_included(hash: &str, succeeded: bool) -> Option<(String, bool)> {
+pub(super) fn is_included(hash: &str, succeeded: bool) -> Option<(String, bool)> {
     Some((hash.to_owned(), succeeded))
 }
 
@@ -104,7 +103,7 @@ impl Rail for Told {
 }
 
 /// Two accounts that owe something, and a post of each.
-async fn books() -> (Ledger, Fence) {
+pub(super) async fn books() -> (Ledger, Fence) {
     books_at("sqlite::memory:").await
 }
 
@@ -281,38 +280,13 @@ async fn a_nonce_that_another_post_of_ours_used_is_no_strangers() {
     let held = [account(1)];
     step(&ledger, fence, &PLAIN, &held).await;
     step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &held).await;
-    let first = ledger.newest_final("c", 1).await.expect("reads").remove(0);
+    let first = ledger.newest_final("c", None, 1).await.expect("reads").remove(0);
     // The chain undid it, and the nonce was free again for the other account's.
     assert_eq!(step(&ledger, fence, &PLAIN, &[]).await.signed, [account(1)]);
     // Then what was undone came back.
     let back = Told { included: is_included(&format!("one {}", first.id), true), used: (1, 1), ..PLAIN };
     assert_eq!(step(&ledger, fence, &back, &[]).await.void, 1);
     assert_eq!(ledger.foreign_nonce("c", "one").await.expect("reads"), None);
-}
-
-#[tokio::test]
-async fn a_final_post_whose_receipt_is_forgotten_is_owed_anew_only_if_its_lanes_have_less_than_it_said() {
-    let (ledger, fence) = books().await;
-    step(&ledger, fence, &PLAIN, &[account(1)]).await;
-    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
-    let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
-    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c").await.expect("looks").0;
-    // Its nonce is free: an undone block, and the same bytes go out again, for those of later nonces wait for them.
-    assert_eq!(looks(&Told { credited: true, ..PLAIN }).await, Rechecked { sent: 1, undone: 0 });
-    // Its nonce is used for good, and no endpoint has its receipt.
-    let used = Told { used: (1, 1), ..PLAIN };
-    assert_eq!(looks(&Told { credited: true, used: (1, 1), ..PLAIN }).await, Rechecked::default(), "a node that prunes");
-    assert_eq!(posted().await, 100);
-    assert_eq!(looks(&used).await, Rechecked { sent: 0, undone: 1 }, "another chain");
-    assert_eq!(posted().await, 0);
-    // Of another key, which sends nothing again.
-    ledger.plan_post(fence, &account(0), 20).await.expect("plans");
-    let second = Told { signer: "second", ..PLAIN };
-    step(&ledger, fence, &second, &[account(1)]).await;
-    step(&ledger, fence, &Told { included: is_included("second", true), ..second }, &[account(1)]).await;
-    assert_eq!(posted().await, 100);
-    assert_eq!(looks(&Told { signer: "another", credited: true, ..PLAIN }).await, Rechecked::default());
-    assert_eq!(looks(&Told { signer: "another", ..PLAIN }).await, Rechecked { sent: 0, undone: 1 });
 }
 
 #[tokio::test]
@@ -343,38 +317,4 @@ async fn a_receipt_that_nodes_have_forgotten_condemns_no_key_when_the_lanes_have
     assert_eq!((progress.void, ledger.foreign_nonce("c", "one").await.expect("reads")), (1, None));
     plan(&ledger, fence, 0, Amount::MAX).await;
     assert_eq!(step(&ledger, fence, &used(1), &[account(1)]).await.signed, [account(0)], "it is posted again, and booked by that");
-}
-
-#[tokio::test]
-async fn a_final_post_that_is_in_another_block_without_all_of_its_rows_is_owed_anew() {
-    let (ledger, fence) = books().await;
-    step(&ledger, fence, &PLAIN, &[account(1)]).await;
-    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
-    let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
-    for (block, skipped, credited, undone, left) in [(12, vec![], false, 0, 100), (13, vec![0], true, 0, 100), (14, vec![0], false, 1, 0)] {
-        let moved = Told { included: is_included("one", true), block, skipped, credited, ..PLAIN };
-        let (looked, failed) = recheck(&ledger, fence, &moved, "c").await.expect("looks");
-        assert!(failed.is_none(), "{failed:?}");
-        assert_eq!(looked, Rechecked { sent: 0, undone }, "in block {block}");
-        assert_eq!(posted().await, left, "in block {block}");
-    }
-}
-
-#[tokio::test]
-async fn one_final_post_that_can_not_be_looked_at_keeps_no_other_from_it() {
-    let (ledger, fence) = books().await;
-    let through = || Told { included: is_included("one", true), ..PLAIN };
-    for _ in 0..4 {
-        step(&ledger, fence, &PLAIN, &[]).await;
-        step(&ledger, fence, &through(), &[]).await;
-    }
-    let finals = ledger.newest_final("c", 9).await.expect("reads");
-    assert_eq!(finals.len(), 2);
-    let unanswered = Some(format!("one {}", finals[0].id));
-    let gone = Told { unanswered, used: (2, 2), ..PLAIN };
-    let (looked, failed) = recheck(&ledger, fence, &gone, "c").await.expect("looks");
-    assert!(matches!(failed, Some(SettlementError::Waiting(_))), "of one it can't be said: {failed:?}");
-    assert_eq!(looked, Rechecked { sent: 0, undone: 1 });
-    let posted = async |post: &Post| ledger.funding(&post.funding).await.expect("reads").expect("known").posted.units();
-    assert_eq!((posted(&finals[0]).await, posted(&finals[1]).await), (100, 0), "the other is owed anew");
 }

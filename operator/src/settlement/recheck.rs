@@ -6,19 +6,32 @@ use super::SettlementError;
 use super::rail::{Included, Rail};
 use supercargo_ledger::{Attempt, Fence, Ledger, Post};
 
-/// So many of a chain's newest posts are looked at: no reorganisation that anybody mends by waiting goes further back.
-const MOST: u32 = 16;
+/// So many posts are looked at, the newest first, and the next ones as long as one of these is not where it was: what a chain
+/// undid is everything from some block on.
+const PAGE: u32 = 16;
 
 /// What is further down is left alone: no reorganisation goes there, and nodes forget old receipts.
 const DEEPEST_BLOCKS: u64 = 100_000;
 
-/// What became of the newest final posts.
+/// What became of final posts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rechecked {
     /// Not on the chain, and sent again.
     pub sent: u64,
     /// Taken back: owed anew.
     pub undone: u64,
+}
+
+/// What can be done for a post that is in no block any more.
+enum Fate {
+    /// Its bytes can be included again.
+    Free(Attempt),
+    /// What used its nonce may be undone too, and its bytes come back.
+    Unsure,
+    /// A node has forgotten the receipt, or a claim or a later post has brought it: nothing of it is lost.
+    Credited,
+    /// It can never come back.
+    Gone,
 }
 
 /// What became of them, and the first thing that kept one of them from being looked at.
@@ -28,65 +41,134 @@ pub async fn recheck<R: Rail>(
     rail: &R,
     chain: &str,
 ) -> Result<(Rechecked, Option<SettlementError>), SettlementError> {
-    let (mut rechecked, mut failed) = (Rechecked::default(), None);
-    let mut missing = Vec::new();
-    for post in ledger.newest_final(chain, MOST).await? {
-        // A chain that is shorter than it was comes to this block again.
-        let depth = post.block.and_then(|block| rail.finalized_block().checked_sub(block));
-        if depth.is_none_or(|depth| depth > DEEPEST_BLOCKS) {
-            continue;
+    let mut recheck = Recheck { ledger, fence, rail, done: Rechecked::default(), failed: None };
+    let lost = recheck.look(chain).await?;
+    recheck.tell_gap(&lost).await;
+    // The oldest first: its nonce comes before the others'.
+    for (post, fate) in lost.iter().rev() {
+        let brought = recheck.bring_back(post, fate).await;
+        recheck.go_on(brought)?;
+    }
+    Ok((recheck.done, recheck.failed))
+}
+
+struct Recheck<'a, R> {
+    ledger: &'a Ledger,
+    fence: Fence,
+    rail: &'a R,
+    done: Rechecked,
+    failed: Option<SettlementError>,
+}
+
+impl<R: Rail> Recheck<'_, R> {
+    /// The posts that are not on the chain, the newest first.
+    async fn look(&mut self, chain: &str) -> Result<Vec<(Post, Fate)>, SettlementError> {
+        let (mut lost, mut before) = (Vec::new(), None);
+        loop {
+            let page = self.ledger.newest_final(chain, before.as_ref(), PAGE).await?;
+            let Some(oldest) = page.first().cloned() else { return Ok(lost) };
+            let mut moved = false;
+            for post in page.into_iter().rev() {
+                // A chain that is shorter than it was comes to this block again.
+                let depth = post.block.and_then(|block| self.rail.finalized_block().checked_sub(block));
+                if depth.is_some_and(|depth| depth > DEEPEST_BLOCKS) {
+                    return Ok(lost);
+                }
+                moved |= depth.is_none();
+                if depth.is_some() {
+                    let looked = self.look_at(post, &mut lost).await;
+                    moved |= self.go_on(looked)?;
+                }
+            }
+            if !moved {
+                return Ok(lost);
+            }
+            before = Some(oldest);
         }
-        let attempts = ledger.attempts(&post.id).await?;
-        let looked = match there(rail, &attempts).await {
-            Ok(Some((attempt, found))) => found_again(ledger, fence, rail, &post, attempt, &found, &mut rechecked).await,
-            Ok(None) => {
-                missing.push((post, attempts));
+    }
+
+    /// Whether it is somewhere else than it was.
+    async fn look_at(&mut self, post: Post, lost: &mut Vec<(Post, Fate)>) -> Result<bool, SettlementError> {
+        let attempts = self.ledger.attempts(&post.id).await?;
+        if let Some((attempt, found)) = there(self.rail, &attempts).await? {
+            let moved = (post.winner.as_deref(), post.block) != (Some(attempt.hash.as_str()), Some(found.block));
+            if moved {
+                self.found_again(&post, attempt, &found).await?;
+            }
+            return Ok(moved);
+        }
+        let fate = self.fate(&post, attempts).await?;
+        let moved = !matches!(fate, Fate::Credited);
+        lost.push((post, fate));
+        Ok(moved)
+    }
+
+    /// What a chain does not say of one post keeps no other from being looked at. Books that can't be used end it.
+    fn go_on<T: Default>(&mut self, looked: Result<T, SettlementError>) -> Result<T, SettlementError> {
+        match looked {
+            Err(error @ SettlementError::Ledger(_)) => Err(error),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                Ok(T::default())
+            }
+            Ok(value) => Ok(value),
+        }
+    }
+
+    /// It is there. In another block than before other rows may have been skipped.
+    async fn found_again(&mut self, post: &Post, attempt: &Attempt, found: &Included) -> Result<(), SettlementError> {
+        if found.skipped.is_empty() || self.rail.is_credited(post).await? {
+            return Ok(self.ledger.move_final(self.fence, &post.id, &attempt.hash, found.block).await?);
+        }
+        self.undo(post, "the chain moved a post that was final, and skipped rows of it: what it paid is owed again").await
+    }
+
+    async fn fate(&self, post: &Post, attempts: Vec<Attempt>) -> Result<Fate, SettlementError> {
+        let mut ours: Vec<Attempt> = attempts.into_iter().filter(|attempt| attempt.signer == self.rail.signer()).collect();
+        let winner = ours.iter().position(|attempt| Some(&attempt.hash) == post.winner.as_ref());
+        if let Some(attempt) = winner.map(|at| ours.swap_remove(at)).or_else(|| ours.pop()) {
+            if self.rail.latest_nonce().await? <= attempt.nonce {
+                return Ok(Fate::Free(attempt));
+            }
+            if self.rail.final_nonce().await? <= attempt.nonce {
+                return Ok(Fate::Unsure);
+            }
+        }
+        Ok(if self.rail.is_credited(post).await? { Fate::Credited } else { Fate::Gone })
+    }
+
+    /// Bytes whose nonce comes after one that nothing of ours uses any more are included only when a new post has used that.
+    async fn tell_gap(&self, lost: &[(Post, Fate)]) {
+        let free = lost.iter().filter_map(|(_, fate)| if let Fate::Free(attempt) = fate { Some(attempt.nonce) } else { None });
+        let Some(lowest) = free.min() else { return };
+        if let Some(next) = self.rail.latest_nonce().await.ok().filter(|next| *next < lowest) {
+            tracing::warn!(next, lowest, "posts that the chain undid wait for a nonce before theirs: the next new post has it");
+        }
+    }
+
+    async fn bring_back(&mut self, post: &Post, fate: &Fate) -> Result<(), SettlementError> {
+        match fate {
+            Fate::Free(attempt) => {
+                self.rail.send(&attempt.raw).await?;
+                self.done.sent += 1;
+                let hash = &attempt.hash;
+                tracing::error!(post = post.id, hash, "the chain undid a post that was final: the same bytes are sent again");
                 Ok(())
             }
-            Err(error) => Err(error),
-        };
-        go_on(looked, &mut failed)?;
-    }
-    // The oldest first: its nonce comes before the others'.
-    for (post, attempts) in missing {
-        go_on(bring_back(ledger, fence, rail, &post, &attempts, &mut rechecked).await, &mut failed)?;
-    }
-    Ok((rechecked, failed))
-}
-
-/// What a chain does not say of one post keeps no other from being looked at. Books that can't be used end it.
-fn go_on(looked: Result<(), SettlementError>, failed: &mut Option<SettlementError>) -> Result<(), SettlementError> {
-    match looked {
-        Err(error @ SettlementError::Ledger(_)) => Err(error),
-        Err(error) => {
-            failed.get_or_insert(error);
-            Ok(())
+            Fate::Unsure | Fate::Credited => Ok(()),
+            Fate::Gone => {
+                self.undo(post, "the chain undid a post that was final, and it can't come back: what it paid is owed again").await
+            }
         }
-        Ok(()) => Ok(()),
     }
-}
 
-/// It is there. In another block than before other rows may have been skipped.
-async fn found_again<R: Rail>(
-    ledger: &Ledger,
-    fence: Fence,
-    rail: &R,
-    post: &Post,
-    attempt: &Attempt,
-    found: &Included,
-    rechecked: &mut Rechecked,
-) -> Result<(), SettlementError> {
-    if (post.winner.as_deref(), post.block) == (Some(attempt.hash.as_str()), Some(found.block)) {
-        return Ok(());
+    async fn undo(&mut self, post: &Post, words: &str) -> Result<(), SettlementError> {
+        if self.ledger.undo_final(self.fence, &post.id).await? {
+            self.done.undone += 1;
+            tracing::error!(post = post.id, "{words}");
+        }
+        Ok(())
     }
-    if found.skipped.is_empty() || rail.is_credited(post).await? {
-        return Ok(ledger.move_final(fence, &post.id, &attempt.hash, found.block).await?);
-    }
-    if ledger.undo_final(fence, &post.id).await? {
-        rechecked.undone += 1;
-        tracing::error!(post = post.id, "the chain moved a post that was final, and skipped rows of it: what it paid is owed again");
-    }
-    Ok(())
 }
 
 /// The one of its transactions that is in a block, with an effect.
@@ -97,38 +179,4 @@ async fn there<'a, R: Rail>(rail: &R, attempts: &'a [Attempt]) -> Result<Option<
         }
     }
     Ok(None)
-}
-
-async fn bring_back<R: Rail>(
-    ledger: &Ledger,
-    fence: Fence,
-    rail: &R,
-    post: &Post,
-    attempts: &[Attempt],
-    rechecked: &mut Rechecked,
-) -> Result<(), SettlementError> {
-    let ours = rail.signer();
-    let winner = attempts.iter().find(|attempt| Some(&attempt.hash) == post.winner.as_ref() && attempt.signer == ours);
-    let last = winner.or_else(|| attempts.iter().rfind(|attempt| attempt.signer == ours));
-    if let Some(attempt) = last {
-        if rail.latest_nonce().await? <= attempt.nonce {
-            rail.send(&attempt.raw).await?;
-            rechecked.sent += 1;
-            tracing::error!(post = post.id, hash = attempt.hash, "the chain undid a post that was final: the same bytes are sent again");
-            return Ok(());
-        }
-        if rail.final_nonce().await? <= attempt.nonce {
-            // What used the nonce may be undone too, and ours come back.
-            return Ok(());
-        }
-    }
-    if rail.is_credited(post).await? {
-        // A node has forgotten the receipt, or a claim or a later post has brought it: nothing of it is lost.
-        return Ok(());
-    }
-    if ledger.undo_final(fence, &post.id).await? {
-        rechecked.undone += 1;
-        tracing::error!(post = post.id, "the chain undid a post that was final, and it can't come back: what it paid is owed again");
-    }
-    Ok(())
 }

@@ -45,7 +45,7 @@ pub async fn under_way() -> Result<()> {
     let ours = |signer: &str| [market.settler.address(), new.address()].iter().any(|key| key.to_string() == signer);
     let attempts = office.ledger.attempts(&first.id).await?;
     ensure!(attempts.iter().all(|attempt| ours(&attempt.signer)), "{attempts:?}");
-    let last = office.ledger.newest_final(CHAIN, 1).await?.pop().context("a post is final")?;
+    let last = office.ledger.newest_final(CHAIN, None, 1).await?.pop().context("a post is final")?;
     let signers: Vec<String> = office.ledger.attempts(&last.id).await?.into_iter().map(|attempt| attempt.signer).collect();
     ensure!(signers.contains(&new.address().to_string()), "the new key has posted: {signers:?}");
     for lane in office.ledger.lanes(&office.funding).await? {
