@@ -149,7 +149,7 @@ impl Ledger {
     }
 
     /// Books a post that is final on the chain, in one transaction with its journal entry. A second time changes nothing.
-    /// Rows that the chain skipped are planned again, with the post's lines.
+    /// Rows that the chain skipped are planned again, with the post's lines, and are the post's no more.
     pub async fn book_final(&self, fence: Fence, id: &str, transaction_hash: &str, block: u64, skipped: &[usize]) -> Result<bool> {
         let doing = "booking a final post";
         let failed = LedgerError::database(doing);
@@ -161,13 +161,14 @@ impl Ledger {
             return Ok(false);
         }
         let funding = found.funding.as_str();
-        let mut units = 0;
+        let (mut units, mut credited) = (0, Vec::new());
         for (index, (payee, total)) in found.rows.iter().enumerate() {
             if skipped.contains(&index) {
                 let update = sqlx::query("UPDATE lanes SET planned = posted WHERE funding = $1 AND payee = $2");
                 update.bind(funding).bind(i64::from(*payee)).execute(&mut *writing.transaction).await.map_err(&failed)?;
                 continue;
             }
+            credited.push((*payee, *total));
             let query = "SELECT posted FROM lanes WHERE funding = $1 AND payee = $2";
             let row =
                 sqlx::query(query).bind(funding).bind(i64::from(*payee)).fetch_one(&mut *writing.transaction).await.map_err(&failed)?;
@@ -197,8 +198,10 @@ impl Ledger {
             .execute(&mut *writing.transaction)
             .await
             .map_err(&failed)?;
-        let update = sqlx::query("UPDATE posts SET state = 'FINAL', winner = $1, block = $2 WHERE id = $3");
-        update.bind(transaction_hash).bind(block.cast_signed()).bind(id).execute(&mut *writing.transaction).await.map_err(&failed)?;
+        let update = sqlx::query("UPDATE posts SET state = 'FINAL', winner = $1, block = $2, rows = $3 WHERE id = $4");
+        let credited = serde_json::to_string(&credited).map_err(|error| LedgerError::Broken(error.to_string()))?;
+        let update = update.bind(transaction_hash).bind(block.cast_signed()).bind(credited).bind(id);
+        update.execute(&mut *writing.transaction).await.map_err(&failed)?;
         let line = Line::Final {
             post: id.to_owned(),
             funding: funding.to_owned(),
@@ -274,6 +277,11 @@ pub(crate) async fn open_post(transaction: &mut Transaction<'_, Any>, funding: &
     Ok(row.map(|row| row.get(0)))
 }
 
+/// A post's rows, from a column.
+pub(crate) fn rows(row: &AnyRow, index: usize) -> Result<Vec<(u32, u64)>> {
+    serde_json::from_str(row.get(index)).map_err(|_| LedgerError::Broken("a post's rows can't be read".to_owned()))
+}
+
 pub(crate) fn post(row: &AnyRow) -> Result<Post> {
     let hash = |index: usize| -> Result<Hash> {
         let bytes: Vec<u8> = row.get(index);
@@ -283,7 +291,7 @@ pub(crate) fn post(row: &AnyRow) -> Result<Post> {
         id: row.get(0),
         funding: FundingId::from_stored(row.get::<String, _>(1)),
         state: PostState::read(row.get(2))?,
-        rows: serde_json::from_str(row.get(3)).map_err(|_| LedgerError::Broken("a post's rows can't be read".to_owned()))?,
+        rows: rows(row, 3)?,
         amount: amount(row.get(4)),
         lines_root: hash(5)?,
         journal_head: hash(6)?,

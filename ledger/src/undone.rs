@@ -2,10 +2,11 @@
 
 use crate::commit::signed;
 use crate::journal::POSTING;
-use crate::outbox::{open_post, post};
+use crate::outbox::{open_post, post, rows};
 use crate::posting::Line;
 use crate::{Fence, Ledger, LedgerError, Post, Result};
-use sqlx::Row;
+use sqlx::{Any, Row, Transaction};
+use std::collections::BTreeMap;
 use supercargo_market::money::Amount;
 
 impl Ledger {
@@ -32,9 +33,9 @@ impl Ledger {
         writing.commit(doing).await
     }
 
-    /// Takes a final post back that can never be on the chain again: all that its payees were paid from the account is owed
-    /// anew. More than was undone, perhaps: but a row is a total, and the contract knows what it has. `false`: another post
-    /// of the account is under way, and comes first.
+    /// Takes a final post back that can never be on the chain again: what its payees were paid from the account beyond what
+    /// other final posts say is owed anew. More than was undone, perhaps: but a row is a total, and the contract knows what it
+    /// has. `false`: another post of the account comes first, which is under way, or final and says all of it, too.
     pub async fn undo_final(&self, fence: Fence, id: &str) -> Result<bool> {
         let doing = "taking a final post back";
         let failed = LedgerError::database(doing);
@@ -46,13 +47,19 @@ impl Ledger {
         if open_post(&mut writing.transaction, &found.funding).await?.is_some() {
             return Ok(false);
         }
-        let mut units = 0;
+        let (besides, mut units) = (said_besides(&mut writing.transaction, &found).await?, 0);
         for (payee, _) in &found.rows {
             let query = sqlx::query("SELECT posted FROM lanes WHERE funding = $1 AND payee = $2");
             let row = query.bind(found.funding.as_str()).bind(i64::from(*payee)).fetch_one(&mut *writing.transaction).await;
-            units += row.map_err(&failed)?.get::<i64, _>(0).unsigned_abs();
-            let update = sqlx::query("UPDATE lanes SET posted = 0, planned = 0 WHERE funding = $1 AND payee = $2");
-            update.bind(found.funding.as_str()).bind(i64::from(*payee)).execute(&mut *writing.transaction).await.map_err(&failed)?;
+            let posted = row.map_err(&failed)?.get::<i64, _>(0).unsigned_abs();
+            let left = besides.get(payee).copied().unwrap_or_default().min(posted);
+            units += posted - left;
+            let update = sqlx::query("UPDATE lanes SET posted = $1, planned = $1 WHERE funding = $2 AND payee = $3");
+            let update = update.bind(signed(Amount::from_units(left))).bind(found.funding.as_str()).bind(i64::from(*payee));
+            update.execute(&mut *writing.transaction).await.map_err(&failed)?;
+        }
+        if units == 0 {
+            return Ok(false);
         }
         let moved = signed(Amount::from_units(units));
         let update = sqlx::query("UPDATE fundings SET owed = owed + $1, posted = posted - $2 WHERE id = $3");
@@ -64,4 +71,18 @@ impl Ledger {
         writing.commit(doing).await?;
         Ok(true)
     }
+}
+
+/// What the account's other final posts say of each lane: the works that they carry stay paid.
+async fn said_besides(transaction: &mut Transaction<'_, Any>, post: &Post) -> Result<BTreeMap<u32, u64>> {
+    let query = sqlx::query("SELECT rows FROM posts WHERE funding = $1 AND state = 'FINAL' AND id <> $2");
+    let posts = query.bind(post.funding.as_str()).bind(&post.id).fetch_all(&mut **transaction).await;
+    let mut said = BTreeMap::new();
+    for post in posts.map_err(LedgerError::database("reading what other posts say"))? {
+        for (payee, total) in rows(&post, 0)? {
+            let most: &mut u64 = said.entry(payee).or_default();
+            *most = total.max(*most);
+        }
+    }
+    Ok(said)
 }

@@ -194,11 +194,16 @@ on_both! {
         assert_eq!(finals.iter().map(|post| post.block).collect::<Vec<_>>(), [Some(11), Some(12)]);
         assert_eq!(ledger.newest_final("default", finals.last(), 5).await.expect("reads"), finals[..1], "those before it");
 
+        assert!(!ledger.undo_final(fence, &post.id).await.expect("asks"), "a later one says all of it");
         assert!(ledger.undo_final(fence, &next.id).await.expect("takes it back"));
         assert!(ledger.undo_final(fence, &next.id).await.expect("takes it back once"));
-        let balance = ledger.funding(&account()).await.expect("reads").expect("known");
-        assert_eq!((balance.posted, balance.owed), (units(0), units(150)));
-        assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(100), "the first is still there");
+        let stands = async || {
+            let balance = ledger.funding(&account()).await.expect("reads").expect("known");
+            (balance.posted, balance.owed, ledger.work(&WorkId::task("a")).await.expect("reads").settled)
+        };
+        assert_eq!(stands().await, (units(100), units(50), units(100)), "the first is still there");
+        assert!(ledger.undo_final(fence, &post.id).await.expect("takes it back"));
+        assert_eq!(stands().await, (units(0), units(150), units(0)));
         let again = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("all of it is owed");
         assert_eq!((again.rows.as_slice(), again.amount), ([(1, 15), (7, 135)].as_slice(), units(150)));
         ledger.book_final(fence, &again.id, "0x4", 13, &[]).await.expect("books");
@@ -206,6 +211,20 @@ on_both! {
         assert_eq!((balance.posted, balance.owed), (units(150), units(0)));
         assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(150));
         ledger.verify().await.expect("the journal is whole");
+    }
+
+    async fn a_post_that_is_taken_back_leaves_what_others_have_credited_and_no_row_that_was_skipped(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let first = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("something is owed");
+        ledger.book_final(fence, &first.id, "0x1", 9, &[1]).await.expect("books");
+        let rest = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("a row was skipped");
+        ledger.book_final(fence, &rest.id, "0x2", 10, &[]).await.expect("books");
+        assert!(ledger.undo_final(fence, &rest.id).await.expect("takes it back"));
+        let lanes = ledger.lanes(&account()).await.expect("reads").into_iter();
+        assert_eq!(lanes.map(|lane| (lane.payee, lane.posted)).collect::<Vec<_>>(), [(1, units(10)), (7, units(0))]);
+        let again = ledger.plan_post(fence, &account(), 0).await.expect("plans").expect("it is owed");
+        assert_eq!((again.rows.as_slice(), again.amount), ([(7, 90)].as_slice(), units(90)));
     }
 
     async fn books_that_were_closed_are_found_as_they_were(place: Place) {

@@ -46,8 +46,14 @@ pub async fn recheck<R: Rail>(
     recheck.tell_gap(&lost).await;
     // The oldest first: its nonce comes before the others'.
     for (post, fate) in lost.iter().rev() {
-        let brought = recheck.bring_back(post, fate).await;
-        recheck.go_on(brought)?;
+        if let Fate::Free(attempt) = fate {
+            let sent = recheck.send_again(post, attempt).await;
+            recheck.go_on(sent)?;
+        }
+    }
+    // The newest first: it says the most of each lane.
+    for (post, _) in lost.iter().filter(|(_, fate)| matches!(fate, Fate::Gone)) {
+        recheck.undo(post, "the chain undid a post that was final, and it can't come back: what it paid is owed again").await?;
     }
     Ok((recheck.done, recheck.failed))
 }
@@ -146,20 +152,11 @@ impl<R: Rail> Recheck<'_, R> {
         }
     }
 
-    async fn bring_back(&mut self, post: &Post, fate: &Fate) -> Result<(), SettlementError> {
-        match fate {
-            Fate::Free(attempt) => {
-                self.rail.send(&attempt.raw).await?;
-                self.done.sent += 1;
-                let hash = &attempt.hash;
-                tracing::error!(post = post.id, hash, "the chain undid a post that was final: the same bytes are sent again");
-                Ok(())
-            }
-            Fate::Unsure | Fate::Credited => Ok(()),
-            Fate::Gone => {
-                self.undo(post, "the chain undid a post that was final, and it can't come back: what it paid is owed again").await
-            }
-        }
+    async fn send_again(&mut self, post: &Post, attempt: &Attempt) -> Result<(), SettlementError> {
+        self.rail.send(&attempt.raw).await?;
+        self.done.sent += 1;
+        tracing::error!(post = post.id, hash = attempt.hash, "the chain undid a post that was final: the same bytes are sent again");
+        Ok(())
     }
 
     async fn undo(&mut self, post: &Post, words: &str) -> Result<(), SettlementError> {
