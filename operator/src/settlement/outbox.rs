@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use supercargo_ledger::{Attempt, Fence, Ledger, Post, PostState};
 use supercargo_market::work::FundingId;
 
-/// After so many sendings without inclusion the fee is raised; so often at most.
+/// What is not included in this time is replaced by bytes that offer more.
 const SECONDS_BEFORE_REPLACEMENT: i64 = 60;
+/// After so many attempts more is offered only when gas costs more than the last of them does, and less often.
 const MOST_ATTEMPTS: usize = 6;
+const SECONDS_BEFORE_LATE_REPLACEMENT: i64 = 600;
 
 /// What came of one step of every open post.
 #[derive(Debug, Default)]
@@ -162,15 +164,15 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, q
         }
         return foreign_nonce(ledger, fence, rail, post, last).await;
     }
-    let now = quill.now;
-    if !quill.lent && attempts.len() < MOST_ATTEMPTS && now >= ledger.last_signed_at(&post.id).await? + SECONDS_BEFORE_REPLACEMENT {
-        // Nodes want an eighth more for a replacement; the same nonce, so that only one of them can ever be included.
-        match rail.sign(post, last.nonce, last.max_fee + last.max_fee / 4 + 1).await {
-            Ok(replacement) => {
-                ledger.record_attempt(fence, &post.id, &replacement, now).await?;
+    let tries = attempts.iter().filter(|attempt| attempt.signer == ours).count();
+    if !quill.lent && is_late(tries, ledger.last_signed_at(&post.id).await?, quill.now) {
+        match replacement(rail, post, last, tries).await {
+            Ok(Some(replacement)) => {
+                ledger.record_attempt(fence, &post.id, &replacement, quill.now).await?;
                 rail.send(&replacement.raw).await?;
                 return Ok(Step::UnderWay);
             }
+            Ok(None) => {}
             // The first bytes may still be on their way, or be taken when the contract takes them again.
             Err(SettlementError::Refused(words) | SettlementError::NoGas(words)) => tracing::warn!(post = post.id, words, "not replaced"),
             // They may do when gas is cheaper.
@@ -183,6 +185,21 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, q
     }
     rail.send(&last.raw).await?;
     Ok(Step::UnderWay)
+}
+
+/// Whether more may be offered now. A time that is yet to come was told by a clock that was wrong.
+fn is_late(tries: usize, signed_at: i64, now: i64) -> bool {
+    let patience = if tries < MOST_ATTEMPTS { SECONDS_BEFORE_REPLACEMENT } else { SECONDS_BEFORE_LATE_REPLACEMENT };
+    now < signed_at || now >= signed_at + patience
+}
+
+/// Nodes want an eighth more for a replacement; the same nonce, so that only one of them can ever be included.
+async fn replacement<R: Rail>(rail: &R, post: &Post, last: &Attempt, tries: usize) -> Result<Option<Attempt>, SettlementError> {
+    // What was offered more for so often and is enough by now waits for something else than a fee.
+    if tries >= MOST_ATTEMPTS && rail.sign(post, last.nonce, 0).await?.max_fee <= last.max_fee {
+        return Ok(None);
+    }
+    rail.sign(post, last.nonce, last.max_fee + last.max_fee / 4 + 1).await.map(Some)
 }
 
 async fn mined<R: Rail>(

@@ -16,6 +16,8 @@ pub(super) struct Told {
     pub(super) gas: bool,
     /// Gas costs more than may be paid.
     pub(super) dear: bool,
+    /// What gas costs, where less is asked for.
+    pub(super) price: u128,
     /// What is in a final block: hashes that begin so.
     pub(super) included: Option<(String, bool)>,
     /// So many more transactions of the signer are in the newest block, and in the final one.
@@ -37,6 +39,7 @@ pub(super) const PLAIN: Told = Told {
     refuses: None,
     gas: true,
     dear: false,
+    price: 0,
     included: None,
     used: (0, 0),
     credited: false,
@@ -92,8 +95,9 @@ impl Rail for Told {
             _ if !self.gas => Err(SettlementError::NoGas("empty".to_owned())),
             Some(refused) if *refused == post.funding => Err(SettlementError::Refused("frozen".to_owned())),
             _ => {
-                let hash = format!("{} {}", self.signer, post.id);
-                Ok(Attempt { raw: hash.clone().into_bytes(), hash, signer: self.signer(), nonce, max_fee: least_fee })
+                let max_fee = least_fee.max(self.price);
+                let hash = format!("{} {} {max_fee}", self.signer, post.id);
+                Ok(Attempt { raw: hash.clone().into_bytes(), hash, signer: self.signer(), nonce, max_fee })
             }
         }
     }
@@ -317,4 +321,29 @@ async fn a_receipt_that_nodes_have_forgotten_condemns_no_key_when_the_lanes_have
     assert_eq!((progress.void, ledger.foreign_nonce("c", "one").await.expect("reads")), (1, None));
     plan(&ledger, fence, 0, Amount::MAX).await;
     assert_eq!(step(&ledger, fence, &used(1), &[account(1)]).await.signed, [account(0)], "it is posted again, and booked by that");
+}
+
+#[tokio::test]
+async fn what_waits_after_many_attempts_is_replaced_again_when_gas_costs_more_than_it_offers() {
+    let (ledger, fence) = books().await;
+    let held: BTreeSet<FundingId> = [account(1)].into();
+    let offers = async |now: i64, price: u128| {
+        outbox::advance(&ledger, fence, &Told { price, ..PLAIN }, "c", &held, now).await.expect("a step");
+        let post = ledger.open_posts().await.expect("reads").into_iter().find(|post| post.funding == account(0)).expect("it is open");
+        ledger.attempts(&post.id).await.expect("reads").iter().map(|attempt| attempt.max_fee).collect::<Vec<_>>()
+    };
+    let mut minutes = (1..=6).map(|minute| minute * 60);
+    assert_eq!(offers(minutes.next().expect("the first"), 8).await, [8]);
+    for now in minutes {
+        offers(now, 8).await;
+    }
+    let six = vec![8, 11, 14, 18, 23, 29];
+    for (now, price) in [(420, 1_000), (959, 1_000), (2_000, 29), (9_000, 8)] {
+        assert_eq!(offers(now, price).await, six, "at {now} gas costs {price}");
+    }
+    assert_eq!(offers(9_000, 30).await, [&six[..], &[37]].concat(), "and more than what was offered last");
+    for (now, offered) in [(9_599, 7), (9_600, 8), (9_605, 8)] {
+        assert_eq!(offers(now, 300).await.len(), offered, "at {now}");
+    }
+    assert_eq!(offers(5_000, 1_000).await.len(), 9, "the clock was ahead, and is right again");
 }
