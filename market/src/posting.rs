@@ -5,6 +5,8 @@ use crate::money::Amount;
 
 /// A post that the contract refused is made anew after so long at most.
 pub const REFUSED_SECONDS: u64 = 600;
+/// While something goes from an account, what it owes is posted at least so often.
+pub const LEAVING_SECONDS: u64 = 3_600;
 /// What the contract uses for a post and for each of its rows, in lanes that exist.
 const GAS_PER_POST: u128 = 40_000;
 const GAS_PER_ROW: u128 = 6_000;
@@ -44,7 +46,7 @@ pub struct Owed {
 pub enum Leaving {
     #[default]
     No,
-    /// It was posted for since that is known.
+    /// It was posted for since that is known, and lately.
     Known,
     /// It was not.
     New,

@@ -9,7 +9,7 @@ use crate::runtime::config::{ChainConfig, Settlement};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_ledger::{Fence, Lane, Ledger, Room};
 use supercargo_market::money::Amount;
-use supercargo_market::posting::{self, Leaving, Owed, Terms};
+use supercargo_market::posting::{self, LEAVING_SECONDS, Leaving, Owed, Terms};
 use supercargo_market::work::FundingId;
 
 /// As many rows as one post carries.
@@ -22,8 +22,8 @@ pub type Refused = BTreeMap<FundingId, (String, i64)>;
 #[derive(Debug, Default)]
 pub struct Calendar {
     last_post: i64,
-    /// What goes was seen of these, and posted for.
-    pressed: BTreeMap<FundingId, i64>,
+    /// What goes was seen of these, until when what runs has ended; and when it was posted for.
+    pressed: BTreeMap<FundingId, (i64, i64)>,
 }
 
 /// What posts of a chain are planned by.
@@ -109,18 +109,24 @@ impl Calendar {
     pub fn is_worth_a_look(&self, asked: &Asked<'_>, now: i64) -> bool {
         let Settlement { post_seconds, post_amount, post_charges, post_exposure, .. } = asked.settings;
         let sooner = post_amount.is_some() || post_charges.is_some() || post_exposure.is_some();
-        let leaves = asked.followed.leaving.iter().any(|(funding, until)| self.pressed.get(funding) != Some(until));
+        let leaves = asked.followed.leaving.iter().any(|(funding, until)| !self.is_pressed(funding, *until, now));
         sooner || leaves || !asked.refused.is_empty() || since(self.last_post, now) >= *post_seconds
+    }
+
+    /// Whether what goes of it was posted for lately.
+    fn is_pressed(&self, funding: &FundingId, until: i64, now: i64) -> bool {
+        self.pressed.get(funding).is_some_and(|(known, at)| *known == until && since(*at, now) < LEAVING_SECONDS)
     }
 
     /// Plans a post of each account that is due. What an account does not let through now waits for the next.
     pub async fn plan(&mut self, ledger: &Ledger, fence: Fence, asked: &Asked<'_>, now: i64) -> Result<(), SettlementError> {
         let Asked { followed, settings, .. } = asked;
-        // What something goes from is posted at once when that is seen, and from then on as often as everything else.
-        self.pressed.retain(|funding, until| followed.leaving.get(funding) == Some(until));
+        // What something goes from is posted at once when that is seen, and from then on every hour at least.
+        self.pressed.retain(|funding, (until, _)| followed.leaving.get(funding) == Some(until));
         let waited_seconds = since(self.last_post, now);
         let open: BTreeSet<FundingId> = ledger.open_posts().await?.into_iter().map(|post| post.funding).collect();
         let unplanned = Unplanned::read(ledger, asked).await?;
+        let mut waiting = BTreeSet::new();
         for (funding, lanes) in &unplanned.accounts {
             if followed.held.contains(funding) || open.contains(funding) {
                 continue;
@@ -129,7 +135,7 @@ impl Calendar {
             let Some(room) = followed.rooms.get(funding).cloned() else { continue };
             let leaving = match followed.leaving.get(funding) {
                 None => Leaving::No,
-                Some(_) if self.pressed.contains_key(funding) => Leaving::Known,
+                Some(until) if self.is_pressed(funding, *until, now) => Leaving::Known,
                 Some(_) => Leaving::New,
             };
             let refused_seconds = asked.refused.get(funding).map(|(_, at)| since(*at, now));
@@ -137,13 +143,19 @@ impl Calendar {
             if let Some(due) = posting::due(&owed, &asked.terms(lanes.len())) {
                 tracing::debug!(%funding, ?due, "a post is due");
                 ledger.plan_post_within(fence, funding, room, now).await?;
+            } else {
+                waiting.insert(funding);
             }
         }
         if waited_seconds >= settings.post_seconds {
             self.last_post = now;
         }
-        let posted = followed.leaving.iter().filter(|(funding, _)| !followed.held.contains(funding) && !open.contains(funding));
-        self.pressed.extend(posted.map(|(funding, until)| (funding.clone(), *until)));
+        for (funding, until) in &followed.leaving {
+            let waits = followed.held.contains(funding) || open.contains(funding) || waiting.contains(funding);
+            if !waits && !self.is_pressed(funding, *until, now) {
+                self.pressed.insert(funding.clone(), (*until, now));
+            }
+        }
         Ok(())
     }
 }
@@ -288,6 +300,22 @@ mod tests {
         office.earns(0, 10).await;
         assert_eq!(office.plans(&settings, 15).await, []);
         assert_eq!(office.plans(&settings, 3_600).await, [(account(0), 10)]);
+    }
+
+    #[tokio::test]
+    async fn while_something_goes_posts_are_made_every_hour_however_seldom_they_are_else() {
+        let mut office = Office::open().await;
+        let settings = Settlement { post_seconds: 604_800, ..HOURLY };
+        office.earns(0, 10).await;
+        office.earns(1, 10).await;
+        office.followed.leaving.insert(account(0), NOW);
+        office.followed.rooms.insert(account(0), Amount::ZERO.into());
+        assert_eq!(office.plans(&settings, 5).await, [], "nothing may leave it now");
+        office.followed.rooms.insert(account(0), Amount::MAX.into());
+        assert_eq!(office.plans(&settings, 10).await, [(account(0), 10)]);
+        office.earns(0, 10).await;
+        assert_eq!(office.plans(&settings, 3_609).await, []);
+        assert_eq!(office.plans(&settings, 3_610).await, [(account(0), 10)]);
     }
 
     #[tokio::test]
