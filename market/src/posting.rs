@@ -93,10 +93,12 @@ pub fn cost(rows: u64, fee_wei: u128, coin: Amount) -> Amount {
     u64::try_from(units).map_or(Amount::MAX, |units| Amount::from_units(units).min(Amount::MAX))
 }
 
-/// What is worth a post that costs so much, when it has to be worth so many times its cost.
+/// What is worth a post that costs so much, when it has to be worth so many times its cost. Where no post can ever carry that
+/// much, as much as one can: more would be waited for in vain. But never less than its cost.
 #[must_use]
-pub fn worth(least: Amount, cost: Amount, multiple: u64) -> Amount {
-    least.max(Amount::from_units(cost.units().saturating_mul(multiple)).min(Amount::MAX))
+pub fn worth(least: Amount, cost: Amount, multiple: u64, most: Amount) -> Amount {
+    let wanted = least.max(Amount::from_units(cost.units().saturating_mul(multiple)).min(Amount::MAX));
+    wanted.min(most.max(cost))
 }
 
 #[cfg(test)]
@@ -180,7 +182,12 @@ mod tests {
         assert_eq!(cost(100, 20_000_000_000, coin), units(32_000_000), "a hundred rows at 20 gwei");
         assert_eq!(cost(u64::MAX, u128::MAX, Amount::MAX), Amount::MAX);
         for (least, cost, multiple, expected) in [(10, 7, 0, 10), (10, 7, 1, 10), (10, 7, 2, 14), (0, u64::MAX, 2, Amount::MAX.units())] {
-            assert_eq!(worth(units(least), units(cost), multiple), units(expected), "{multiple} times {cost}");
+            assert_eq!(worth(units(least), units(cost), multiple, Amount::MAX), units(expected), "{multiple} times {cost}");
+        }
+        for (cost, multiple, most, expected) in [(0, 0, 5, 5), (0, 0, 11, 10), (2, 10, 5, 5), (2, 10, 20, 20), (2, 10, 1, 2), (2, 10, 0, 2)]
+        {
+            let worth = worth(units(10), units(cost), multiple, units(most));
+            assert_eq!(worth, units(expected), "{multiple} times {cost}, of which a post carries {most}");
         }
     }
 }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use supercargo_contracts::{Address, Finality};
 use supercargo_ledger::{Fence, Room};
 use supercargo_market::account::Times;
+use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 const HEALTH_SECONDS: i64 = 30;
@@ -77,6 +78,8 @@ pub struct Followed {
     pub leaving: BTreeMap<FundingId, i64>,
     /// As much as one post may credit.
     pub rooms: BTreeMap<FundingId, Room>,
+    /// As much as one post could ever credit.
+    pub most: BTreeMap<FundingId, Amount>,
 }
 
 type Eyes<'a> = Seen<'a, EvmNode, EvmPen>;

@@ -95,11 +95,12 @@ impl Unplanned {
 }
 
 impl Asked<'_> {
-    fn terms(&self, rows: usize) -> Terms {
+    /// Of a post of so many rows, where none ever carries more than this.
+    fn terms(&self, rows: usize, most: Amount) -> Terms {
         let Settlement { post_seconds, minimum_amount, post_amount, post_charges, post_exposure, gas_multiple, .. } = *self.settings;
         let rows = u64::try_from(rows).unwrap_or(MOST_ROWS).min(MOST_ROWS);
         let cost = self.gas.map_or(Amount::ZERO, |gas| posting::cost(rows, gas.fee_wei, gas.coin));
-        let least = posting::worth(minimum_amount, cost, gas_multiple);
+        let least = posting::worth(minimum_amount, cost, gas_multiple, most);
         Terms { least, seconds: post_seconds, amount: post_amount, charges: post_charges, exposure: post_exposure }
     }
 }
@@ -133,6 +134,7 @@ impl Calendar {
             }
             // It owes something since this look began: the next one looks at it first.
             let Some(room) = followed.rooms.get(funding).cloned() else { continue };
+            let most = followed.most.get(funding).copied().unwrap_or(Amount::MAX);
             let leaving = match followed.leaving.get(funding) {
                 None => Leaving::No,
                 Some(until) if self.is_pressed(funding, *until, now) => Leaving::Known,
@@ -140,7 +142,7 @@ impl Calendar {
             };
             let refused_seconds = asked.refused.get(funding).map(|(_, at)| since(*at, now));
             let owed = Owed { waited_seconds, refused_seconds, leaving, ..unplanned.owed(funding, lanes, &room) };
-            if let Some(due) = posting::due(&owed, &asked.terms(lanes.len())) {
+            if let Some(due) = posting::due(&owed, &asked.terms(lanes.len(), most)) {
                 tracing::debug!(%funding, ?due, "a post is due");
                 ledger.plan_post_within(fence, funding, room, now).await?;
             } else {
@@ -300,6 +302,18 @@ mod tests {
         office.earns(0, 10).await;
         assert_eq!(office.plans(&settings, 15).await, []);
         assert_eq!(office.plans(&settings, 3_600).await, [(account(0), 10)]);
+    }
+
+    #[tokio::test]
+    async fn where_no_post_can_carry_what_is_waited_for_a_full_one_is_made() {
+        let mut office = Office::open().await;
+        let settings = Settlement { minimum_amount: Amount::from_units(10), ..HOURLY };
+        office.earns(0, 1_000).await;
+        office.followed.most.insert(account(0), Amount::from_units(5));
+        office.followed.rooms.insert(account(0), Amount::from_units(4).into());
+        assert_eq!(office.plans(&settings, 3_600).await, [], "it is not full yet");
+        office.followed.rooms.insert(account(0), Amount::from_units(5).into());
+        assert_eq!(office.plans(&settings, 7_200).await, [(account(0), 5)]);
     }
 
     #[tokio::test]

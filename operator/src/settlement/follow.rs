@@ -21,6 +21,8 @@ pub struct Observed {
     pub posted_units: u128,
     /// What one post may credit now.
     pub room: Room,
+    /// What one could when the account's bucket is full.
+    pub most: Amount,
 }
 
 /// A lane of our books, and what the chain says of it.
@@ -75,6 +77,7 @@ pub async fn observe(
         credited_units: state.credited_units,
         posted_units: lanes.iter().map(|found| u128::from(found.lane.posted.units())).sum(),
         room: Room { units: units(room), credited },
+        most: units(state.balance_units.min(state.allowance_units).min(state.burst_units)),
     })
 }
 

@@ -89,6 +89,7 @@ impl Desk {
                 followed.leaving.insert(funding.clone(), until);
             }
             followed.rooms.insert(funding.clone(), observed.room);
+            followed.most.insert(funding.clone(), observed.most);
             account.gas_low = self.fee_high.clone().or_else(|| self.gas_low.clone());
             account.stalled = account.stalled.or_else(|| self.not_posted(funding));
             account.stalled = self.told.tell(funding, account.stalled, now);
