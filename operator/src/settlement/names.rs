@@ -1,18 +1,28 @@
 //! Whom a look is for: the accounts that escrows name, and those that owe something, whether an escrow names them or not.
 
+use std::collections::BTreeSet;
 use supercargo_ledger::{Ledger, LedgerError};
 use supercargo_market::work::FundingId;
+
+/// So many accounts that the books don't know are looked at in one look: anybody can name as many as they like.
+const MOST_STRANGERS: usize = 32;
 
 #[derive(Debug, Default)]
 pub struct Names {
     /// By the books, when they were last read. None before that.
     owing: Option<Vec<FundingId>>,
+    /// Those with money in the books.
+    known: BTreeSet<FundingId>,
+    /// Whose turn it was last of those that the books don't know.
+    turn: Option<FundingId>,
 }
 
 impl Names {
     /// Books that can't be read say nothing: who owed something when they last could be does so still.
     pub async fn read(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
-        self.owing = Some(ledger.unsettled().await?.into_iter().map(|(funding, _)| funding).collect());
+        let owing: Vec<FundingId> = ledger.unsettled().await?.into_iter().map(|(funding, _)| funding).collect();
+        self.known = ledger.fundings().await?.into_iter().collect();
+        self.owing = Some(owing);
         Ok(())
     }
 
@@ -23,6 +33,16 @@ impl Names {
         names.sort();
         names.dedup();
         Some(names)
+    }
+
+    /// Those of this look: all that the books know, and of the others the next.
+    pub fn in_turn(&mut self, named: &[FundingId]) -> Vec<FundingId> {
+        let (mut names, strangers): (Vec<_>, Vec<_>) = named.iter().cloned().partition(|funding| self.known.contains(funding));
+        let first = strangers.partition_point(|funding| Some(funding) <= self.turn.as_ref());
+        let next: Vec<FundingId> = strangers.iter().cycle().skip(first).take(strangers.len().min(MOST_STRANGERS)).cloned().collect();
+        self.turn = next.last().cloned();
+        names.extend(next);
+        names
     }
 }
 
@@ -50,5 +70,26 @@ mod tests {
         assert!(names.read(&ledger).await.is_err() && begun.read(&ledger).await.is_err());
         assert_eq!(names.of("c", vec![]), Some(vec![account(1)]), "it owed something when they could be read");
         assert_eq!(begun.of("c", escrows()), None);
+    }
+
+    #[tokio::test]
+    async fn whoever_names_thousands_of_accounts_keeps_nobody_waiting_and_each_has_its_turn() {
+        let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+        let fence = ledger.take_lead("one").await.expect("leads");
+        open(&ledger, fence).await;
+        let mut names = Names::default();
+        names.read(&ledger).await.expect("reads");
+        let named: Vec<FundingId> = (0..102).map(account).collect();
+        let mut turns = Vec::new();
+        for _ in 0..8 {
+            let look = names.in_turn(&named);
+            assert_eq!(look[..2], [account(0), account(1)], "whom the books know is looked at each time");
+            assert_eq!(look.len(), 2 + 32);
+            turns.extend_from_slice(&look[2..]);
+        }
+        let expected: Vec<FundingId> = named[2..].iter().cycle().take(8 * 32).cloned().collect();
+        assert_eq!(turns, expected);
+        assert_eq!(names.in_turn(&named[..5]).len(), 5, "a few are all looked at each time");
+        assert_eq!(names.in_turn(&[]), []);
     }
 }

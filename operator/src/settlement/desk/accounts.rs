@@ -60,7 +60,7 @@ impl Desk {
         let (mut followed, mut credited, mut posted) = (Followed::default(), 0, 0);
         let mut split = false;
         self.unread.retain(|funding, _| named.contains(funding));
-        for funding in named {
+        for funding in &self.names.in_turn(named) {
             let observed = match follow::observe(&self.settler.ledger, seen, &self.config, times, funding).await {
                 Ok(observed) => observed,
                 // The endpoints will agree on this one later; the others are no worse for it.
