@@ -14,7 +14,7 @@ use super::rail::Seen;
 use super::recheck::{Rechecked, recheck};
 use super::setup::{self, Wires};
 use super::told::{Told, key_used_elsewhere};
-use super::vouchers::{self, Unsigned};
+use super::vouchers::{self, Unfit, Unsigned};
 use super::{SettlementError, Settler};
 use crate::runtime::config::ChainConfig;
 use crate::watch::News;
@@ -49,6 +49,7 @@ pub struct Desk {
     checked: Option<Address>,
     foreign: Option<BTreeSet<FundingId>>,
     unsigned: Unsigned,
+    unfit: Unfit,
     /// Since when accounts could not be read.
     unread: BTreeMap<FundingId, i64>,
     /// Final posts that the world does not know of yet.
@@ -105,6 +106,7 @@ impl Desk {
             checked: None,
             foreign: None,
             unsigned: Unsigned::default(),
+            unfit: Unfit::default(),
             unread: BTreeMap::new(),
             untold: Vec::new(),
             calendar: Calendar::default(),
@@ -313,7 +315,7 @@ impl Desk {
         if self.checked != Some(wires.pen.key.address()) {
             return Ok(());
         }
-        vouchers::sign(&self.settler.ledger, fence, &wires.pen, &self.config.name, foreign, now).await
+        vouchers::sign(&self.settler.ledger, fence, &wires.pen, &self.config.name, foreign, &mut self.unfit, now).await
     }
 
     async fn look_after_health(&mut self, now: i64) -> Result<(), SettlementError> {

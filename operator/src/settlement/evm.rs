@@ -101,7 +101,9 @@ impl Node for EvmNode {
             return Ok(Takes::All);
         }
         let (window_seconds, _) = self.chain.window_and_thaw(self.contract).await?;
-        let now = self.chain.block(self.chain.height().await?).await?.map_or(0, |block| block.timestamp);
+        // Without a time nobody knows which cases still take something.
+        let newest = self.chain.block(self.chain.height().await?).await?;
+        let now = newest.ok_or_else(|| SettlementError::Waiting("an endpoint lacks its newest block".to_owned()))?.timestamp;
         let cases = closed.iter().filter(|until| case_takes(**until, window_seconds, now)).count();
         Ok(Takes::of(open + cases, closed.len() - cases, window_seconds))
     }

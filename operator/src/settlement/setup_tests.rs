@@ -3,14 +3,18 @@
 use super::SettlementError;
 use super::agree::{Agreed, Terms};
 use super::course::{self, no_agreement};
-use super::rail::Seen;
+use super::evm::EvmNode;
+use super::rail::{Node, Seen, Takes};
 use super::setup::{self, Wires};
 use crate::runtime::config::ChainConfig;
 use alloy::rpc::types::Block;
 use alloy::sol_types::{SolError, SolValue};
 use serde_json::{Value, json};
-use supercargo_contracts::{Address, B256, Bytes, Escrow, PrivateKeySigner, U256, keccak256};
+use supercargo_contracts::{Address, B256, Bytes, Chain, Escrow, PrivateKeySigner, U256, keccak256};
+use supercargo_ledger::{Post, PostState};
 use supercargo_market::account::Times;
+use supercargo_market::money::Amount;
+use supercargo_market::work::FundingId;
 use warp::Filter;
 
 const SETTLER: u32 = 1;
@@ -23,6 +27,8 @@ struct There {
     token: Option<Address>,
     decimals: Option<u64>,
     hot: Option<Address>,
+    /// It has the block that it calls its newest.
+    newest: bool,
 }
 
 fn contract() -> Address {
@@ -38,7 +44,7 @@ fn key() -> PrivateKeySigner {
 }
 
 fn all_is_well() -> There {
-    There { chain_id: 1, code: "0x60", token: Some(token()), decimals: Some(6), hot: Some(key().address()) }
+    There { chain_id: 1, code: "0x60", token: Some(token()), decimals: Some(6), hot: Some(key().address()), newest: true }
 }
 
 impl There {
@@ -58,6 +64,10 @@ impl There {
         if is("THAW()") {
             return Ok(number(600));
         }
+        if is("viewLane(bytes32,uint32)") {
+            // It matures, and a case about it is open: it takes what comes in until a window before 1,000.
+            return Ok([5, 0, 0, 0, 1_000, 0, 0].map(number).concat());
+        }
         assert!(is("viewSettler(uint32)"), "nobody asks that: {data:?}");
         let words = |hot: Address| [hot.abi_encode(), hot.abi_encode(), number(0), hot.abi_encode(), number(0)].concat();
         self.hot.map(words).ok_or_else(|| Escrow::UnknownSettler { settler: SETTLER }.abi_encode())
@@ -67,6 +77,8 @@ impl There {
         let result = match asked["method"].as_str().expect("a method") {
             "eth_chainId" => json!(format!("{:#x}", self.chain_id)),
             "eth_getCode" => json!(self.code),
+            "eth_blockNumber" => json!("0x0"),
+            "eth_getBlockByNumber" if !self.newest => Value::Null,
             "eth_getBlockByNumber" => serde_json::to_value(Block::<B256>::default()).expect("a block"),
             "eth_call" => {
                 let call = &asked["params"][0];
@@ -155,6 +167,28 @@ async fn whatever_is_set_up_wrongly_is_told_in_words_that_name_it() {
         assert!(matches!(error, SettlementError::Stalled(_)), "asking again would change nothing: {error}");
         assert_eq!(error.to_string(), words);
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_lacks_its_newest_block_does_not_say_which_rows_would_be_credited() {
+    let post = Post {
+        id: "p".to_owned(),
+        funding: FundingId::chain("c", &B256::ZERO.to_string()),
+        state: PostState::Planned,
+        rows: vec![(7, 9)],
+        amount: Amount::from_units(9),
+        lines_root: [0; 32],
+        journal_head: [0; 32],
+        winner: None,
+        block: None,
+    };
+    let takes = async |newest| {
+        let chain = Chain::connect(&There { newest, ..all_is_well() }.listen().await).expect("an address");
+        EvmNode { chain, contract: contract(), signer: key().address() }.takes(&post).await
+    };
+    assert_eq!(takes(true).await.expect("it answers"), Takes::All);
+    let error = takes(false).await.expect_err("it doesn't know the time");
+    assert!(matches!(error, SettlementError::Waiting(_)), "asking again may help: {error}");
 }
 
 #[tokio::test]

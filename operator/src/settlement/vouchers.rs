@@ -55,6 +55,9 @@ impl Unsigned {
     }
 }
 
+/// Lanes whose vouchers can't be written: they are told once.
+pub type Unfit = BTreeSet<(FundingId, u32)>;
+
 pub fn terms(pen: &EvmPen) -> VoucherTerms {
     VoucherTerms { chain_id: pen.chain_id, contract: pen.contract.to_string(), signer: pen.key.address().to_string() }
 }
@@ -67,23 +70,24 @@ pub async fn sign(
     pen: &EvmPen,
     chain: &str,
     foreign: &BTreeSet<FundingId>,
+    unfit: &mut Unfit,
     now: i64,
 ) -> Result<(), SettlementError> {
-    let vouchers = next(ledger, pen, chain, foreign, now, MOST_AT_ONCE).await?;
+    let vouchers = next(ledger, pen, chain, foreign, unfit, (now, MOST_AT_ONCE)).await?;
     if vouchers.is_empty() {
         return Ok(());
     }
     Ok(ledger.keep_vouchers(fence, &vouchers).await?)
 }
 
-/// What is to be signed next, in pages of so many.
+/// What is to be signed next, at this time and in pages of so many.
 async fn next(
     ledger: &Ledger,
     pen: &EvmPen,
     chain: &str,
     foreign: &BTreeSet<FundingId>,
-    now: i64,
-    page: u32,
+    unfit: &mut Unfit,
+    (now, page): (i64, u32),
 ) -> Result<Vec<Voucher>, SettlementError> {
     let terms = terms(pen);
     let (mut vouchers, mut after) = (Vec::new(), None);
@@ -93,9 +97,11 @@ async fn next(
         let Some((funding, lane)) = lanes.last() else { break };
         after = Some((funding.clone(), lane.payee));
         for (funding, lane) in lanes.into_iter().filter(|(funding, _)| !foreign.contains(funding)) {
-            match signed(pen, &terms, funding, lane, now) {
+            let payee = lane.payee;
+            match signed(pen, &terms, funding.clone(), lane, now) {
                 Ok(voucher) => vouchers.push(voucher),
-                Err(error) => tracing::error!("a voucher is not signed: {error}"),
+                Err(error) if unfit.insert((funding, payee)) => tracing::error!(payee, "a voucher is not signed: {error}"),
+                Err(_) => {}
             }
         }
     }
@@ -134,6 +140,10 @@ mod tests {
     use super::*;
     use crate::settlement::simulation::{account, charge, open};
     use supercargo_contracts::{B256, PrivateKeySigner};
+    use supercargo_ledger::Posting;
+    use supercargo_market::asset::Asset;
+    use supercargo_market::money::Amount;
+    use supercargo_market::work::WorkId;
 
     #[test]
     fn what_is_signed_late_is_told_only_when_it_lasts() {
@@ -171,18 +181,18 @@ mod tests {
         let kept = async || ledger.vouchers("c", 7, &FundingId::from_stored(""), 10).await.expect("reads");
         assert_eq!(left(1).await, [1, 7].into());
         let first = async |foreign| {
-            let found = next(&ledger, &pen(1), "c", &[account(foreign)].into(), 5, 1).await.expect("signs");
+            let found = next(&ledger, &pen(1), "c", &[account(foreign)].into(), &mut Unfit::new(), (5, 1)).await.expect("signs");
             found.into_iter().map(|voucher| (voucher.funding, voucher.payee)).collect::<Vec<_>>()
         };
         assert_eq!(first(1).await, [(account(0), 1)]);
         assert_eq!(first(0).await, [(account(1), 1)], "pages of what may be old keep nobody from theirs");
-        sign(&ledger, fence, &pen(1), "c", &[account(1)].into(), 5).await.expect("signs");
+        sign(&ledger, fence, &pen(1), "c", &[account(1)].into(), &mut Unfit::new(), 5).await.expect("signs");
         let first = kept().await;
         assert_eq!(first.iter().map(|voucher| voucher.funding.clone()).collect::<Vec<_>>(), [account(0)], "the other's books may be old");
         assert_eq!(left(1).await, [1, 7].into());
 
-        sign(&ledger, fence, &pen(1), "c", &BTreeSet::new(), 6).await.expect("signs");
-        sign(&ledger, fence, &pen(1), "c", &BTreeSet::new(), 7).await.expect("signs nothing");
+        sign(&ledger, fence, &pen(1), "c", &BTreeSet::new(), &mut Unfit::new(), 6).await.expect("signs");
+        sign(&ledger, fence, &pen(1), "c", &BTreeSet::new(), &mut Unfit::new(), 7).await.expect("signs nothing");
         assert!(left(1).await.is_empty());
         let both = kept().await;
         assert_eq!(both.iter().map(|voucher| voucher.signed_at).collect::<Vec<_>>(), [5, 6]);
@@ -202,17 +212,37 @@ mod tests {
 
         // Another hot key: what the old one signed is good for a week, and what the new one signs from now on.
         assert_eq!(left(2).await, [1, 7].into());
-        sign(&ledger, fence, &pen(2), "c", &BTreeSet::new(), 8).await.expect("signs");
+        sign(&ledger, fence, &pen(2), "c", &BTreeSet::new(), &mut Unfit::new(), 8).await.expect("signs");
         assert!(left(2).await.is_empty());
         assert!(kept().await.iter().all(|voucher| voucher.terms.signer == pen(2).key.address().to_string()));
     }
 
     #[tokio::test]
-    async fn an_account_that_no_chain_could_know_is_not_signed_for() {
+    async fn an_account_that_no_chain_could_know_is_not_signed_for_and_keeps_nobody_from_theirs() {
         let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
         let pen = EvmPen { key: PrivateKeySigner::random(), chain_id: 1, contract: Address::repeat_byte(9), most_fee_wei: None };
         let fence = ledger.take_lead("test").await.expect("leads");
-        sign(&ledger, fence, &pen, "c", &BTreeSet::new(), 5).await.expect("there is nothing to sign");
-        assert!(account_of(&FundingId::chain("c", "0x12")).is_err());
+        let funding = FundingId::chain("c", "0x12");
+        assert!(account_of(&funding).is_err());
+        let mut unfit = Unfit::new();
+        sign(&ledger, fence, &pen, "c", &BTreeSet::new(), &mut unfit, 5).await.expect("there is nothing to sign");
+        open(&ledger, fence).await;
+        owe(&ledger, fence, &funding).await;
+        ledger.commit(fence, &[charge(1, 2, 100)]).await.expect("commits");
+        for now in [6, 7] {
+            sign(&ledger, fence, &pen, "c", &BTreeSet::new(), &mut unfit, now).await.expect("signs");
+            let signed = ledger.vouchers("c", 7, &FundingId::from_stored(""), 10).await.expect("reads");
+            assert_eq!(signed.into_iter().map(|voucher| voucher.funding).collect::<Vec<_>>(), [account(1)]);
+            assert_eq!(unfit, [(funding.clone(), 1), (funding.clone(), 7)].into(), "each is told once");
+        }
+    }
+
+    /// A work of its own.
+    async fn owe(ledger: &Ledger, fence: Fence, funding: &FundingId) {
+        let (asset, work) = (Asset::of(funding, "USDC"), WorkId::task("2"));
+        let (deposited, withdrawn, detail) = (Amount::from_units(1_000), Amount::ZERO, "{}".to_owned());
+        let fund = Posting::Fund { funding: funding.clone(), asset: asset.clone(), deposited, withdrawn };
+        let reserve = Posting::Reserve { work, asset, funding: funding.clone(), amount: Amount::from_units(500), detail };
+        ledger.commit(fence, &[fund, reserve, charge(2, 1, 100)]).await.expect("commits");
     }
 }
