@@ -222,7 +222,13 @@ fn the_configuration_is_one_that_the_operator_takes_and_wrong_values_are_named()
     let text = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().expect("a file").to_owned();
     let config: Value = serde_yaml_ng::from_str(&text).expect("YAML");
     assert_eq!(config["chains"][0]["settlerKeyFile"], "/etc/supercargo/keys/key");
+    assert_eq!(config["chains"][0].get("settlerPasswordFile"), None);
     assert_eq!(config["settlement"]["postSeconds"], 3600);
+
+    let objects = render(&["--set", "settler.existingSecret=key,settler.passwordSecret=word", "--set-json", CHAIN]).expect("renders");
+    let text = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().expect("a file").to_owned();
+    let config: Value = serde_yaml_ng::from_str(&text).expect("YAML");
+    assert_eq!(config["chains"][0]["settlerPasswordFile"], "/etc/supercargo/password/password");
 
     let said = render(&["--set-json", CHAIN]).expect_err("no key");
     assert!(said.contains("config.chains needs settler.existingSecret"), "{said}");

@@ -39,6 +39,9 @@ pub struct ChainConfig {
     /// Our number as a settler of that contract, and the file with its hot key.
     pub settler: u32,
     pub settler_key_file: PathBuf,
+    /// The file with the password, where the key is an encrypted keystore. Without it the key is in hex.
+    #[serde(default)]
+    pub settler_password_file: Option<PathBuf>,
 }
 
 fn an_hour() -> u32 {

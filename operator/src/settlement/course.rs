@@ -61,6 +61,7 @@ pub mod tests {
             max_fee_gwei: None,
             settler: 1,
             settler_key_file: "k".into(),
+            settler_password_file: None,
         }
     }
 

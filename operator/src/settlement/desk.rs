@@ -8,6 +8,7 @@ use super::course::{Course, goes_on, no_agreement};
 use super::due::{Asked, Calendar, Gas, Refused};
 use super::evm::{EvmNode, EvmPen};
 use super::health::{self, Differing, Owing};
+use super::key::KeyFile;
 use super::names::Names;
 use super::outbox::{self, Progress};
 use super::rail::Seen;
@@ -36,6 +37,7 @@ pub struct Desk {
     settler: Settler,
     config: ChainConfig,
     names: Names,
+    key: KeyFile,
     wires: Option<Arc<Wires>>,
     /// The contract's, once it is known to be ours.
     times: Option<Times>,
@@ -96,6 +98,7 @@ impl Desk {
             settler,
             config,
             names: Names::default(),
+            key: KeyFile::default(),
             wires: None,
             times: None,
             last_final: None,
@@ -164,7 +167,7 @@ impl Desk {
 
     /// What is final by enough endpoints, on a chain that is what the configuration says.
     async fn look(&mut self, now: i64) -> Result<(Arc<Wires>, Agreed, Times), SettlementError> {
-        let wires = self.wires()?;
+        let wires = self.wires().await?;
         let terms = Terms { chain_id: self.config.chain_id, now, oldest_seconds: self.config.oldest_final_seconds.into() };
         let look = wires.endpoints.look(terms).await;
         health::of_endpoints(&self.settler.metrics.payment, &self.config, &look);
@@ -196,8 +199,8 @@ impl Desk {
     }
 
     /// The endpoints, and the key as its file has it now: a new one is taken up without a restart.
-    fn wires(&mut self) -> Result<Arc<Wires>, SettlementError> {
-        let key = setup::read_key(&self.config.settler_key_file)?;
+    async fn wires(&mut self) -> Result<Arc<Wires>, SettlementError> {
+        let key = self.key.read(&self.config).await?;
         if let Some(wires) = self.wires.as_ref().filter(|wires| wires.pen.key.address() == key.address()) {
             return Ok(Arc::clone(wires));
         }

@@ -10,6 +10,7 @@ mod due;
 mod evm;
 mod follow;
 mod health;
+mod key;
 mod names;
 mod outbox;
 mod rail;

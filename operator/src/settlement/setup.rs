@@ -4,7 +4,6 @@ use super::SettlementError;
 use super::evm::{EvmNode, EvmPen};
 use super::rail::{Endpoints, Seen};
 use crate::runtime::config::ChainConfig;
-use std::path::Path;
 use supercargo_contracts::{Address, Chain, ChainError, PrivateKeySigner};
 use supercargo_market::account::Times;
 
@@ -32,13 +31,6 @@ pub fn wires(config: &ChainConfig, key: PrivateKeySigner) -> Result<Wires, Settl
 pub fn names(config: &ChainConfig) -> Vec<String> {
     let host = |url: &String| reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
     config.rpcs.iter().enumerate().map(|(index, url)| format!("endpoint {} ({})", index + 1, host(url))).collect()
-}
-
-/// The key as hex, with or without 0x. What is in the file is never printed.
-pub fn read_key(path: &Path) -> Result<PrivateKeySigner, SettlementError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SettlementError::Stalled(format!("reading the settler's key {}: {error}", path.display())))?;
-    text.trim().parse().map_err(|_| SettlementError::Stalled(format!("{} does not hold a private key in hex", path.display())))
 }
 
 /// What can't change once it was seen: there is a contract, it holds the token that is configured, and these are its times.

@@ -201,19 +201,11 @@ async fn a_token_that_is_not_configured_is_whichever_the_contract_holds() {
 }
 
 #[tokio::test]
-async fn addresses_and_keys_that_are_none_are_told_before_anything_is_asked_and_no_key_is_printed() {
+async fn an_address_that_is_none_is_told_before_anything_is_asked() {
     let config = configured(all_is_well()).await;
     let words = |config: &ChainConfig| setup::wires(config, key()).err().map(|error| error.to_string());
     assert_eq!(
         words(&ChainConfig { contract: "0x12".to_owned(), ..config.clone() }),
         Some("\"0x12\" is not a contract's address".to_owned())
     );
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("key");
-    assert!(setup::read_key(&file).expect_err("there is none").to_string().starts_with("reading the settler's key"));
-    std::fs::write(&file, "a secret that is no key").expect("writes");
-    let told = setup::read_key(&file).expect_err("it is none").to_string();
-    assert_eq!(told, format!("{} does not hold a private key in hex", file.display()));
-    std::fs::write(&file, format!("{}\n", key().to_bytes())).expect("writes");
-    assert_eq!(setup::read_key(&file).expect("it is one").address(), key().address());
 }
