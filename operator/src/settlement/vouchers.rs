@@ -242,7 +242,7 @@ mod tests {
         let (asset, work) = (Asset::of(funding, "USDC"), WorkId::task("2"));
         let (deposited, withdrawn, detail) = (Amount::from_units(1_000), Amount::ZERO, "{}".to_owned());
         let fund = Posting::Fund { funding: funding.clone(), asset: asset.clone(), deposited, withdrawn };
-        let reserve = Posting::Reserve { work, asset, funding: funding.clone(), amount: Amount::from_units(500), detail };
+        let reserve = Posting::Reserve { work, asset, funding: funding.clone(), amount: Amount::from_units(500), detail, parent: None };
         ledger.commit(fence, &[fund, reserve, charge(2, 1, 100)]).await.expect("commits");
     }
 }
