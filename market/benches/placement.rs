@@ -205,10 +205,10 @@ fn shared(index: u64) -> Offer {
     Offer { tenants, ..offer(index, 7) }
 }
 
-/// Requests that are hard, each in its own way: the slowest of them, each by its median.
-fn hardest() {
+/// Requests that are hard, each in its own way.
+fn hard() -> [(&'static str, Request); 9] {
     let hostname = |index: u64| BTreeMap::from([("kubernetes.io/hostname".to_owned(), format!("node-{index:06}"))]);
-    let hard = [
+    [
         ("a price that nobody asks", Request { max_price_per_hour: Some("0.01".parse().unwrap_or_default()), ..request(0) }),
         ("cores that no node has", Request { cpu_millis: Some(1_000_000), ..request(0) }),
         ("a disk that no node has", Request { storage_bytes: 1 << 50, strategy: Strategy::Balanced, ..request(1) }),
@@ -225,7 +225,12 @@ fn hardest() {
         ),
         ("nobody else's tasks beside", Request { tenancy: "Dedicated".into(), ..request(0) }),
         ("anything at all", Request { strategy: Strategy::Quality, ..request(2) }),
-    ];
+    ]
+}
+
+/// The slowest decision of all, for one worker and for gangs.
+fn hardest() {
+    let hard = hard();
     let mut slowest: f64 = 0.0;
     for (kind, of) in
         [("alike", offer as fn(u64, u32) -> Offer), ("all unlike", |index, _| unlike(index)), ("all in use", |index, _| shared(index))]
@@ -233,20 +238,44 @@ fn hardest() {
         let mut catalog = Catalog::new();
         (0..100_000).for_each(|index| assert!(catalog.update(&of(index, 8))));
         for (what, request) in &hard {
-            // Each is asked for the first time: it has a disk of its own size. A neighbour on the machine can slow any one.
+            // Each is asked for the first time: it has a disk of its own size.
             let first = |number| Arc::new(Request { storage_bytes: request.storage_bytes + number, ..request.clone() });
             let mut times = [1, 2, 3, 4, 5].map(|number| timed(|| drop(catalog.choose(&first(number)))).0);
             let again = timed(|| drop(catalog.choose(&first(5)))).0;
-            let median = at(&mut times, 50);
-            println!("offers {kind}, {what}: {median:.0} us, and {:.0} when asked again", micros(again));
-            slowest = slowest.max(median);
+            slowest = slowest.max(told(kind, what, &mut times));
+            println!("offers {kind}, {what}: {:.0} us when asked again", micros(again));
         }
         drop(catalog);
+        let mut exchange = Exchange::new();
+        (0..100_000).for_each(|index| exchange.offer(&of(index, 8)));
+        for (what, topology) in [("a gang", Topology::Any), ("a gang in one zone", Topology::Zone), ("a gang on one node", Topology::Node)]
+        {
+            let mut times = [1, 2, 3, 4, 5].map(|number| gang(&mut exchange, topology, number));
+            slowest = slowest.max(told(kind, what, &mut times));
+        }
     }
     let offers: Vec<Offer> = (0..100_000).map(unlike).collect();
     let (plainly, _) = timed(|| drop(placement::choose(&offers, &hard[1].1)));
     figure("placement.decision_max", slowest, "us");
     println!("the plain market takes {:.0} us for {}", micros(plainly), hard[1].0);
+}
+
+/// The slowest of some times, in microseconds.
+fn told(kind: &str, what: &str, times: &mut [Duration]) -> f64 {
+    let (median, slowest) = (at(times, 50), at(times, 100));
+    println!("offers {kind}, {what}: {median:.0} us, and {slowest:.0} the slowest");
+    slowest
+}
+
+/// All workers of a gang that asks for something new are placed, and leave.
+fn gang(exchange: &mut Exchange, topology: Topology, number: u64) -> Duration {
+    let request = Request { storage_bytes: (2 << 30) + number, ..request(0) };
+    let task = Waiting { request: Arc::new(request), workers: 4, topology, ..waiting(number) };
+    exchange.wait(&task);
+    let (took, pass) = timed(|| exchange.assign(0));
+    assert_eq!(pass.placed.len(), 1, "there is room for it");
+    exchange.ended(&task.id);
+    took
 }
 
 /// Decided and taken, in one pass.
