@@ -3,6 +3,7 @@
 //! process of its own.
 
 mod chain;
+mod disputes;
 mod follows;
 mod officer;
 #[path = "../../../e2e/src/postgres.rs"]
@@ -51,6 +52,9 @@ fn main() -> Result<ExitCode> {
         }),
         trial("a_key_that_is_rotated_while_a_post_is_on_its_way_doubles_and_loses_nothing", || {
             tokio::runtime::Runtime::new()?.block_on(rotates::under_way())
+        }),
+        trial("a_dispute_about_one_lane_keeps_no_other_payee_from_being_paid", || {
+            tokio::runtime::Runtime::new()?.block_on(disputes::one_of_many())
         }),
         trial("what_the_arbiter_cuts_is_told_as_that_and_is_not_posted_again", || tokio::runtime::Runtime::new()?.block_on(follows::cut())),
     ];
