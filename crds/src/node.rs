@@ -194,7 +194,7 @@ pub enum DataClassBasis {
 }
 
 /// What a provider's node has served, and what went wrong there. Service is written along with the rest, and may be behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordStatus {
     /// Seconds of tasks that were served.
@@ -203,8 +203,16 @@ pub struct RecordStatus {
     pub faults: i64,
     /// Times that two sources did not say the same.
     pub disagreements: i64,
-    /// Times that it was set apart: each lasts twice as long as the one before.
+    /// Times that it was set apart with less than a day between them: each lasts twice as long as the one before.
     pub quarantines: i64,
+    /// When attempts failed for reasons of its own, of those that still count: three within ten minutes set it apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::times")]
+    pub recent_faults: Vec<Time>,
+    /// When it was last let back, or will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub last_let_back: Option<Time>,
 }
 
 /// Why and how long a node is left out.
@@ -214,6 +222,7 @@ pub struct Quarantine {
     #[schemars(schema_with = "schema::time")]
     pub until: Time,
     /// Faults that count against it.
+    #[serde(default)]
     pub faults: i32,
     /// The last fault, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -100,6 +100,16 @@ pub fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "date-time" })
 }
 
+/// A few of them.
+pub fn times(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "format": "date-time" },
+    })
+}
+
 /// Closes each field's text with its default and its limits, as the schema has them: they are written in one place, and
 /// are what people read.
 pub fn explain(schema: &mut Value) {

@@ -11,6 +11,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -93,8 +95,7 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
         Effect::TaintNode { name, sold } => taint(client, &name, sold).await,
         Effect::WriteNode { name, status, note } => {
             let api: Api<ProviderNode> = Api::all(client.clone());
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderNode", "metadata": { "name": name }, "status": *status });
-            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a node's status")?;
+            let written = replace_status(&api, &name, &*status, "writing a node's status").await?;
             tell(client, note).await;
             Ok(written
                 .and_then(|object| convert::provider_node(&object))
@@ -104,14 +105,12 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
         }
         Effect::WritePool { name, status } => {
             let api: Api<ProviderPool> = Api::all(client.clone());
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "ProviderPool", "metadata": { "name": name }, "status": *status });
-            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing a pool's status")?;
+            let written = replace_status(&api, &name, &*status, "writing a pool's status").await?;
             Ok(written.and_then(|object| convert::pool(&object)).map(|pool| Event::Pool(Box::new(pool))).into_iter().collect())
         }
         Effect::WriteEscrow { namespace, name, status, note } => {
             let api: Api<Escrow> = Api::namespaced(client.clone(), &namespace);
-            let patch = json!({ "apiVersion": API_VERSION, "kind": "Escrow", "metadata": { "name": name }, "status": *status });
-            let written = gone_is_fine(api.patch_status(&name, &apply, &Patch::Apply(&patch)).await, "writing an escrow's status")?;
+            let written = replace_status(&api, &name, &*status, "writing an escrow's status").await?;
             tell(client, note.filter(|_| written.is_some())).await;
             Ok(written.and_then(|object| convert::escrow(&object)).map(|escrow| Event::Escrow(Box::new(escrow))).into_iter().collect())
         }
@@ -185,6 +184,18 @@ async fn write_task(api: &Api<ComputeTask>, name: &str, uid: &str, status: &Comp
     let patch = json!({ "apiVersion": API_VERSION, "kind": "ComputeTask", "metadata": metadata, "status": status });
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     gone_is_fine(api.patch_status(name, &apply, &Patch::Apply(&patch)).await, "writing a task's status")
+}
+
+/// Writes the whole of a status. What is applied leaves what a person wrote there by hand, also where that is then half an
+/// object, which the API server refuses for ever.
+async fn replace_status<K>(api: &Api<K>, name: &str, status: &impl Serialize, doing: &'static str) -> Result<Option<K>, EffectError>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let replace = json!([{ "op": "add", "path": "/status", "value": status }]);
+    let patch = Patch::Json::<()>(serde_json::from_value(replace).expect("it is one operation of a JSON patch"));
+    let by_us = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    gone_is_fine(api.patch_status(name, &by_us, &patch).await, doing)
 }
 
 /// An object that was deleted meanwhile needs no status.

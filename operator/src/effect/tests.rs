@@ -98,6 +98,22 @@ async fn a_task_that_changed_since_it_was_looked_at_is_tried_again() {
     assert!(!error.needs_a_person() && error.event().is_none());
 }
 
+#[tokio::test]
+async fn a_nodes_status_is_written_whole_whatever_somebody_else_has_written_there() {
+    let node = json!({
+        "apiVersion": "supercargo.dev/v1alpha1", "kind": "ProviderNode", "metadata": { "name": "n1", "uid": "node" },
+        "spec": { "pool": "p", "nodeName": "n1" }, "status": { "quarantine": { "until": "2027-01-15T08:00:00Z" } },
+    });
+    let (client, asked) = api_server(move |_| (200, node.clone())).await;
+    let effect = Effect::WriteNode { name: "n1".into(), status: Box::default(), note: None };
+    let events = kubernetes::carry_out(&client, effect).await.expect("it is written");
+    assert!(matches!(&events[..], [Event::ProviderNode(node)] if node.status.quarantine.is_some()), "half an object is read: {events:?}");
+    let asked = asked.lock().expect("nobody panics with it");
+    let [(Method::PATCH, path, body)] = &asked[..] else { panic!("one write: {asked:?}") };
+    assert!(path.ends_with("/providernodes/n1/status"), "{path}");
+    assert_eq!(*body, json!([{ "op": "add", "path": "/status", "value": { "observedGeneration": -1 } }]));
+}
+
 /// A pod of the task with this UID, which a finalizer holds or nothing does any more.
 fn pod(of_task: &str, finalizers: &[&str], leaving: bool) -> Value {
     let labels = json!({

@@ -176,6 +176,12 @@ pub fn has_run(pod: &Pod) -> bool {
     pod.first_running.is_some() || pod.started.is_some_and(|started| started > 0)
 }
 
+/// When it ended: by its own record, else when that was first seen.
+pub fn ended_at(pod: &Pod, placement: &Placement, now: i64) -> i64 {
+    let ended = pod.finished.filter(|finished| *finished > 0).or(pod.terminal).unwrap_or(now);
+    ended.max(placement.bound).min(now)
+}
+
 pub fn name(evidence: Evidence) -> &'static str {
     match evidence {
         Evidence::Record => "Record",

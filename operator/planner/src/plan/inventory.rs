@@ -1,6 +1,6 @@
 //! What is said of a node: what it offers, how it is, what it has served, and why it takes no tasks where it takes none.
 
-use super::node::{MOST_FAULTS, strangers};
+use super::node::{MOST_FAULTS, recent_faults, strangers};
 use super::{Terms, status};
 use crate::world::World;
 use crate::world::free::{model_of, replicas_of, selects};
@@ -21,17 +21,22 @@ const NAMED_PODS: usize = 5;
 type Told = (bool, &'static str, String);
 
 /// What changes with every task is alone no reason to write: what is free, what was served, and which healthy devices are
-/// in use.
+/// in use. Nor is it that a fault does not count any more.
 pub fn differs(before: &ProviderNodeStatus, next: &ProviderNodeStatus) -> bool {
     let steady = |status: &ProviderNodeStatus| {
         let mut status = status.clone();
         status.offers.iter_mut().for_each(|offer| offer.free = 0);
         status.free = None;
-        status.record.iter_mut().for_each(|record| record.served_seconds = 0);
+        status.record.iter_mut().for_each(|record| {
+            record.served_seconds = 0;
+            record.recent_faults.clear();
+        });
         status.devices.retain(|device| device.health == DeviceHealth::Unhealthy);
         status
     };
-    steady(before) != steady(next)
+    let faults = |status: &ProviderNodeStatus| status.record.as_ref().map(|record| record.recent_faults.clone()).unwrap_or_default();
+    let known = faults(before);
+    faults(next).iter().any(|fault| !known.contains(fault)) || steady(before) != steady(next)
 }
 
 pub fn status(world: &World, terms: &Terms, provided: &ProviderNode, now: i64) -> ProviderNodeStatus {
@@ -56,12 +61,15 @@ pub fn status(world: &World, terms: &Terms, provided: &ProviderNode, now: i64) -
     next.quarantine = quarantine(world, &provided.spec.node_name, now);
     let provider = sold_under.as_ref().map(|terms| terms.provider.as_str()).unwrap_or_default();
     let record = world.record_of(provider, &provided.spec.node_name);
+    let apart = world.quarantine.get(&provided.spec.node_name);
     next.reputation = Some(i32::from(record.reputation()));
     next.record = Some(RecordStatus {
         served_seconds: record.served_seconds.cast_signed(),
         faults: i64::from(record.faults),
         disagreements: i64::from(record.disagreements),
-        quarantines: world.quarantine.get(&provided.spec.node_name).map_or(0, |record| i64::from(record.times)),
+        quarantines: apart.map_or(0, |apart| i64::from(apart.times)),
+        recent_faults: recent_faults(world, &provided.spec.node_name, now).into_iter().filter_map(status::time).collect(),
+        last_let_back: apart.filter(|apart| apart.until > 0).and_then(|apart| status::time(apart.until)),
     });
     let vouched = |class: &DataClass| DataClassStatus { class: *class, basis: DataClassBasis::Vouched };
     next.data_classes = sold_under.map(|terms| terms.data_classes.iter().map(vouched).collect()).unwrap_or_default();

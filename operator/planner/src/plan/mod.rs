@@ -321,6 +321,8 @@ mod pod_tests;
 #[cfg(test)]
 mod pool_tests;
 #[cfg(test)]
+mod quarantine_tests;
+#[cfg(test)]
 mod running_tests;
 #[cfg(test)]
 mod simulation;

@@ -15,6 +15,8 @@ pub const MOST_FAULTS: usize = 3;
 const FAULTS_WITHIN_SECONDS: i64 = 600;
 const FIRST_QUARANTINE_SECONDS: i64 = 600;
 const LONGEST_QUARANTINE_SECONDS: i64 = 86_400;
+/// After so long without one the next is as short as the first.
+const FORGIVEN_AFTER_SECONDS: i64 = 86_400;
 /// What is free is shown as it was at most so long ago.
 const STALE_SECONDS: i64 = 60;
 
@@ -106,19 +108,27 @@ pub fn drained_at(provided: &ProviderNode) -> Option<i64> {
     Some(since.saturating_add(provided.spec.drain_deadline_seconds?))
 }
 
-/// An attempt failed for reasons of the node's own. When that happens too often the node is set apart, each time for twice
-/// as long.
-pub fn blame(world: &mut World, node: &str, now: i64) {
+/// An attempt failed at that time for reasons of the node's own, whenever it is told. When that happens too often the node is
+/// set apart, each time for twice as long.
+pub fn blame(world: &mut World, node: &str, at: i64) {
     let record = world.quarantine.entry(node.to_owned()).or_default();
-    record.faults.retain(|at| now - at < FAULTS_WITHIN_SECONDS);
-    record.faults.push(now);
+    record.faults.push(at);
+    let latest = record.faults.iter().copied().max().unwrap_or(at);
+    record.faults.retain(|fault| latest - fault < FAULTS_WITHIN_SECONDS);
     if record.faults.len() >= MOST_FAULTS {
         record.faults.clear();
-        record.until = now + (FIRST_QUARANTINE_SECONDS << record.times.min(16)).min(LONGEST_QUARANTINE_SECONDS);
-        record.times += 1;
+        let times = if latest - record.until < FORGIVEN_AFTER_SECONDS { record.times } else { 0 };
+        let until = latest + (FIRST_QUARANTINE_SECONDS << times.min(16)).min(LONGEST_QUARANTINE_SECONDS);
+        (record.times, record.until) = (times + 1, record.until.max(until));
         world.todo.node_alarms.set(record.until, node.to_owned());
-        world.todo.nodes.push(node.to_owned());
     }
+    world.todo.nodes.push(node.to_owned());
+}
+
+/// When attempts failed there, of those that count for the next quarantine.
+pub fn recent_faults(world: &World, node: &str, now: i64) -> Vec<i64> {
+    let faults = world.quarantine.get(node).map(|record| record.faults.as_slice()).unwrap_or_default();
+    faults.iter().copied().filter(|fault| now - fault < FAULTS_WITHIN_SECONDS).collect()
 }
 
 /// A node of a Direct pool is only ours: once nobody would be thrown out, the taint keeps it so. It goes when the node is

@@ -253,15 +253,16 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let digest = balance.and_then(|balance| balance.receipt.clone());
     // Where it stands on the chain comes later, and beside it.
     status.receipt = digest.map(|digest| Receipt { digest, root: None, transaction: None });
-    let fault = (outcome == Outcome::ProviderFault && !pod.parting.drained).then(|| placement.workers[worker].node.clone());
+    let fault = (outcome == Outcome::ProviderFault && !pod.parting.drained)
+        .then(|| (placement.workers[worker].node.clone(), evidence::ended_at(pod, placement, now)));
     status.cost = cost(world, task, &placement.token);
     let why = refused.as_ref().map(|refused| refused.why.clone()).or(unfunded);
     let words = why.unwrap_or_else(|| words(task, outcome, worker, workers.len(), pod));
     conclude(task, &mut status, outcome, words, now);
-    if let Some(node) = fault
+    if let Some((node, at)) = fault
         && world.blamed.insert(work.clone(), attempt) != Some(attempt)
     {
-        node::blame(world, &node, now);
+        node::blame(world, &node, at);
     }
     world.recalled.remove(&work);
     let rest = refused.map(|refused| pause_seconds(refused.times - 1)).or_else(|| rest_seconds(&status));

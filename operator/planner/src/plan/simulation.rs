@@ -152,7 +152,7 @@ impl Theatre {
         world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
         self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
         self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(self.seen(pod)))));
-        world.led_since = self.clock();
+        world.begin_anew(self.clock());
         self.world = world;
         self.in_flight.clear();
         self.tell_books();

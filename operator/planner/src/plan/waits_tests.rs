@@ -106,7 +106,7 @@ fn how_often_a_node_was_set_apart_is_known_also_after_it_was_open_again_and_the_
         theatre.restart();
         settle_nodes(&mut theatre);
     }
-    assert_eq!(theatre.written["n1"].record.map(|record| record.quarantines), Some(3));
+    assert_eq!(theatre.written["n1"].record.as_ref().map(|record| record.quarantines), Some(3));
 }
 
 /// The API server says no to the pod that is to be made.

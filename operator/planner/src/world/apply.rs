@@ -334,16 +334,15 @@ impl World {
     /// A node that was set apart stays so, whoever leads now, and how often it was is not forgotten.
     fn apply_provider_node(&mut self, node: ProviderNode) {
         let name = node.spec.node_name.clone();
-        let times = node.status.record.map_or(0, |record| u32::try_from(record.quarantines).unwrap_or_default());
+        let (told, record) = (node.status.quarantine.as_ref(), node.status.record.as_ref());
+        let times = record.map_or(0, |record| u32::try_from(record.quarantines).unwrap_or_default()).max(u32::from(told.is_some()));
+        let until = told.map(|told| &told.until).or(record.and_then(|record| record.last_let_back.as_ref()));
         if times > 0 {
             let known = self.quarantine.entry(name.clone()).or_default();
-            known.times = known.times.max(times);
-        }
-        if let Some(told) = &node.status.quarantine {
-            let (until, known) = (told.until.0.as_second(), self.quarantine.entry(name.clone()).or_default());
-            known.times = known.times.max(1);
-            if until > known.until {
-                known.until = until;
+            // Each is further in the future than the one before, and may count anew after a good time.
+            let until = until.map_or(0, |until| until.0.as_second());
+            if until > known.until || known.times == 0 {
+                (known.times, known.until) = (times, until);
                 self.todo.node_alarms.set(until, name.clone());
             }
         }

@@ -322,6 +322,13 @@ impl World {
         self.unfunded.clear();
         self.records.clear();
         self.todo = Todo { pools: true, ..Todo::default() };
+        for node in self.provider_nodes.values() {
+            // Whoever led before knows of them, and has cleared them where they have had their quarantine.
+            let faults: Vec<i64> = node.status.record.iter().flat_map(|record| &record.recent_faults).map(|at| at.0.as_second()).collect();
+            if !faults.is_empty() || self.quarantine.contains_key(&node.spec.node_name) {
+                self.quarantine.entry(node.spec.node_name.clone()).or_default().faults = faults;
+            }
+        }
         self.quarantine.iter().for_each(|(node, record)| self.todo.node_alarms.set(record.until, node.clone()));
         self.nodes.keys().for_each(|name| self.todo.nodes.push(name.clone()));
         self.provider_nodes.values().for_each(|node| self.todo.nodes.push(node.spec.node_name.clone()));
