@@ -41,6 +41,12 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether the node would have the task as soon as others leave it: what `capacity` says, and what is kept for others.
+    pub fn may_pass(self) -> bool {
+        let in_use = matches!(self, Self::DevicesInUse | Self::CpuInUse | Self::MemoryInUse | Self::StorageInUse | Self::PodsInUse);
+        in_use || matches!(self, Self::OccupiedByOthers | Self::KeptForGang)
+    }
+
     /// A word for conditions and metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -16,7 +16,8 @@
 //!
 //! A task that is placed holds its places from then on, whatever its node's offers say meanwhile: nothing is given away
 //! twice between a decision and its reservation. Where the reasons have `FailedThereBefore`, the same task may `wait`
-//! with no node excluded: elsewhere first, but the same node before none.
+//! with no node excluded: elsewhere first, but the same node before none. While the reasons have one that `may_pass`, another
+//! node is only in use, and worth a while.
 
 mod catalog;
 mod claims;

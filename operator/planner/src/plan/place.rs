@@ -167,7 +167,8 @@ pub fn wish(world: &World, task: &Task, now: i64) -> Result<Waiting, Wait> {
     }
     let asked = task.spec.placement.max_price_per_hour.map(|most| most.0);
     let affordable = world.market.is_frugal(&work).then(|| affordable(task, left(world, task)));
-    let excluded = if world.market.goes_anywhere(&work) { Vec::new() } else { failed_on(task) };
+    let goes_back = world.market.elsewhere_until(&work).is_some_and(|until| now >= until);
+    let excluded = if goes_back { Vec::new() } else { failed_on(task) };
     let reach = world.reach_of(task).map_err(|missing| match missing {
         Missing::Claim(claim) => {
             Wait::new("VolumeNotFound", format!("there is no PersistentVolumeClaim {claim} in namespace {}", task.namespace))

@@ -2,11 +2,13 @@
 //! and what is the task's own stays the task's.
 
 use super::ends_tests::{holds, obeys, settled};
+use super::node_tests::stranger;
 use super::outcome::{is_of_the_node, is_provider_fault};
-use super::simulation::{Theatre, gang, task};
+use super::plan;
+use super::simulation::{Theatre, gang, task, terms};
 use super::tests::{calm, pods, set, status, until};
 use crate::world::Event;
-use crate::world::records::{Pod, PodPhase, Task};
+use crate::world::records::{Node, Pod, PodPhase, Requests, Task};
 use supercargo_crds::task_status::ComputeTaskStatus;
 
 const NETWORK: &str = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox \"5f\": plugin type=\"calico\" failed (add)";
@@ -166,4 +168,46 @@ fn a_runtime_that_fails_on_the_nodes_devices_costs_no_try() {
     assert!(!is_provider_fault(&failed(format!("{OCI}exec: \"nope\": executable file not found in $PATH"))));
     let stopped = Pod { deleting: true, delete_sent: Some(1), ..failed(format!("{OCI}{DRIVER}")) };
     assert!(!is_provider_fault(&stopped), "somebody ended it first");
+}
+
+/// The node of the second attempt, and how long after the first one it was chosen. The other node is in use until then, or
+/// nobody can have it.
+fn second_attempt(others: impl Fn(&mut Theatre), freed_after: Option<i64>) -> (String, i64) {
+    let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
+    others(&mut theatre);
+    times_out(&mut theatre);
+    let failed = theatre.now;
+    for second in 0..100 {
+        if freed_after == Some(second) {
+            theatre.world.apply(Event::PodGone { uid: "uid-of-big".into(), at: theatre.now });
+        }
+        for _ in 0..6 {
+            let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+            if let [pod] = &pods(&effects)[..] {
+                return (pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).expect("a node"), theatre.now - failed);
+            }
+            effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+        }
+        theatre.now += 1;
+    }
+    panic!("there is no second attempt")
+}
+
+/// Somebody has all the devices of the other node.
+fn in_use(theatre: &mut Theatre) {
+    let devices = [("nvidia.com/gpu".to_owned(), 99)].into();
+    let big = Pod { requests: Requests { devices, ..Requests::default() }, ..stranger("big", "n2") };
+    theatre.world.apply(Event::Pod(Box::new(big)));
+}
+
+#[test]
+fn a_task_goes_back_to_the_node_that_failed_it_only_when_no_other_takes_it() {
+    let cordoned = |theatre: &mut Theatre| {
+        let node = Node { cordoned: true, ..theatre.node("n2") };
+        theatre.world.apply(Event::Node(Box::new(node)));
+    };
+    assert_eq!(second_attempt(|_| {}, None), ("n2".to_owned(), 0));
+    assert_eq!(second_attempt(in_use, Some(59)), ("n2".to_owned(), 59), "what is only in use is waited for");
+    assert_eq!(second_attempt(in_use, None), ("n1".to_owned(), 60), "for a while: the same node before none");
+    assert_eq!(second_attempt(cordoned, None), ("n1".to_owned(), 0), "what nobody can have is not");
 }

@@ -45,6 +45,12 @@ pub fn step(world: &mut World, terms: &Terms, task: &Task, now: i64) -> Option<C
         }
         Ok(wish) => {
             world.market.wait(&wish);
+            world
+                .market
+                .elsewhere_until(&work)
+                .filter(|until| now < *until)
+                .into_iter()
+                .for_each(|at| world.todo.alarms.set(at, work.clone()));
             place::reasons(world, task)
         }
     };

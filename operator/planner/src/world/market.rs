@@ -50,9 +50,12 @@ pub struct Market {
     short: HashMap<FundingId, BTreeMap<WorkId, (Amount, i64)>>,
     /// Whose budget was too small at the place that was found: they look only for what it pays for.
     frugal: HashSet<WorkId>,
-    /// Who goes back to a node where it failed, because there is no other.
-    anywhere: HashSet<WorkId>,
+    /// Who failed on a node, and until when it goes to others alone.
+    elsewhere: HashMap<WorkId, i64>,
 }
+
+/// Nodes that are merely in use are waited for so long before a task goes back to one where it failed.
+const ELSEWHERE_SECONDS: i64 = 60;
 
 impl Market {
     /// What a node offers now: all of it.
@@ -82,7 +85,7 @@ impl Market {
         self.stop(work);
         self.undo(work);
         self.frugal.remove(work);
-        self.anywhere.remove(work);
+        self.elsewhere.remove(work);
         self.short.retain(|_, short| {
             short.remove(work);
             !short.is_empty()
@@ -200,7 +203,7 @@ impl Market {
                 self.exchange.run(&running(work, reservation));
                 self.stop(work);
                 self.frugal.remove(work);
-                self.anywhere.remove(work);
+                self.elsewhere.remove(work);
                 self.capped.values_mut().for_each(|capped| _ = capped.remove(work));
             }
             None => self.exchange.ended(&work.uid),
@@ -237,8 +240,9 @@ impl Market {
         self.frugal.insert(work.clone())
     }
 
-    pub fn goes_anywhere(&self, work: &WorkId) -> bool {
-        self.anywhere.contains(work)
+    /// Until when it goes to other nodes than those where it failed. None: no other would have it, or it was not asked yet.
+    pub fn elsewhere_until(&self, work: &WorkId) -> Option<i64> {
+        self.elsewhere.get(work).copied()
     }
 
     pub fn assign(&mut self, now: i64) -> Brought {
@@ -247,8 +251,7 @@ impl Market {
         let mut waiting = Vec::new();
         for (id, reasons) in pass.waiting {
             let work = WorkId::task(id);
-            // Elsewhere first; but where there is no other place the same one gets another chance.
-            if reasons.iter().any(|one| one.reason == Reason::FailedThereBefore) && self.anywhere.insert(work.clone()) {
+            if self.may_go_back(&work, &reasons, now) {
                 // It asks again at once: what keeps it then is what it waits for.
                 self.reasons.remove(&work);
             } else {
@@ -257,6 +260,18 @@ impl Market {
             waiting.push(work);
         }
         Brought { placed, waiting }
+    }
+
+    /// Elsewhere first; but where no other node would have it the same one gets another chance, and where others are only in
+    /// use it gets it after a while.
+    fn may_go_back(&mut self, work: &WorkId, reasons: &[Refused], now: i64) -> bool {
+        if reasons.iter().all(|one| one.reason != Reason::FailedThereBefore) {
+            return false;
+        }
+        let until = if reasons.iter().any(|one| one.reason.may_pass()) { now + ELSEWHERE_SECONDS } else { now };
+        let known = self.elsewhere.entry(work.clone()).or_insert(until);
+        *known = until.min(*known);
+        now >= *known
     }
 
     /// Why it waits; `None` when it has not been looked at yet.
