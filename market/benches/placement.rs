@@ -199,6 +199,13 @@ fn unlike(index: u64) -> Offer {
     Offer { prices: Prices { cpu, ..offer(index, 8).prices }, ..offer(index, 8) }
 }
 
+/// An offer on terms that no other has, in a zone where everything is dearer than in all zones before.
+fn dearer_by_zone(index: u64) -> Offer {
+    let zone = index / 5 % 4 * 3 + index % 3;
+    let cpu = Price::from_nanos_per_hour((1 + zone) * 1_000_000_000 + index);
+    Offer { prices: Prices { cpu, ..offer(index, 8).prices }, ..offer(index, 8) }
+}
+
 /// A node that some task is on already.
 fn shared(index: u64) -> Offer {
     let tenants = vec![Tenant { funding: FundingId::internal("other"), namespace: "other".into(), tenancy: "Shared".into() }];
@@ -232,9 +239,12 @@ fn hard() -> [(&'static str, Request); 9] {
 fn hardest() {
     let hard = hard();
     let mut slowest: f64 = 0.0;
-    for (kind, of) in
-        [("alike", offer as fn(u64, u32) -> Offer), ("all unlike", |index, _| unlike(index)), ("all in use", |index, _| shared(index))]
-    {
+    for (kind, of) in [
+        ("alike", offer as fn(u64, u32) -> Offer),
+        ("all unlike", |index, _| unlike(index)),
+        ("all unlike and dearer by zone", |index, _| dearer_by_zone(index)),
+        ("all in use", |index, _| shared(index)),
+    ] {
         let mut catalog = Catalog::new();
         (0..100_000).for_each(|index| assert!(catalog.update(&of(index, 8))));
         for (what, request) in &hard {

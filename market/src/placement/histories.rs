@@ -4,6 +4,7 @@
 use super::generators::{any_limits, any_offer, any_request, any_small_request, any_waiting};
 use super::plainly::{Plain, hold, leave};
 use super::*;
+use crate::money::Price;
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -172,6 +173,35 @@ proptest! {
             let early = plain.runs.iter().take(leaving).map(|run| run.task.id.clone()).collect::<Vec<_>>();
             for run in plain.runs.extract_if(.., |run| run.ends <= now || early.contains(&run.task.id)) {
                 exchange.ended(&run.task.id);
+            }
+        }
+    }
+    #[test]
+    fn gangs_in_one_zone_of_many_have_the_places_that_trying_one_zone_after_the_other_gives_them(
+        limits in any_limits(),
+        offers in prop::collection::vec((any_offer(), 0..5_usize), 1..30),
+        gangs in prop::collection::vec((any_request(), 1..5_u32, any::<bool>()), 1..8),
+    ) {
+        let (mut exchange, mut plain) = (Exchange::new(), Plain::default());
+        exchange.catalog.limits = limits;
+        for (index, (known, zone)) in offers.into_iter().enumerate() {
+            // No two are on the same terms, and the dear ones not all in one zone.
+            let cpu = Price::from_nanos_per_hour(1_000_000 * (index as u64 * 7 % 30));
+            let zone = ["a", "b", "c", "d"].get(zone).map(|zone| (*zone).to_owned());
+            let offer = Offer { node: format!("m{index}"), zone, prices: Prices { cpu, ..known.prices }, ..known };
+            exchange.offer(&offer);
+            plain.offered.push(offer);
+        }
+        for (now, (request, workers, stays)) in (0..).zip(gangs) {
+            let id = format!("{now}");
+            let gang = Waiting { workers, topology: Topology::Zone, ..waiting(&id, Arc::new(request), now) };
+            exchange.wait(&gang);
+            plain.waits.push(gang);
+            prop_assert_eq!(exchange.assign(now).placed, plain.pass(now));
+            exchange.forget(&id);
+            plain.waits.clear();
+            if !stays && plain.runs.pop_if(|run| *run.task.id == *id).is_some() {
+                exchange.ended(&id);
             }
         }
     }

@@ -24,6 +24,7 @@ mod claims;
 mod exchange;
 mod filter;
 mod fit;
+mod fronts;
 mod holdings;
 mod journal;
 mod need;

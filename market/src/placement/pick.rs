@@ -46,32 +46,39 @@ impl Search<'_> {
     }
 }
 
-enum Walk {
+/// What came of looking where the best places are.
+pub(super) enum Walk {
     Found(Pick),
     Nothing,
-    /// It got long, or the ranking ended before the classes did.
+    /// It got long, or ended before the places did.
     Unknown,
 }
 
 impl Catalog {
     /// The best place that will do.
     pub(super) fn pick(&mut self, search: &Search<'_>) -> Option<Pick> {
-        let wish = self.shapes.shape(search.shape).wish;
-        self.refresh(search.shape);
-        if self.is_refused_by_all(search.shape) {
-            return None;
-        }
-        if self.shapes.shape(search.shape).asker.only.is_some() {
-            return self.pick_among(search);
-        }
-        let Some(mut ranking) = self.take_ranking(wish) else { return self.survey(search) };
-        let walk = self.walk(&mut ranking, search);
-        self.put_ranking(wish, ranking);
-        match walk {
+        let mut looks = self.limits.looks;
+        match self.seek(search, &mut looks) {
             Walk::Found(pick) => Some(pick),
             Walk::Nothing => None,
             Walk::Unknown => self.survey(search),
         }
+    }
+
+    /// The best place that will do, as far as so many looks find it.
+    pub(super) fn seek(&mut self, search: &Search<'_>, looks: &mut u32) -> Walk {
+        let wish = self.shapes.shape(search.shape).wish;
+        self.refresh(search.shape);
+        if self.is_refused_by_all(search.shape) {
+            return Walk::Nothing;
+        }
+        if self.shapes.shape(search.shape).asker.only.is_some() {
+            return self.pick_among(search).map_or(Walk::Nothing, Walk::Found);
+        }
+        let Some(mut ranking) = self.take_ranking(wish) else { return Walk::Unknown };
+        let walk = self.walk(&mut ranking, search, looks);
+        self.put_ranking(wish, ranking);
+        walk
     }
 
     /// Has the shape's wish look at the cards that are new.
@@ -106,8 +113,8 @@ impl Catalog {
         &self.shelves.classes[class as usize]
     }
 
-    fn walk(&mut self, ranking: &mut Ranking, search: &Search<'_>) -> Walk {
-        let (mut at, mut looks, mut spending) = (ranking.spent, self.limits.looks, true);
+    fn walk(&mut self, ranking: &mut Ranking, search: &Search<'_>, looks: &mut u32) -> Walk {
+        let (mut at, mut spending) = (ranking.spent, true);
         while let Some(first) = ranking.classes.get(at) {
             // Classes of one rank are one: the tightest fit and then the name decide between them.
             let alike = ranking.classes[at..].iter().take_while(|next| next.agreed.rank == first.agreed.rank).count();
@@ -118,7 +125,7 @@ impl Catalog {
                 ranking.spent = at;
                 continue;
             }
-            match self.tightest(band, search, &mut looks) {
+            match self.tightest(band, search, looks) {
                 Walk::Nothing => {}
                 other => return other,
             }

@@ -4,11 +4,12 @@
 
 use super::catalog::Catalog;
 use super::filter::{self, Reason};
-use super::pick::{Pick, Search};
+use super::fronts::Fronts;
+use super::pick::{Pick, Search, Walk};
 use super::ranking::Best;
 use super::slot::{Asker, Slot};
 use super::terms::Terms;
-use super::wish::{Agreed, Rank};
+use super::wish::Agreed;
 use super::{Refused, Request};
 
 /// The reasons that speak against a single offer.
@@ -26,14 +27,23 @@ pub(super) struct Tally {
 }
 
 impl Catalog {
-    /// The best place that will do, found by looking at every slot once, by name. On the way the shape's tally is made
-    /// and, where classes are many, its wish's ranking.
+    /// The best place that will do, found by looking at every slot once.
     pub(super) fn survey(&mut self, search: &Search<'_>) -> Option<Pick> {
+        let mut best = self.gather(search, Fronts::of_all(1)).fronts.pop()?;
+        match self.next_of(&mut best, search) {
+            Walk::Found(pick) => Some(pick),
+            Walk::Nothing | Walk::Unknown => None,
+        }
+    }
+
+    /// The best places that will do, found by looking at every slot once, by name. On the way the shape's tally is made
+    /// and, where classes are many, its wish's ranking.
+    pub(super) fn gather(&mut self, search: &Search<'_>, mut fronts: Fronts) -> Fronts {
         let number = self.shapes.shape(search.shape).wish;
         let wish = &self.shapes.wished(number).wish;
-        let (tally, best) = if self.shelves.classes.len() > self.limits.few {
+        let tally = if self.shelves.classes.len() > self.limits.few {
             let mut ranking = Best::of(self.limits.best, self.shelves.terms.len());
-            let seen = self.look(search, |slot, terms| {
+            let seen = self.look(search, &mut fronts, |slot, terms| {
                 let agreed = wish.agrees(terms);
                 if let (Ok(agreed), None) = (agreed, slot.closed)
                     && ranking.has_place_for(agreed.rank)
@@ -48,17 +58,16 @@ impl Catalog {
         } else {
             // What the terms of a class come to is worked out once.
             let mut known: Vec<Option<Result<Agreed, Reason>>> = vec![None; self.shelves.classes.len()];
-            self.look(search, |slot, terms| *known[slot.class as usize].get_or_insert_with(|| wish.agrees(terms)))
+            self.look(search, &mut fronts, |slot, terms| *known[slot.class as usize].get_or_insert_with(|| wish.agrees(terms)))
         };
         self.shapes.shape_mut(search.shape).tally = Some(tally);
-        best
+        fronts
     }
 
     /// Every slot, by name, with what the wish says of its terms.
-    fn look(&self, search: &Search<'_>, mut agrees: impl FnMut(&Slot, &Terms) -> Result<Agreed, Reason>) -> (Tally, Option<Pick>) {
+    fn look(&self, search: &Search<'_>, fronts: &mut Fronts, mut agrees: impl FnMut(&Slot, &Terms) -> Result<Agreed, Reason>) -> Tally {
         let asker = &self.shapes.shape(search.shape).asker;
         let mut tally = Tally { at: self.journal.now(), fitting: 0, refusing: [(0, 0); REASONS] };
-        let mut best: Option<((Rank, u32), Pick)> = None;
         // A loop within a loop for the compiler, where `for` would ask after each slot which of the two goes on.
         self.nodes.slots().flat_map(|first| self.ring(first)).for_each(|index| {
             let slot = self.slot(index);
@@ -72,12 +81,11 @@ impl Catalog {
             }
             tally.fitting += 1;
             let Ok(Agreed { rank, need }) = agreed else { return };
-            let order = (rank, slot.room.devices - need.devices);
-            if best.as_ref().is_none_or(|(known, _)| order < *known) && search.allows(self, index, slot, need) {
-                best = Some((order, Pick { slot: index, need, price_units: rank.price_units }));
-            }
+            // Names only rise, and with them how many fitted before.
+            let standing = (rank, slot.room.devices - need.devices, tally.fitting, index);
+            fronts.add(terms.zone, standing, || search.allows(self, index, slot, need));
         });
-        (tally, best.map(|(_, pick)| pick))
+        tally
     }
 
     /// What the shape is told by one slot.

@@ -1,5 +1,6 @@
 //! Whose turn it is, and what is kept for whom.
 
+use super::ranking::Limits;
 use super::tests::{offer, request};
 use super::*;
 use std::sync::Arc;
@@ -302,4 +303,19 @@ fn reasons_are_told_once_and_again_when_they_are_others() {
     exchange.offer(&Offer { closed: Some(Closed::Cordoned), ..offer("n", "1") });
     let pass = exchange.assign(3);
     assert_eq!((reasons(&pass, "old"), reasons(&pass, "new")), (vec![Reason::NodeCordoned], vec![Reason::NodeCordoned]));
+}
+
+#[test]
+fn a_gang_goes_on_to_the_next_node_where_one_worker_takes_the_room_of_a_nodes_other_offers_too() {
+    let mut exchange = Exchange::new();
+    exchange.catalog.limits = Limits { few: 0, best: 1, in_all: 0, looks: 1 };
+    let cores = |node: &str, price| Offer { zone: Some("a".into()), ..offer(node, price) };
+    exchange.offer(&cores("n1", "1"));
+    exchange.offer(&Offer { resource_name: "nvidia.com/mig-1g.10gb".into(), model: "MIG".into(), ..cores("n1", "1") });
+    exchange.offer(&Offer { reputation: 40, ..cores("n2", "1") });
+    let request = Request { devices: 0, cpu_millis: Some(8_000), strategy: Strategy::Quality, ..request() };
+    exchange.wait(&Waiting { topology: Topology::Zone, ..waiting("gang", request, 0, 2, 60) });
+    let pass = exchange.assign(0);
+    let nodes: Vec<&str> = pass.placed.iter().flat_map(|(_, places)| places).map(|place| &*place.node).collect();
+    assert_eq!(nodes, ["n1", "n2"]);
 }
