@@ -5,7 +5,7 @@ use super::place::Wait;
 use super::status;
 use crate::world::World;
 use crate::world::records::{Account, Differs, Escrow, Leaving, Pod, Pool, Recall, Reservation, Stall};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::EscrowStatus;
 use supercargo_crds::names::escrow_condition::{CHAIN_DIFFERS, FROZEN, GAS_LOW, LEAVING};
@@ -64,7 +64,7 @@ pub fn recall(world: &mut World, funding: &FundingId) {
     let spared = |(work, known): (&WorkId, &Recall)| {
         (known.funding == *funding && world.reservations.contains_key(work) && !next.contains_key(work)).then(|| work.clone())
     };
-    let spared: Vec<WorkId> = world.recalled.iter().filter_map(spared).collect();
+    let spared: BTreeSet<WorkId> = world.recalled.iter().filter_map(spared).collect();
     for work in spared {
         world.recalled.remove(&work);
         world.todo.works.push(work);

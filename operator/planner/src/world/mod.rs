@@ -333,7 +333,9 @@ impl World {
         self.nodes.keys().for_each(|name| self.todo.nodes.push(name.clone()));
         self.provider_nodes.values().for_each(|node| self.todo.nodes.push(node.spec.node_name.clone()));
         self.escrows.keys().for_each(|key| self.todo.escrows.push(key.clone()));
-        self.index.tasks.keys().chain(self.index.pods_of.keys()).for_each(|work| self.todo.works.push(work.clone()));
+        // In an order: the same world is planned in the same way.
+        let works: BTreeSet<WorkId> = self.index.tasks.keys().chain(self.index.pods_of.keys()).cloned().collect();
+        works.into_iter().for_each(|work| self.todo.works.push(work));
     }
 
     /// Nothing is left of a work but what the books hold.
