@@ -66,7 +66,8 @@ pub struct ProviderPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["resourceName"]))]
     pub gpus: Vec<GpuFacts>,
-    /// Classes of data that the administrator vouches for.
+    /// Classes of data that the administrator vouches for. For which of them that suffices is the operator's configuration: by
+    /// default Confidential data wants proof.
     #[serde(default = "public")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "set"))]
     pub data_classes: Vec<DataClass>,

@@ -162,8 +162,8 @@ pub struct ComputeTaskSpec {
     /// Where the task may run, and what is best.
     #[serde(default)]
     pub placement: Placement,
-    /// How much the task's data must be protected. Only nodes vouched or proved for that class are used; Private stays on
-    /// nodes of the Escrow's own provider.
+    /// How much the task's data must be protected. Only nodes vouched or proved for that class are used, as the operator's
+    /// configuration asks for: by default Confidential wants proof. Private stays on nodes of the Escrow's own provider.
     #[serde(default)]
     pub data_class: DataClass,
     /// What the task may reach. Default: its own gang and nothing else.

@@ -224,6 +224,7 @@ fn the_configuration_is_one_that_the_operator_takes_and_wrong_values_are_named()
     assert_eq!(config["chains"][0]["settlerKeyFile"], "/etc/supercargo/keys/key");
     assert_eq!(config["chains"][0].get("settlerPasswordFile"), None);
     assert_eq!(config["settlement"]["postSeconds"], 3600);
+    assert_eq!(config["dataClasses"]["Confidential"], "Proved", "a word does not suffice unless somebody says so");
 
     let objects = render(&["--set", "settler.existingSecret=key,settler.passwordSecret=word", "--set-json", CHAIN]).expect("renders");
     let text = of_kind(&objects, "ConfigMap")[0]["data"]["config.yaml"].as_str().expect("a file").to_owned();

@@ -165,6 +165,7 @@ fn terms(config: &Config) -> Terms {
         fees: config.fees.clone(),
         tokens: config.tokens.iter().map(|token| token.symbol.clone()).collect(),
         chains: config.chains.iter().map(chain).collect(),
+        data_classes: config.data_classes.clone(),
         taints_nodes: config.taint_nodes,
         user_namespaces: config.user_namespaces,
         usage: config.prometheus.as_ref().map(|source| UsageTerms { settle_seconds: source.settle_seconds.cast_signed() }),

@@ -2,6 +2,7 @@
 //! its path.
 
 pub use super::paying::{ChainConfig, Settlement};
+use crate::plan::data_classes::DataClasses;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,9 @@ pub struct Config {
     pub prometheus: Option<PrometheusConfig>,
     #[serde(default)]
     pub network: Network,
+    /// What each class of data has to rest on before a node may have it.
+    #[serde(default)]
+    pub data_classes: DataClasses,
     /// Whether nodes of pools with binding Direct are tainted, so that nobody else's pods get there.
     #[serde(default = "yes")]
     pub taint_nodes: bool,
@@ -306,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn confidential_data_wants_proof_unless_somebody_says_otherwise() {
+        use supercargo_crds::common::DataClass::{self, Confidential, Private, Public, Shared};
+        use supercargo_crds::node::DataClassBasis::{Proved, Vouched};
+        let vouched = |text: &str| {
+            let classes = read(&format!("{GOOD}{text}")).expect("it is whole").data_classes;
+            let all: [DataClass; 4] = [Public, Shared, Confidential, Private];
+            assert!(all.iter().all(|class| classes.suffices(*class, Proved)), "what is proved is good for all");
+            all.map(|class| classes.suffices(class, Vouched))
+        };
+        assert_eq!(vouched(""), [true, true, false, true]);
+        assert_eq!(vouched("dataClasses: {Confidential: Vouched}"), [true; 4]);
+        assert_eq!(vouched("dataClasses: {Shared: Proved}"), [true, false, false, true]);
+    }
+
+    #[test]
     fn a_fee_of_none_is_no_bound_and_another_one_is() {
         let chain = |more: &str| {
             let chain =
@@ -380,6 +399,14 @@ mod tests {
             (
                 format!("{GOOD}settlement: {{gasMultiple: 20}}\n{}", chain.replace("[]", "['http://a.test']")),
                 "the configuration's settlement.gasMultiple is wrong: chain a has no coinPrice to reckon what gas costs",
+            ),
+            (
+                format!("{GOOD}dataClasses: {{Confidential: Promised}}"),
+                "the configuration FILE is wrong: dataClasses.Confidential: unknown variant `Promised`, expected `Vouched` or `Proved`",
+            ),
+            (
+                format!("{GOOD}dataClasses: {{Private: Proved}}"),
+                "the configuration FILE is wrong: dataClasses: unknown field `Private`, expected one of `Public`, `Shared`, `Confidential`",
             ),
             (
                 format!("{GOOD}lease: {{renewSeconds: 5}}"),

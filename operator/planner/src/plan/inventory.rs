@@ -3,13 +3,13 @@
 use super::node::{MOST_FAULTS, recent_faults, strangers};
 use super::{Terms, status};
 use crate::world::World;
-use crate::world::free::{model_of, replicas_of, selects};
+use crate::world::free::{basis_of, model_of, replicas_of, selects};
 use crate::world::records::{Device, Node, ProviderNode};
 use std::collections::BTreeMap;
 use supercargo_crds::common::{Condition, DataClass};
 use supercargo_crds::names::node_condition::{DRAINING, HEALTHY, READY, REGISTERED, SOLD};
 use supercargo_crds::node::{
-    Availability, DataClassBasis, DataClassStatus, DeviceHealth, DeviceStatus, OfferStatus, ProviderNodeStatus, Quarantine, RecordStatus,
+    Availability, DataClassStatus, DeviceHealth, DeviceStatus, OfferStatus, ProviderNodeStatus, Quarantine, RecordStatus,
 };
 use supercargo_crds::pool::{Binding, ProviderPoolSpec};
 
@@ -71,8 +71,8 @@ pub fn status(world: &World, terms: &Terms, provided: &ProviderNode, now: i64) -
         recent_faults: recent_faults(world, &provided.spec.node_name, now).into_iter().filter_map(status::time).collect(),
         last_let_back: apart.filter(|apart| apart.until > 0).and_then(|apart| status::time(apart.until)),
     });
-    let vouched = |class: &DataClass| DataClassStatus { class: *class, basis: DataClassBasis::Vouched };
-    next.data_classes = sold_under.map(|terms| terms.data_classes.iter().map(vouched).collect()).unwrap_or_default();
+    let rests_on = |class: &DataClass| DataClassStatus { class: *class, basis: basis_of(*class) };
+    next.data_classes = sold_under.map(|terms| terms.data_classes.iter().map(rests_on).collect()).unwrap_or_default();
     next
 }
 

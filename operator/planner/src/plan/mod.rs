@@ -4,6 +4,7 @@
 mod account;
 mod attempt;
 mod budget;
+pub mod data_classes;
 mod escrow;
 mod evidence;
 mod gang;
@@ -26,6 +27,7 @@ mod waiting;
 
 use crate::world::World;
 use crate::world::market::Decision;
+use data_classes::DataClasses;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use network::NetworkTerms;
@@ -245,6 +247,7 @@ pub struct Terms {
     pub tokens: Vec<String>,
     pub chains: Vec<ChainTerms>,
     pub network: NetworkTerms,
+    pub data_classes: DataClasses,
     /// Whether nodes that are only ours are tainted, so that nobody else's pods get there.
     pub taints_nodes: bool,
     /// Whether pods get users of their own where the node can give them.

@@ -29,7 +29,7 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, now: i64) {
     }
     let mut busy = Vec::new();
     while let Some(name) = world.todo.nodes.pop() {
-        let offers = world.offers_of(&name, now);
+        let offers = world.offers_of(&name, &terms.data_classes, now);
         world.market.offer(&name, &offers);
         let before = plan.effects.len();
         plan.effects.extend(taint(world, terms, &name));

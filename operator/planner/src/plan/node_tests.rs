@@ -99,7 +99,7 @@ fn a_broken_device_that_somebody_has_is_not_taken_off_twice() {
     let mut user = Pod { devices: vec![broken], ..stranger("user", "n1") };
     user.requests.devices.insert("nvidia.com/gpu".into(), 2);
     theatre.world.apply(Event::Pod(Box::new(user)));
-    let free = |theatre: &Theatre| theatre.world.offers_of("n1", theatre.now)[0].free_devices;
+    let free = |theatre: &Theatre| theatre.world.offers_of("n1", &terms().data_classes, theatre.now)[0].free_devices;
     assert_eq!(free(&theatre), 2, "the kubelet has not counted it out yet");
     let mut node = theatre.node("n1");
     node.devices.insert("nvidia.com/gpu".into(), 3);
@@ -118,10 +118,10 @@ fn a_broken_device_that_somebody_has_is_not_taken_off_twice() {
 fn a_node_that_its_pool_selects_no_more_is_sold_no_more() {
     let mut theatre = calm([]);
     settled(&mut theatre, "n1");
-    assert_eq!(theatre.world.offers_of("n1", theatre.now).len(), 1);
+    assert_eq!(theatre.world.offers_of("n1", &terms().data_classes, theatre.now).len(), 1);
     let relabelled = Node { labels: Default::default(), ..theatre.node("n1") };
     theatre.world.apply(Event::Node(Box::new(relabelled)));
-    assert!(theatre.world.offers_of("n1", theatre.now).is_empty());
+    assert!(theatre.world.offers_of("n1", &terms().data_classes, theatre.now).is_empty());
     let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
     let written = effects.iter().find_map(|effect| match effect {
         Effect::WriteNode { name, status, .. } if name == "n1" => Some(status),
@@ -141,7 +141,7 @@ fn a_reputation_is_what_the_books_know_of_the_node() {
     let status = settled(&mut theatre, "n1");
     assert_eq!(status.reputation, Some(90));
     assert_eq!(status.record.map(|record| (record.served_seconds, record.faults)), Some((3_600_000, 1)));
-    assert_eq!(theatre.world.offers_of("n1", theatre.now)[0].reputation, 90);
+    assert_eq!(theatre.world.offers_of("n1", &terms().data_classes, theatre.now)[0].reputation, 90);
     // More service alone is no reason to write.
     let more = Record { served_seconds: record.served_seconds + 3_600, ..record };
     theatre.world.apply(Event::Record { place: "acme/n1".into(), record: more });

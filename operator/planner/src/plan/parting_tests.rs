@@ -185,7 +185,7 @@ fn what_somebody_calls_a_worker_of_a_task_is_none() {
     let mut theatre = running(task("a", "1", 0));
     let (name, worker) = theatre.pods.iter().next().map(|(name, pod)| (name.clone(), pod.clone())).expect("a pod");
     let node = worker.node.clone().expect("it is bound");
-    let free = |theatre: &Theatre| theatre.world.offers_of(&node, theatre.now)[0].free_devices;
+    let free = |theatre: &Theatre| theatre.world.offers_of(&node, &terms().data_classes, theatre.now)[0].free_devices;
     let before = free(&theatre);
     let ended = |pod: Pod| Pod { phase: PodPhase::Succeeded, exit_code: Some(0), finished: Some(theatre.now), ..pod };
     let elsewhere = ended(Pod { namespace: "other".into(), uid: "0".into(), ..worker.clone() });

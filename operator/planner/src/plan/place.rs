@@ -6,10 +6,11 @@ use crate::world::World;
 use crate::world::free::{isolation_rank, model_of};
 use crate::world::funds::Funds;
 use crate::world::market::Decision;
-use crate::world::records::{Parting, Place, Placement, Task};
+use crate::world::records::{Node, Parting, Place, Placement, Task};
 use crate::world::volumes::{Missing, Reach};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use supercargo_crds::common::DataClass;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
 use supercargo_market::funding;
 use supercargo_market::minimum::Rated;
@@ -390,16 +391,27 @@ pub fn reasons(world: &World, task: &Task) -> Vec<Wait> {
                 format!("{}, and the {left} that is left of the budget pays for less than {} s of it", one.example, least_seconds(task));
             return Wait { reason: "BudgetTooSmall".to_owned(), nodes, example: words };
         }
-        Wait { reason: one.reason.name().to_owned(), nodes, example: example(world, one) }
+        Wait { reason: one.reason.name().to_owned(), nodes, example: example(world, task, one) }
     };
     told.map(wait).collect()
 }
 
-/// In words: the market knows that a node has taints, and not which.
-fn example(world: &World, refused: &Refused) -> String {
-    let named = || world.nodes.get(refused.example.split_once(": ")?.0).filter(|node| !node.closing_taints.is_empty());
+/// In words: the market knows that a node has taints, and not which; and not why one that is vouched for is not for this task.
+fn example(world: &World, task: &Task, refused: &Refused) -> String {
+    let named = || world.nodes.get(refused.example.split_once(": ")?.0);
+    let class = task.spec.data_class;
+    let is_vouched_for = |node: &&Node| {
+        let terms = world.provider_node_of(&node.name).and_then(|provided| world.terms_of(provided));
+        terms.is_some_and(|terms| terms.data_classes.contains(&class))
+    };
     match refused.reason {
-        Reason::NodeTainted => named().map(|node| format!("{}: {}", node.name, inventory::tainted(node))),
+        Reason::NodeTainted => {
+            named().filter(|node| !node.closing_taints.is_empty()).map(|node| format!("{}: {}", node.name, inventory::tainted(node)))
+        }
+        Reason::DataClassNotAllowed if class != DataClass::Private => named().filter(is_vouched_for).map(|node| {
+            let class = class.name();
+            format!("{}: its provider vouches for {class} data, and the operator's dataClasses want it Proved", node.name)
+        }),
         _ => None,
     }
     .unwrap_or_else(|| refused.example.clone())

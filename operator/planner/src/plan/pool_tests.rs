@@ -3,14 +3,15 @@
 
 use super::node_tests::settled;
 use super::simulation::{Theatre, escrow_with, pool, task, terms};
-use super::tests::{calm, ends, set};
+use super::tests::{calm, ends, pods, set, status, until};
 use super::{Effect, plan};
 use crate::world::Event;
 use crate::world::records::{Escrow, Node, Pool, Task};
 use serde_json::json;
 use std::collections::BTreeMap;
-use supercargo_crds::common::Tenancy;
+use supercargo_crds::common::{DataClass, Tenancy};
 use supercargo_crds::names::node_condition::READY;
+use supercargo_crds::node::DataClassBasis;
 use supercargo_crds::pool::ProviderPoolStatus;
 
 /// A pool like the theatre's, made so many seconds later, for nodes that have this label.
@@ -99,7 +100,7 @@ fn what_a_person_writes_over_a_node_counts_there_and_is_not_fought() {
         theatre.world.apply(Event::ProviderNode(Box::new(provided)));
     };
     let sold = |theatre: &Theatre, node: &str| {
-        let offer = theatre.world.offers_of(node, theatre.now).remove(0);
+        let offer = theatre.world.offers_of(node, &terms().data_classes, theatre.now).remove(0);
         (offer.region.unwrap_or_default(), offer.tenancies.join(" "), offer.data_classes.join(" "), offer.model)
     };
     let facts = json!([{ "resourceName": "nvidia.com/gpu", "model": "NVIDIA-L4", "memory": "24Gi" }]);
@@ -203,4 +204,40 @@ fn who_runs_beside_whom_is_as_both_tenancies_say_and_who_waits_comes_when_the_ot
         let left: Vec<&str> = theatre.pods.values().filter_map(|pod| Some(pod.ours.as_ref()?.task.as_str())).collect();
         assert_eq!(left, ["b"], "{case}");
     }
+}
+
+#[test]
+fn confidential_tasks_wait_where_a_providers_word_is_not_enough_and_are_told_so() {
+    let mut task = task("a", "1", 0);
+    task.spec.data_class = DataClass::Confidential;
+    let offering = |classes: &[DataClass]| {
+        let mut theatre = calm([task.clone()]);
+        let mut pool = pool();
+        pool.generation = 2;
+        pool.spec.data_classes = classes.to_vec();
+        theatre.world.apply(Event::Pool(Box::new(pool)));
+        theatre
+    };
+    let waits = |theatre: &mut Theatre| {
+        let told = until(theatre, "write_task");
+        let one = &status(&told).waiting[0];
+        (one.reason.clone(), one.nodes, one.example.clone())
+    };
+    let no = "DataClassNotAllowed".to_owned();
+    let words = "n1: its provider vouches for Confidential data, and the operator's dataClasses want it Proved";
+    let mut theatre = offering(&[DataClass::Public, DataClass::Confidential]);
+    assert_eq!(waits(&mut theatre), (no.clone(), 2, words.to_owned()));
+    assert_eq!(waits(&mut offering(&[DataClass::Public])), (no, 2, "n1: is not vouched for Confidential data".to_owned()));
+
+    // Where the configuration takes their word for it the task runs.
+    let mut terms = terms();
+    terms.data_classes.confidential = DataClassBasis::Vouched;
+    let mut theatre = offering(&[DataClass::Confidential]);
+    let made = (0..10).any(|_| {
+        let effects = plan(&mut theatre.world, &terms, theatre.now).effects;
+        let made = !pods(&effects).is_empty();
+        effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+        made
+    });
+    assert!(made, "{:?}", theatre.tasks["a"].status.waiting);
 }

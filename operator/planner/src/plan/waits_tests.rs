@@ -66,7 +66,8 @@ fn a_cordoned_node_is_offered_to_nobody() {
     for name in ["n1", "n2"] {
         let node = Node { cordoned: true, ..theatre.node(name) };
         theatre.world.apply(Event::Node(Box::new(node)));
-        let closed: Vec<_> = theatre.world.offers_of(name, theatre.now).into_iter().map(|offer| offer.closed).collect();
+        let closed: Vec<_> =
+            theatre.world.offers_of(name, &terms().data_classes, theatre.now).into_iter().map(|offer| offer.closed).collect();
         assert_eq!(closed, [Some(Closed::Cordoned)]);
     }
     let task = task("a", "1", 0);

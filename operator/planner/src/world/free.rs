@@ -3,9 +3,10 @@
 
 use super::World;
 use super::records::{Node, Pool, ProviderNode, Requests};
+use crate::plan::data_classes::DataClasses;
 use std::collections::BTreeMap;
-use supercargo_crds::common::{IsolationLevel, Tenancy};
-use supercargo_crds::node::Availability;
+use supercargo_crds::common::{DataClass, IsolationLevel, Tenancy};
+use supercargo_crds::node::{Availability, DataClassBasis};
 use supercargo_crds::pool::{Accepts, ProviderPoolSpec};
 use supercargo_market::money::Price;
 use supercargo_market::placement::{Beside, Closed, Offer, Prices, Record};
@@ -54,7 +55,7 @@ impl World {
     }
 
     /// What a node has on offer, less what others take of it.
-    pub fn offers_of(&self, node: &str, now: i64) -> Vec<Offer> {
+    pub fn offers_of(&self, node: &str, data_classes: &DataClasses, now: i64) -> Vec<Offer> {
         let (Some(node), Some(provided)) = (self.nodes.get(node), self.provider_node_of(node)) else { return Vec::new() };
         // What is wrong with a pool is told by its status; nothing is sold under terms that can't be read.
         let Some(terms) = self.terms_of(provided) else { return Vec::new() };
@@ -65,11 +66,14 @@ impl World {
         }
         let apart = self.is_set_apart(&node.name, now).then_some(Closed::Quarantined);
         let reputation = self.record_of(&terms.provider, &node.name).reputation();
+        let suffices = |class: &&DataClass| data_classes.suffices(**class, basis_of(**class));
+        let classes: Vec<String> = terms.data_classes.iter().filter(suffices).map(|class| class.name().to_owned()).collect();
         let offers = resources.into_iter().filter_map(|resource| {
             let total = self.devices_sold(node, resource);
             offer(provided, node, &terms, (resource, total), &used, reputation)
         });
-        let mut offers: Vec<Offer> = offers.map(|offer| Offer { closed: offer.closed.or(apart), ..offer }).collect();
+        let whole = |offer: Offer| Offer { closed: offer.closed.or(apart), data_classes: classes.clone(), ..offer };
+        let mut offers: Vec<Offer> = offers.map(whole).collect();
         set_beside(&mut offers);
         offers
     }
@@ -129,6 +133,11 @@ pub fn model_of(node: &Node, pool: &ProviderPoolSpec, resource: &str) -> (String
     (label("nvidia.com/gpu.product"), mebibytes << 20, "Claimed")
 }
 
+/// What a class of data rests on at a node that has it. Nothing attests to nodes yet.
+pub fn basis_of(_: DataClass) -> DataClassBasis {
+    DataClassBasis::Vouched
+}
+
 /// How often each device is handed out, where it is more than once.
 pub fn replicas_of(node: &Node) -> Option<i64> {
     node.labels.get("nvidia.com/gpu.replicas").and_then(|count| count.parse().ok())
@@ -185,7 +194,7 @@ fn offer(
         replicas_per_device: replicas_of(node).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         tenants: Vec::new(),
         labels: node.labels.clone(),
-        data_classes: pool.data_classes.iter().map(|class| class.name().to_owned()).collect(),
+        data_classes: Vec::new(),
         tenancies: pool.tenancies.iter().map(|tenancy| tenancy.name().to_owned()).collect(),
         isolation_levels: pool.isolation.iter().map(|isolation| isolation_rank(isolation.level)).collect(),
         closed,
