@@ -3,7 +3,7 @@
 
 use super::node_tests::settled;
 use super::simulation::{Theatre, escrow_with, pool, task, terms};
-use super::tests::{calm, ends, pods, set, status, until};
+use super::tests::{calm, ends, pods, set};
 use super::{Effect, plan};
 use crate::world::Event;
 use crate::world::records::{Escrow, Node, Pool, Task};
