@@ -20,7 +20,7 @@ impl Ahead {
     pub fn of(record: &PodRecord) -> Option<Self> {
         let started = record.started.filter(|&started| started >= EARLIEST)?;
         let seen_start = record.first_running.map(|seen| seen - started);
-        let seen_end = record.terminal.zip(record.finished).filter(|&(_, finished)| finished >= started).map(|(seen, end)| seen - end);
+        let seen_end = record.told().zip(record.finished).filter(|&(_, finished)| finished >= started).map(|(seen, end)| seen - end);
         let most = seen_start.into_iter().chain(seen_end).min()?;
         Some(Self { least: record.bound - started, most })
     }
@@ -56,8 +56,16 @@ pub struct PodRecord {
     pub first_running: Option<Second>,
     pub last_alive: Option<Second>,
     pub terminal: Option<Second>,
+    /// When its end was told, where that was later: somebody may have said before that it is over.
+    pub recorded: Option<Second>,
     /// What other containers on its node showed of that kubelet's clock.
     pub clock: Option<Ahead>,
+}
+
+impl PodRecord {
+    fn told(&self) -> Option<Second> {
+        self.recorded.or(self.terminal)
+    }
 }
 
 /// How good the evidence of a charge is.
@@ -128,7 +136,7 @@ fn ahead(record: &PodRecord) -> Second {
     let Some(own) = Ahead::of(record) else { return record.clock.map_or(0, Ahead::shown) };
     let all = record.clock.and_then(|clock| clock.and(own)).unwrap_or(own);
     let seen_start = record.first_running.zip(record.started).map(|(seen, started)| seen - started);
-    let seen_end = record.terminal.zip(record.finished).map(|(seen, finished)| seen - finished);
+    let seen_end = record.told().zip(record.finished).map(|(seen, finished)| seen - finished);
     let equally = seen_start.zip(seen_end).is_some_and(|(start, end)| start.abs_diff(end) <= 1);
     let apart = record.first_running.zip(record.terminal).is_some_and(|(first, last)| last - first > SLACK_SECONDS);
     if all.shown() == 0 && equally && apart && all.most > LATE_SECONDS { all.most } else { all.shown() }
@@ -165,6 +173,7 @@ mod tests {
             first_running: Some(T + 3),
             last_alive: Some(T + 60),
             terminal: Some(T + 63),
+            recorded: None,
             clock: None,
         }
     }
@@ -201,7 +210,8 @@ mod tests {
         let short = PodRecord { finished: Some(T + 23), first_running: Some(T + 900), terminal: Some(T + 900), ..worker(22) };
         let pulled = |behind: Second, clock: Option<Ahead>| PodRecord { bound: T - 200, clock, ..ahead(-behind, 42) };
         let late = PodRecord { first_running: Some(T + 900), terminal: Some(T + 900), ..worker(22) };
-        let cases: [Case; 16] = [
+        let failed_before = PodRecord { terminal: Some(T + 32), recorded: Some(T + 64), ..worker(22) };
+        let cases: [Case; 17] = [
             ("one alone", vec![Some(worker(2))], vec![Some(60)]),
             ("one of two is late", vec![Some(worker(2)), Some(worker(22))], vec![Some(40), Some(40)]),
             ("one never starts", vec![Some(worker(2)), Some(never)], vec![Some(0), Some(0)]),
@@ -218,6 +228,7 @@ mod tests {
             ("an early one whose clock is behind", vec![Some(ahead(-300, 2)), Some(worker(42))], vec![Some(21), Some(20)]),
             ("all were seen when all was over", vec![Some(seen_late(2)), Some(seen_late(22))], vec![Some(40), Some(40)]),
             ("one was seen late", vec![Some(seen_late(2)), Some(worker(22))], vec![Some(40), Some(40)]),
+            ("somebody called one failed before it was", vec![Some(worker(2)), Some(failed_before)], vec![Some(40), Some(34)]),
             (
                 "others on its node show that its clock is behind",
                 vec![Some(worker(2)), Some(pulled(50, Some(Ahead { least: 48, most: 51 })))],

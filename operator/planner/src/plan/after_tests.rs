@@ -1,6 +1,6 @@
 //! What is kept when something is over: which image an attempt ran, and a finished task for as long as it says.
 
-use super::ends_tests::{running, settled, write};
+use super::ends_tests::{holds, obeys, running, settled, write};
 use super::simulation::{Theatre, gang, task, terms};
 use super::tests::{calm, ends, runs, set, until};
 use super::{Effect, plan};
@@ -149,4 +149,24 @@ fn an_image_whose_name_a_status_has_no_room_for_keeps_no_task_from_its_end() {
     });
     let status = settled(&mut theatre);
     assert_eq!((digests(&status), status.phase.as_deref()), (vec![None], Some("Succeeded")));
+}
+
+#[test]
+fn an_attempt_that_had_begun_when_its_task_was_called_over_ends_and_is_told_beside_it() {
+    let mut theatre = running(task("a", "1", 0));
+    let begun = theatre.now;
+    theatre.now += 20;
+    write(&mut theatre, |task| {
+        let mut said = task.status.clone();
+        super::outcome::finish(task, &mut said, false, "QueueTimeout", "it found no place in time".into(), begun);
+        task.status = said;
+    });
+    theatre.pass();
+    obeys(&mut theatre, 143);
+    let status = settled(&mut theatre);
+    let told: Vec<_> = status.attempts.iter().map(|attempt| (attempt.index, attempt.billed_seconds)).collect();
+    assert_eq!((told, theatre.pods.len()), (vec![(0, 20)], 0));
+    let charged = theatre.world.works.values().next().map(|balance| balance.charged);
+    assert_eq!(status.cost.as_ref().map(|cost| cost.charged.0), charged);
+    assert_eq!(holds(&status, FINISHED), Some((true, "QueueTimeout".to_owned())));
 }

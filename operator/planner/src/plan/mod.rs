@@ -328,6 +328,8 @@ mod quarantine_tests;
 #[cfg(test)]
 mod running_tests;
 #[cfg(test)]
+mod sight_tests;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

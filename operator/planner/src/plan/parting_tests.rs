@@ -8,6 +8,7 @@ use crate::world::Event;
 use crate::world::records::{Device, Node, Pod, PodPhase};
 use serde_json::json;
 use supercargo_crds::task_status::Attempt;
+use supercargo_market::placement::Closed;
 
 /// Everything that runs is evicted, and ends in order two seconds later.
 fn evict(theatre: &mut Theatre) {
@@ -207,4 +208,45 @@ fn a_pod_of_a_calm_cluster_parts_with_nothing() {
     let placement = &theatre.world.reservations.values().next().expect("it is held").placement;
     let written = serde_json::to_string(placement).expect("JSON");
     assert!(!written.contains("parting") && !written.contains("billed"), "{written}");
+}
+
+#[test]
+fn a_node_that_was_given_up_takes_nothing_before_it_has_ended_what_it_ran() {
+    let mut theatre = running(task("a", "1", 0));
+    let begun = theatre.now;
+    let there = theatre.pods["a-uidofa-0-0"].node.clone().expect("it is bound");
+    let heard = |theatre: &mut Theatre| {
+        let node = theatre.node(&there);
+        theatre.world.apply(Event::Node(Box::new(node)));
+    };
+    theatre.silent.insert(there.clone(), begun);
+    theatre.were_silent.insert(there.clone());
+    heard(&mut theatre);
+    theatre.now = begun + 300;
+    // It is told to end, and its kubelet has not heard of it.
+    let pass = |theatre: &mut Theatre| {
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        let reaches = |effect: &Effect| !matches!(effect, Effect::FreePod { name, .. } if name == "a-uidofa-0-0");
+        effects.into_iter().filter(reaches).for_each(|effect| theatre.carry_out(effect));
+        set(theatre, |_| {});
+    };
+    (0..8).for_each(|_| pass(&mut theatre));
+    assert!(theatre.pods.contains_key("a-uidofa-1-0"), "it goes on elsewhere");
+    theatre.silent.clear();
+    heard(&mut theatre);
+    pass(&mut theatre);
+    let closed = |theatre: &Theatre| theatre.world.offers_of(&there, &terms().data_classes, theatre.now)[0].closed;
+    let ready = |theatre: &Theatre| {
+        let conditions = &theatre.written[&there].conditions;
+        conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone())
+    };
+    assert_eq!((closed(&theatre), ready(&theatre).as_deref()), (Some(Closed::NotReady), Some("Returning")));
+    let now = theatre.now;
+    set(&mut theatre, |pod| {
+        if pod.name == "a-uidofa-0-0" {
+            ends(pod, now, 137);
+        }
+    });
+    (0..3).for_each(|_| theatre.pass());
+    assert_eq!((closed(&theatre), ready(&theatre).as_deref()), (None, Some("Open")));
 }

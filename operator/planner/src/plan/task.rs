@@ -65,7 +65,8 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
         }
     };
     evidence::plan(world, work, terms, plan, bookings, now);
-    give_back(world, terms, work, lives, plan, bookings, now);
+    let goes_on = lives.filter(|task| !status::is_true(&task.status.conditions, FINISHED));
+    give_back(world, terms, work, goes_on, plan, bookings, now);
     if let (Some(task), Some(status)) = (lives, status)
         && status != task.status
     {
@@ -206,7 +207,17 @@ fn assignment(worker: i32, place: &Place) -> Assignment {
 /// Finished: what was paid since, and when it may go.
 fn finished(world: &mut World, task: &Task, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
     let work = task.work();
-    world.market.forget(&work);
+    // What says so may be written late, when another attempt has begun: that one ends, and what it cost is told beside it.
+    if world.reservations.contains_key(&work) {
+        world.market.stop(&work);
+        attempt::abandon(world, &work, plan);
+    } else {
+        world.market.forget(&work);
+    }
+    if let Some(ended) = outcome::ended(world, task, now) {
+        let ComputeTaskStatus { attempts, usage, cost, receipt, resolved, .. } = ended;
+        return Some(ComputeTaskStatus { attempts, usage, cost, receipt, resolved, ..task.status.clone() });
+    }
     if let Some(ttl) = task.spec.ttl_seconds_after_finished {
         let until = status::since(&task.status.conditions, FINISHED).unwrap_or(now) + ttl;
         let pod_left = world.pods_of(&work).any(|pod| pod.has_finalizer);

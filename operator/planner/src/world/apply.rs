@@ -218,7 +218,10 @@ impl World {
             }
             pod.first_running = before.first_running.or(pod.first_running);
             pod.terminal = before.terminal.or(pod.terminal);
-            pod.last_alive = if silent { before.last_alive } else { before.last_alive.max(pod.last_alive) };
+            pod.recorded = before.recorded.or(pod.recorded);
+            // That it is listed once more as it was says nothing of it either.
+            let known = silent || (pod.version.is_some() && pod.version == before.version);
+            pod.last_alive = if known { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             pod.parting = before.parting;
             pod.ran_on |= before.ran_on;
             // A kubelet may take the devices back, and mend them, before anybody asks how they were.

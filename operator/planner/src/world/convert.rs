@@ -219,6 +219,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         namespace,
         name,
         uid,
+        version: object.metadata.resource_version.clone(),
         node: spec.node_name.clone().filter(|node| !node.is_empty()),
         phase,
         requests: requests(object),
@@ -246,6 +247,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
     if record.is_over() {
         record.terminal = Some(now);
     }
+    record.recorded = record.finished.map(|_| now);
     record.ran_on = record.deleting && phase == PodPhase::Running && record.finished.is_none();
     Some(record)
 }

@@ -49,11 +49,13 @@ impl<T: Clone + Eq + Hash> Queue<T> {
 pub struct Alarms<T> {
     order: BTreeSet<(i64, T)>,
     set: HashMap<T, i64>,
+    /// When it was last asked what is due.
+    asked: i64,
 }
 
 impl<T> Default for Alarms<T> {
     fn default() -> Self {
-        Self { order: BTreeSet::new(), set: HashMap::default() }
+        Self { order: BTreeSet::new(), set: HashMap::default(), asked: i64::MIN }
     }
 }
 
@@ -70,7 +72,13 @@ impl<T: Clone + Ord + Hash> Alarms<T> {
         self.order.insert((at, one));
     }
 
+    /// All of them are, once the clock was set back: by it they would come late.
     pub fn pop_due(&mut self, now: i64) -> Option<T> {
+        if now < self.asked {
+            self.set.values_mut().for_each(|at| *at = now);
+            self.order = self.set.iter().map(|(one, at)| (*at, one.clone())).collect();
+        }
+        self.asked = now;
         self.order.first().filter(|(at, _)| *at <= now)?;
         let (_, one) = self.order.pop_first()?;
         self.set.remove(&one);
@@ -93,7 +101,7 @@ pub struct Pace {
 impl Pace {
     /// Takes one of this second's, or says after how many seconds to ask again.
     pub fn take(&mut self, now: i64, a_second: i64) -> Result<(), i64> {
-        if now > self.second {
+        if now != self.second {
             *self = Self { second: now, ..Self::default() };
         }
         if self.taken < a_second {
@@ -122,6 +130,7 @@ mod tests {
         let answers: Vec<_> = (0..6).map(|_| pace.take(5, 2)).collect();
         assert_eq!(answers, [Ok(()), Ok(()), Err(1), Err(2), Err(2), Err(3)]);
         assert_eq!(pace.take(6, 2), Ok(()));
+        assert_eq!(pace.take(2, 2), Ok(()), "the clock was set back");
     }
 
     #[test]
@@ -133,5 +142,16 @@ mod tests {
         alarms.set(15, "b");
         assert_eq!((alarms.next(), alarms.pop_due(9)), (Some(10), None));
         assert_eq!((alarms.pop_due(15), alarms.pop_due(15), alarms.pop_due(99)), (Some("a"), Some("b"), None));
+    }
+
+    #[test]
+    fn when_the_clock_is_set_back_every_alarm_goes_off_and_is_set_by_it_anew() {
+        let mut alarms = Alarms::default();
+        alarms.set(1_000, "a");
+        alarms.set(2_000, "b");
+        assert_eq!(alarms.pop_due(900), None);
+        assert_eq!((alarms.pop_due(600), alarms.pop_due(600), alarms.pop_due(600)), (Some("a"), Some("b"), None));
+        alarms.set(700, "a");
+        assert_eq!((alarms.pop_due(650), alarms.pop_due(700)), (None, Some("a")));
     }
 }

@@ -2,7 +2,7 @@
 //! reserved the market takes off by itself.
 
 use super::World;
-use super::records::{Node, Pool, ProviderNode, Requests};
+use super::records::{Node, Pod, Pool, ProviderNode, Requests};
 use crate::plan::data_classes::DataClasses;
 use std::collections::BTreeMap;
 use supercargo_crds::common::{DataClass, IsolationLevel, Tenancy};
@@ -65,6 +65,7 @@ impl World {
             resources.push("");
         }
         let apart = self.is_set_apart(&node.name, now).then_some(Closed::Quarantined);
+        let returning = self.is_returning(&node.name).then_some(Closed::NotReady);
         let reputation = self.record_of(&terms.provider, &node.name).reputation();
         let suffices = |class: &&DataClass| data_classes.suffices(**class, basis_of(**class));
         let classes: Vec<String> = terms.data_classes.iter().filter(suffices).map(|class| class.name().to_owned()).collect();
@@ -72,7 +73,7 @@ impl World {
             let total = self.devices_sold(node, resource);
             offer(provided, node, &terms, (resource, total), &used, reputation)
         });
-        let whole = |offer: Offer| Offer { closed: offer.closed.or(apart), data_classes: classes.clone(), ..offer };
+        let whole = |offer: Offer| Offer { closed: offer.closed.or(returning).or(apart), data_classes: classes.clone(), ..offer };
         let mut offers: Vec<Offer> = offers.map(whole).collect();
         set_beside(&mut offers);
         offers
@@ -103,6 +104,11 @@ impl World {
     /// Whether a node takes no tasks because too many failed there.
     pub fn is_set_apart(&self, node: &str, now: i64) -> bool {
         self.quarantine.get(node).is_some_and(|record| now < record.until)
+    }
+
+    /// Whether a node that was given up has still to end what it ran then: nobody knows what that takes of it.
+    pub fn is_returning(&self, node: &str) -> bool {
+        self.pods_on(node).any(Pod::is_left_behind)
     }
 
     /// Whether somebody closed a node to tasks, or took it away.

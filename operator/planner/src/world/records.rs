@@ -98,6 +98,8 @@ pub struct Pod {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+    /// Another one with each change; none where nobody says.
+    pub version: Option<String>,
     pub node: Option<String>,
     pub phase: PodPhase,
     pub requests: Requests,
@@ -138,6 +140,8 @@ pub struct Pod {
     pub first_running: Option<i64>,
     pub last_alive: Option<i64>,
     pub terminal: Option<i64>,
+    /// When its end was first told, which may be later: somebody may say that it is over before its kubelet does.
+    pub recorded: Option<i64>,
     /// It is no longer in the API.
     pub gone: bool,
     pub parting: Parting,
@@ -176,6 +180,7 @@ impl Pod {
             first_running: self.first_running,
             last_alive: self.last_alive,
             terminal: self.terminal,
+            recorded: self.recorded,
             clock: None,
         }
     }
@@ -199,13 +204,18 @@ impl Pod {
         }
     }
 
-    /// Nothing of it runs any more.
+    /// Nothing of it runs any more, or nobody waits for it to end.
     pub fn is_over(&self) -> bool {
-        self.gone
-            || self.parting.lost
-            || self.phase.is_terminal()
-            || (self.deleting && self.finished.is_some())
-            || (self.deleting && self.node.is_none())
+        self.parting.lost || self.has_left()
+    }
+
+    /// It was given up with its node, and still runs there.
+    pub fn is_left_behind(&self) -> bool {
+        self.parting.lost && !self.has_left()
+    }
+
+    fn has_left(&self) -> bool {
+        self.gone || self.phase.is_terminal() || (self.deleting && self.finished.is_some()) || (self.deleting && self.node.is_none())
     }
 }
 
