@@ -1,7 +1,8 @@
 //! The planner against a simulated cluster: an API server that forgets answers or is away for hours, nodes whose pods run
 //! and end, clocks that jump, and an operator that dies. Its objects are in `objects.rs`, its books in `books.rs`; what the
 //! API server does is in `server.rs`, what nodes do in `nodes.rs`, and their GPUs in `gpus.rs`, users and watches in `people.rs`;
-//! what must always hold of it all is in `histories.rs`. A failing seed is printed and replays.
+//! of what kinds tasks are in `variety.rs`; what must always hold
+//! of it all is in `histories.rs`. A failing seed is printed and replays.
 
 mod books;
 mod gpus;
@@ -10,6 +11,7 @@ mod nodes;
 mod objects;
 mod people;
 mod server;
+mod variety;
 
 use super::{Effect, Plan, plan};
 use crate::world::records::{Escrow, Namespace, Pod, Pool, Task};
@@ -44,6 +46,8 @@ pub(super) struct Theatre {
     pub(super) world: World,
     books: Books,
     pub(super) escrow: Escrow,
+    /// Another one, that pays for some of the tasks.
+    other: Option<Escrow>,
     pub(super) pool: Pool,
     pub(super) tasks: BTreeMap<String, Task>,
     pub(super) pods: BTreeMap<String, Pod>,
@@ -76,9 +80,11 @@ pub(super) struct Theatre {
     /// What came in the way of writes, and how often.
     hindered: BTreeMap<&'static str, u64>,
     pub(super) faults: bool,
-    /// How far the operator's clock is from the nodes', and whether it ever was.
+    /// How far the operator's clock is from the nodes', and how often it has jumped.
     skew: i64,
-    was_skewed: bool,
+    jumps: u64,
+    /// How often it had when a pod's place was chosen, by UID.
+    jumps_before: BTreeMap<String, u64>,
     /// For so many steps more the API server answers nobody.
     away: u64,
     /// Tasks and pods when watches last brought them.
@@ -95,6 +101,7 @@ impl Theatre {
             world: World::default(),
             books: Books::default(),
             escrow: escrow(),
+            other: None,
             pool: pool(),
             tasks: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -116,7 +123,8 @@ impl Theatre {
             hindered: BTreeMap::new(),
             faults: true,
             skew: 0,
-            was_skewed: false,
+            jumps: 0,
+            jumps_before: BTreeMap::new(),
             away: 0,
             past: Default::default(),
             seed,
@@ -148,7 +156,10 @@ impl Theatre {
             world.apply(Event::ProviderNode(Box::new(self.provided(name))));
         }
         world.apply(Event::Pool(Box::new(self.pool.clone())));
-        world.apply(Event::Escrow(Box::new(self.escrow.clone())));
+        [Some(&self.escrow), self.other.as_ref()]
+            .into_iter()
+            .flatten()
+            .for_each(|escrow| world.apply(Event::Escrow(Box::new(escrow.clone()))));
         world.apply(Event::Namespace(Namespace { name: "n".into(), uid: "nu".into(), deleting: false }));
         self.tasks.values().for_each(|task| world.apply(Event::Task(Box::new(task.clone()))));
         self.pods.values().for_each(|pod| world.apply(Event::Pod(Box::new(self.seen(pod)))));

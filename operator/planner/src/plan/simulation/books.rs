@@ -22,13 +22,29 @@ pub(super) struct Books {
     pub(super) charged: BTreeMap<WorkId, u64>,
     /// What works that run have used.
     pub(super) held: BTreeMap<WorkId, u64>,
-    pub(super) days: BTreeMap<i64, u64>,
+    pub(super) days: BTreeMap<(FundingId, i64), u64>,
+    payers: BTreeMap<WorkId, FundingId>,
+    /// How many workers each attempt has.
+    pub(super) workers: BTreeMap<(WorkId, u32), usize>,
+    /// How often the operator's clock had jumped when an attempt got its place.
+    pub(super) jumps: BTreeMap<(WorkId, u32), u64>,
     /// What was charged of each segment, in seconds.
     pub(super) segments: BTreeMap<String, u64>,
     /// Of these, what was added up to a card's minimum; and what each attempt was billed for.
     pub(super) added: BTreeMap<String, u64>,
     pub(super) billed: BTreeMap<WorkId, BTreeMap<u32, u64>>,
     pub(super) records: BTreeMap<String, Record>,
+}
+
+impl Books {
+    /// What one payer's works come to.
+    pub(super) fn of(&self, funding: &FundingId, all: &BTreeMap<WorkId, u64>) -> u64 {
+        all.iter().filter(|(work, _)| self.payers.get(*work) == Some(funding)).map(|(_, amount)| amount).sum()
+    }
+
+    pub(super) fn reserved(&self, funding: &FundingId) -> u64 {
+        self.open.values().filter(|(payer, ..)| payer == funding).map(|(_, reserved, _)| reserved).sum()
+    }
 }
 
 impl Theatre {
@@ -59,21 +75,21 @@ impl Theatre {
     }
 
     fn tell_funding(&mut self) {
-        // There is one.
         for (funding, available) in self.books.funds.clone() {
             let Granted { deposited, withdrawn } = self.books.granted[&funding];
-            let sum = |all: &BTreeMap<WorkId, u64>| Amount::from_units(all.values().sum());
+            let sum = |all: &BTreeMap<WorkId, u64>| Amount::from_units(self.books.of(&funding, all));
             let balance = FundingBalance {
                 asset: Asset::of(&funding, "USDC"),
                 deposited,
                 withdrawn,
                 available: Amount::from_units(available),
-                reserved: Amount::from_units(self.books.open.values().map(|(_, reserved, _)| reserved).sum()),
+                reserved: Amount::from_units(self.books.reserved(&funding)),
                 posted: sum(&self.books.charged),
                 held: sum(&self.books.held),
                 ..FundingBalance::default()
             };
-            if let Some((day, charged)) = self.books.days.range(..=day_of(self.clock()) + 1).next_back() {
+            let days = (funding.clone(), i64::MIN)..=(funding.clone(), day_of(self.clock()) + 1);
+            if let Some(((_, day), charged)) = self.books.days.range(days).next_back() {
                 self.world.apply(Event::Spent { funding: funding.clone(), day: *day, charged: Amount::from_units(*charged) });
             }
             self.world.apply(Event::Funding { funding, balance, last_post: None });
@@ -101,6 +117,11 @@ impl Theatre {
                 *available -= amount.units();
                 let placement: Placement = serde_json::from_str(&detail).expect("a placement");
                 self.books.latest.insert(work.clone(), placement.clone());
+                self.books.payers.insert(work.clone(), funding.clone());
+                self.books.workers.insert((work.clone(), placement.attempt), placement.workers.len());
+                // It may be booked after our clock, by which it was decided, was set back.
+                let jumps = if placement.bound > self.now { u64::MAX } else { self.jumps };
+                self.books.jumps.entry((work.clone(), placement.attempt)).or_insert(jumps);
                 self.books.open.insert(work.clone(), (funding, amount.units(), placement));
                 self.tell(&work);
                 self.tell_funding();
@@ -112,11 +133,11 @@ impl Theatre {
                 if self.books.segments.insert(charge.segment.to_string(), charge.seconds).is_none() {
                     self.adds_a_minimum(&charge);
                     let cost = charge.cost.charged().expect("fits").units();
-                    let (_, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
+                    let (payer, reserved, _) = self.books.open.get_mut(&charge.work).expect("a reservation to charge");
                     let taken = cost.min(*reserved);
                     *reserved -= taken;
                     self.books.held.remove(&charge.work);
-                    *self.books.days.entry(charge.day).or_default() += taken;
+                    *self.books.days.entry((payer.clone(), charge.day)).or_default() += taken;
                     *self.books.charged.entry(charge.work.clone()).or_default() += taken;
                     let record = self.books.records.entry(charge.place.clone()).or_default();
                     *record = record.with(charge.served_seconds(), charge.fault, charge.evidence);
@@ -133,8 +154,8 @@ impl Theatre {
                     let held = self.books.held.entry(work).or_default();
                     *held = (*held).max(used.units().min(*reserved));
                 }
-                let held = Amount::from_units(self.books.held.values().sum());
-                let fundings = self.books.funds.keys().map(|funding| (funding.clone(), held)).collect();
+                let held = |funding: &FundingId| Amount::from_units(self.books.of(funding, &self.books.held));
+                let fundings = self.books.funds.keys().map(|funding| (funding.clone(), held(funding))).collect();
                 self.world.apply(Event::Held { at, fundings });
             }
             Posting::Release { work } => {

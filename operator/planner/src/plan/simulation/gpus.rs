@@ -2,7 +2,7 @@
 //! well and nobody's; they fall ill and get well again. What is billed of each is held against the time that there was.
 
 use super::{DEVICES, NODES, Theatre};
-use crate::world::records::{Device, Pod, PodPhase};
+use crate::world::records::{Device, Ours, Pod, PodPhase};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_ledger::Charge;
 use supercargo_market::metering::Evidence;
@@ -42,8 +42,18 @@ pub(super) struct Gpus {
     pub(super) were_ill: BTreeSet<String>,
     billed: Vec<Billed>,
     ran: BTreeMap<String, Ran>,
+    /// When each worker of an attempt first started.
+    began: BTreeMap<(WorkId, u32), BTreeMap<u32, i64>>,
     /// How the devices of pods that have ended were then: nobody reports of them any more.
     ended: BTreeMap<String, Vec<Device>>,
+}
+
+impl Gpus {
+    /// When the last of an attempt's workers started, if all have.
+    pub(super) fn started(&self, ours: &Ours, workers: usize) -> Option<i64> {
+        let began = self.began.get(&(ours.work.clone(), ours.attempt)).filter(|began| began.len() == workers)?;
+        began.values().max().copied()
+    }
 }
 
 impl Theatre {
@@ -115,7 +125,8 @@ impl Theatre {
         let over: Vec<(String, Vec<Device>)> = over.map(|pod| (pod.uid.clone(), self.devices_of(pod))).collect();
         self.gpus.ended.extend(over);
         for pod in self.pods.values() {
-            if let Some(started) = pod.started {
+            if let (Some(started), Some(ours)) = (pod.started, &pod.ours) {
+                self.gpus.began.entry((ours.work.clone(), ours.attempt)).or_default().entry(ours.worker).or_insert(started);
                 let ran = self.gpus.ran.entry(pod.uid.clone()).or_insert(Ran { started, ended: None, crashed: false, told: None });
                 if pod.phase.is_terminal() {
                     ran.ended = ran.ended.or(pod.finished).or(Some(self.now));
@@ -147,7 +158,7 @@ impl Theatre {
         let uid = segment.split('/').nth(1).unwrap_or_default();
         // What is added up to a card's minimum is no time.
         let served = charge.served_seconds();
-        let Some(metered) = charge.metered.as_ref().filter(|_| served > 0 && !self.was_skewed) else { return };
+        let Some(metered) = charge.metered.as_ref().filter(|_| served > 0 && self.is_right(uid)) else { return };
         let Some(life) = self.gpus.ran.get(uid) else { return };
         // A node that is heard of vouches for what runs there until there is news of it: of what leaves no record that is all.
         let vouched = charge.evidence == Evidence::Observed && !life.crashed;

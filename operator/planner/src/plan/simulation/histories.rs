@@ -4,6 +4,7 @@ use super::super::{Effect, attempt, place, status};
 use super::{DEVICES, NODES, Theatre};
 use crate::world::records::{Pod, Task};
 use std::collections::{BTreeMap, BTreeSet};
+use supercargo_crds::task::GangSuccess;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_ledger::Charge;
 use supercargo_market::funding::day_of;
@@ -35,19 +36,38 @@ impl Drop for Replay {
 
 impl Theatre {
     /// What was charged of a pod is what its container ran, by its own record, and never more: unless all that there was to
-    /// go by is a clock that jumped.
+    /// go by is a clock that jumped meanwhile. Of a gang nothing is billed before the last one has started.
     pub(super) fn is_what_ran(&self, pod: &Pod, charged: u64) {
-        let (Some(started), Some(finished)) = (pod.started, pod.finished) else { return };
-        let ran = (finished - started).unsigned_abs();
-        assert!(charged <= ran || self.was_skewed, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+        let (Some(started), Some(finished), Some(ours)) = (pod.started, pod.finished, pod.ours.as_ref()) else { return };
+        let workers = self.books.workers.get(&(ours.work.clone(), ours.attempt)).copied().unwrap_or(1);
+        let together = workers > 1;
+        let all = self.gpus.started(ours, workers);
+        // Once our clock has jumped, whose start was the last is told by what we saw before and after: each still pays no more
+        // than its own record says.
+        let last = all.filter(|_| self.jumps == 0).unwrap_or(started);
+        let ran = (finished - last.max(started)).max(0).unsigned_abs();
+        let steady = self.is_steady(&pod.uid);
+        assert!(charged <= ran || !steady, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+        let never = together && all.is_none() && steady;
+        assert!(!never || charged == 0, "seed {}: {charged} s of {} were charged, and not all of its gang started", self.seed, pod.name);
         let heard = pod.node.as_ref().is_some_and(|node| !self.were_silent.contains(node));
-        let alone = pod.ours.as_ref().is_some_and(|ours| self.is_alone(&ours.task));
         // What is evicted from a node that was never closed is paid for like everything else.
         let open = pod.node.as_ref().is_some_and(|node| !self.were_closed.contains(node));
         let well = pod.node.as_ref().is_some_and(|node| !self.gpus.were_ill.contains(node));
         let well = well && pod.devices.iter().all(|device| device.healthy != Some(false));
-        let whole = pod.reason.is_none() && heard && open && well && alone && !self.was_skewed;
+        let there = self.tasks.contains_key(&ours.task);
+        let whole = pod.reason.is_none() && heard && open && well && there && !together && self.is_right(&pod.uid);
         assert!(!whole || charged == ran, "seed {}: {} s of {} were charged, and it ran {ran} s", self.seed, charged, pod.name);
+    }
+
+    /// Whether the operator's clock has gone evenly since a pod was made.
+    pub(super) fn is_steady(&self, uid: &str) -> bool {
+        self.jumps_before.get(uid) == Some(&self.jumps)
+    }
+
+    /// Whether it has also gone right.
+    pub(super) fn is_right(&self, uid: &str) -> bool {
+        self.skew == 0 && self.is_steady(uid)
     }
 
     /// What is added up to the card's minimum comes once a task, and never when a provider's fault ended it.
@@ -63,12 +83,15 @@ impl Theatre {
         self.books.added.insert(charge.segment.to_string(), added);
     }
 
-    /// Whoever was told to end has not succeeded, whatever its exit code.
+    /// Whoever was told to end has not succeeded, whatever its exit code; nor has a gang of which one that counts was.
     pub(super) fn is_its_own_success(&self, task: &str, status: &ComputeTaskStatus) {
-        let Some(last) = status.attempts.last().filter(|last| last.outcome == "Succeeded" && self.is_alone(task)) else { return };
+        let Some(last) = status.attempts.last().filter(|last| last.outcome == "Succeeded") else { return };
         let Some(task) = self.tasks.get(task) else { return };
-        let pod = place::pod_name(task, last.index.unsigned_abs(), 0);
-        assert!(!self.stopped.contains(&pod), "seed {}: {pod} was told to end, and has succeeded", self.seed);
+        let all = task.spec.gang.as_ref().is_none_or(|gang| gang.success == GangSuccess::All);
+        for worker in 0..if all { place::workers(task) } else { 1 } {
+            let pod = place::pod_name(task, last.index.unsigned_abs(), worker);
+            assert!(!self.stopped.contains(&pod), "seed {}: {pod} was told to end, and has succeeded", self.seed);
+        }
     }
 
     /// Whoever leads when it is told, the seconds that a status tells are those that the books charged.
@@ -78,13 +101,11 @@ impl Theatre {
         // Of a pod that somebody took away unseen another one was made.
         let uids =
             pods.flat_map(|pod| [format!("uid-of-{pod}"), format!("uid-of-{pod}-{}", self.made.get(&pod).copied().unwrap_or_default())]);
-        let charged = uids.filter_map(|uid| self.books.segments.get(&format!("pod/{uid}/0/0"))).max();
+        let uids: Vec<String> = uids.collect();
+        let right = uids.iter().filter(|uid| self.jumps_before.contains_key(*uid)).all(|uid| self.is_right(uid));
+        let charged = uids.iter().filter_map(|uid| self.books.segments.get(&format!("pod/{uid}/0/0"))).max();
         let told = charged.is_none_or(|charged| *charged == last.billed_seconds.unsigned_abs());
-        assert!(told || self.was_skewed, "seed {}: {charged:?} s were charged, and this is told: {last:?}", self.seed);
-    }
-
-    pub(super) fn is_alone(&self, task: &str) -> bool {
-        self.tasks.get(task).is_some_and(|task| task.spec.gang.is_none())
+        assert!(told || !right, "seed {}: {charged:?} s were charged, and this is told: {last:?}", self.seed);
     }
 
     /// Whatever waits says why, or is told so now.
@@ -120,6 +141,7 @@ impl Theatre {
             let on_it = self.pods.values().filter(|pod| pod.node.as_deref() == Some(node) && !pod.is_over() && !pod.deleting);
             let used: u64 = on_it.map(|pod| pod.requests.devices.get("nvidia.com/gpu").copied().unwrap_or_default()).sum();
             assert!(used <= DEVICES, "seed {}: {used} devices of {node} are used", self.seed);
+            self.are_neighbours(node);
         }
         for task in self.tasks.values() {
             let charged = self.books.charged.get(&task.work()).copied().unwrap_or_default();
@@ -134,15 +156,17 @@ impl Theatre {
             let reserved = self.books.open.get(work).map(|(_, reserved, _)| *reserved);
             assert!(reserved.is_some_and(|reserved| *used <= reserved), "seed {}: {work} has used {used} of {reserved:?}", self.seed);
         }
-        let held: u64 = self.books.open.values().map(|(_, amount, _)| amount).sum();
-        let spent: u64 = self.books.charged.values().sum();
-        let free: u64 = self.books.funds.values().sum();
-        for (day, charged) in self.books.days.iter().filter(|_| !self.was_skewed) {
-            let limit = self.escrow.spec.daily_limit.as_ref().map_or(u64::MAX, |limit| limit.0.units());
-            let held = if *day == day_of(self.now) { held } else { 0 };
-            assert!(held + charged <= limit, "seed {}: a day has cost {charged}, and {held} is held back", self.seed);
+        for (funding, free) in &self.books.funds {
+            let (reserved, spent) = (self.books.reserved(funding), self.books.of(funding, &self.books.charged));
+            assert!(reserved + spent + free == 100_000_000, "seed {}: money of {funding:?} was made or lost", self.seed);
+            let limit = self.escrow.spec.daily_limit.as_ref().filter(|_| self.escrow.funding.as_ref() == Some(funding));
+            let days = self.books.days.iter().filter(|((payer, _), _)| payer == funding && self.jumps == 0);
+            for ((_, day), charged) in days {
+                let held = if *day == day_of(self.now) { reserved } else { 0 };
+                let kept = limit.is_none_or(|limit| held + charged <= limit.0.units());
+                assert!(kept, "seed {}: a day has cost {charged}, and {held} is held back", self.seed);
+            }
         }
-        assert!(self.books.funds.is_empty() || held + spent + free == 100_000_000, "seed {}: money was made or lost", self.seed);
     }
 
     fn is_over(&self) -> bool {
@@ -159,6 +183,7 @@ impl Theatre {
 fn history(seed: u64) -> BTreeMap<&'static str, u64> {
     let _replay = Replay(seed);
     let mut theatre = Theatre::new(seed);
+    theatre.vary();
     for step in 0..600 {
         theatre.faults = step < 40;
         theatre.pass();

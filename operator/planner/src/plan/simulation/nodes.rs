@@ -18,8 +18,11 @@ impl Theatre {
     /// What happens without the operator: time, containers, and news of both.
     pub(super) fn live(&mut self) {
         self.now += 1 + self.dice.roll(20).cast_signed();
-        if self.chance(100) {
-            (self.skew, self.was_skewed) = (self.dice.roll(601).cast_signed() - 300, true);
+        if self.skew != 0 && (!self.faults || self.dice.roll(10) == 0) {
+            // Somebody sets it right.
+            (self.skew, self.jumps) = (0, self.jumps + 1);
+        } else if self.chance(100) {
+            (self.skew, self.jumps) = (self.dice.roll(601).cast_signed() - 300, self.jumps + 1);
         }
         self.away = if self.faults { self.away.saturating_sub(1) } else { 0 };
         if self.away == 0 && self.chance(150) {
@@ -37,6 +40,7 @@ impl Theatre {
             self.go_silent(node);
             self.go_away(node);
         }
+        self.schedule();
         self.run();
         self.let_go();
         self.time();
@@ -129,7 +133,7 @@ impl Theatre {
                 obey(pod, self.now, orderly);
             }
             match pod.phase {
-                PodPhase::Pending if start => {
+                PodPhase::Pending if start && pod.node.is_some() => {
                     pod.phase = PodPhase::Running;
                     pod.started = Some(self.now);
                 }

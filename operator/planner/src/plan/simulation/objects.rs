@@ -117,6 +117,9 @@ impl Theatre {
         if pod.is_over() {
             pod.terminal = pod.terminal.or(Some(self.clock()));
         }
+        pod.recorded = pod.finished.map(|_| self.clock());
+        let marks = (pod.phase, pod.started, pod.finished, pod.deleting, pod.has_finalizer);
+        pod.version = Some(format!("{marks:?} {:?} {:?} {:?}", pod.node, pod.reason, pod.notice));
         pod
     }
 

@@ -16,9 +16,7 @@ impl Theatre {
         }
         let names: Vec<String> = self.tasks.keys().cloned().collect();
         for name in names {
-            // Of a gang that is stopped while one of its pods is on its way nobody waits for that pod's evidence yet.
-            let stops = self.is_alone(&name);
-            let (goes, turns, raises) = (stops && self.chance(400), stops && self.chance(60), self.chance(100));
+            let (goes, turns, raises) = (self.chance(400), self.chance(60), self.chance(100));
             if goes {
                 self.tasks.remove(&name);
                 continue;

@@ -25,9 +25,12 @@ impl Theatre {
                 let name = pod.metadata.name.clone().expect("a name");
                 if !self.pods.contains_key(&name) {
                     let mut made = (*pod).clone();
-                    made.metadata.uid = Some(self.new_uid(&name));
+                    let uid = self.new_uid(&name);
+                    made.metadata.uid = Some(uid.clone());
                     let record = convert::pod(&made, self.clock()).expect("a pod of ours");
                     let ours = record.ours.clone().expect("it is ours");
+                    let jumps = self.books.jumps.get(&(ours.work.clone(), ours.attempt)).copied().unwrap_or_default();
+                    self.jumps_before.insert(uid, jumps);
                     assert!(self.books.open.contains_key(&ours.work), "seed {}: a pod without a reservation", self.seed);
                     self.stopped.remove(&name);
                     self.pods.insert(name.clone(), record);
@@ -64,6 +67,7 @@ impl Theatre {
             Effect::FreePod { .. } if self.hinders("a finalizer", 12) => {}
             Effect::FreePod { name, uid, .. } => {
                 self.is_ours(&name);
+                self.time();
                 if self.pods.get(&name).is_some_and(|pod| pod.uid == uid)
                     && let Some(pod) = self.pods.remove(&name)
                 {
@@ -117,11 +121,13 @@ impl Theatre {
                     self.world.apply(Event::Node(Box::new(self.node(&name))));
                 }
             }
-            Effect::WriteEscrow { name, .. } if name != self.escrow.name => {}
-            Effect::WriteEscrow { status, .. } => {
-                self.escrow.status = *status;
-                if answered {
-                    self.world.apply(Event::Escrow(Box::new(self.escrow.clone())));
+            Effect::WriteEscrow { name, status, .. } => {
+                let mut escrows = [Some(&mut self.escrow), self.other.as_mut()].into_iter().flatten();
+                if let Some(escrow) = escrows.find(|escrow| escrow.name == name) {
+                    escrow.status = *status;
+                    if answered {
+                        self.world.apply(Event::Escrow(Box::new(escrow.clone())));
+                    }
                 }
             }
             // Nobody here tells what is used.
