@@ -1,8 +1,9 @@
 //! Effects against an API server of a few lines, and how long they wait when it refuses them.
 
-use super::{EffectError, FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE, kubernetes};
+use super::{EffectError, Executor, FIRST_PAUSE, Hands, LONGEST_PAUSE, MOST_IN_FLIGHT, REFUSED_PAUSE, kubernetes};
 use crate::plan::{Effect, Fitting};
 use crate::runtime;
+use crate::runtime::telemetry::Metrics;
 use crate::world::Event;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use supercargo_crds::task_status::ComputeTaskStatus;
+use supercargo_ledger::Ledger;
 use supercargo_market::work::WorkId;
 use warp::Filter;
 use warp::http::{Method, StatusCode};
@@ -257,4 +259,24 @@ async fn of_a_providers_node_only_its_name_and_its_pool_are_written() {
     let [(Method::PATCH, path, body)] = &asked[..] else { panic!("it is applied, and nothing else: {asked:?}") };
     assert!(path.ends_with("/providernodes/n1"), "{path}");
     assert_eq!(body["spec"], json!({ "nodeName": "n1", "pool": "acme" }), "the rest is a person's");
+}
+
+#[tokio::test]
+async fn the_books_are_written_however_many_requests_hang() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", silent.local_addr().expect("an address"));
+    // An error only says that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = runtime::client(kube::Config::new(address.parse().expect("an address"))).expect("a client");
+    let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+    let fence = ledger.take_lead("us").await.expect("leads");
+    let (sender, mut done) = tokio::sync::mpsc::channel(1);
+    let metrics = Metrics::new().expect("no name is there twice");
+    let mut executor = Executor::new(Hands { client, ledger, usage: None }, sender, metrics);
+    let free = |index: usize| Effect::FreePod { namespace: "n".into(), name: format!("p{index}"), uid: "u".into() };
+    executor.start((0..80).map(free).collect(), fence);
+    assert_eq!(executor.in_flight.len(), MOST_IN_FLIGHT);
+    executor.start(vec![Effect::Book(Vec::new())], fence);
+    let first = tokio::time::timeout(Duration::from_secs(30), done.recv()).await.expect("somebody is done").expect("a result");
+    assert!(first.key == "books" && first.result.is_ok(), "{first:?}");
 }
