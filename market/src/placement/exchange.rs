@@ -139,7 +139,7 @@ impl Exchange {
         let known = self.turns.get(&waiting.id).filter(|(_, known)| *known == turn);
         let known = known.and_then(|(funding, turn)| self.lanes.get(funding)?.waiters.get(turn));
         if known.is_some_and(|known| known.gang == gang && known.seconds == waiting.seconds) {
-            return self.catalog.leave(shape);
+            return self.leave(shape);
         }
         self.forget(&waiting.id);
         self.changed = true;
@@ -156,9 +156,15 @@ impl Exchange {
         let Some(lane) = self.lanes.get_mut(&funding) else { return };
         if let Some(gone) = lane.waiters.remove(&turn) {
             self.changed = true;
-            self.catalog.leave(gone.gang.shape);
+            self.leave(gone.gang.shape);
         }
         self.end_lane(&funding);
+    }
+
+    fn leave(&mut self, shape: u32) {
+        if self.catalog.leave(shape) {
+            self.hopeless.clear();
+        }
     }
 
     /// A task runs, from before this exchange was made or placed by somebody else. Saying the same twice changes nothing.

@@ -96,19 +96,21 @@ impl Catalog {
         number
     }
 
-    /// Used once less.
-    pub(super) fn leave(&mut self, number: u32) {
+    /// Used once less. Whether numbers of shapes were let go: others will have them.
+    pub(super) fn leave(&mut self, number: u32) -> bool {
         let shape = self.shapes.shape_mut(number);
         shape.users -= 1;
         if shape.users > 0 {
-            return;
+            return false;
         }
         self.shapes.idle += 1;
-        if self.shapes.idle > IDLE {
+        let too_many = self.shapes.idle > IDLE;
+        if too_many {
             let all = 0..u32::try_from(self.shapes.shapes.len()).unwrap_or(u32::MAX);
             all.for_each(|number| self.end_if_idle(number));
             self.shapes.idle = 0;
         }
+        too_many
     }
 
     fn end_if_idle(&mut self, number: u32) {

@@ -99,6 +99,30 @@ fn what_no_node_could_ever_hold_takes_no_turn_from_a_gang_that_waits() {
 }
 
 #[test]
+fn that_nothing_could_ever_hold_one_task_says_nothing_of_the_next_that_has_its_number() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    let asks = |devices| Request { devices, ..held_by("a") };
+    let come_and_go = |exchange: &mut Exchange, asked: std::ops::Range<u32>| {
+        for devices in asked {
+            exchange.wait(&waiting("other", asks(devices), 0, 1, 60));
+            exchange.forget("other");
+        }
+    };
+    exchange.wait(&waiting("never", asks(9), 0, 4, 60));
+    exchange.wait(&waiting("first", held_by("small"), 0, 2, 100));
+    (0..2).for_each(|second| drop(exchange.assign(second)));
+    exchange.forget("never");
+    // So many are kept for whoever asks the same; then all numbers are free, and the last one given again is the first.
+    come_and_go(&mut exchange, 1_000..1_512);
+    come_and_go(&mut exchange, 2_000..2_512);
+    exchange.wait(&waiting("gang", asks(1), 1, 4, 60));
+    assert!(placed(exchange.assign(2)).is_empty());
+    exchange.wait(&waiting("long", held_by("small"), 2, 1, 1_000));
+    assert!(placed(exchange.assign(3)).is_empty(), "the gang's places are kept");
+}
+
+#[test]
 fn what_no_node_could_ever_hold_gives_no_first_turn_to_others_of_its_escrow() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));
