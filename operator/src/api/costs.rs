@@ -25,8 +25,15 @@ pub struct EscrowCost {
     withdrawn: Amount,
     available: Amount,
     reserved: Amount,
+    /// Of what is reserved: used by tasks that run, as it was at most a minute ago.
+    held: Amount,
     owed: Amount,
     posted: Amount,
+    /// What its tasks used beyond what was reserved, and it never pays.
+    absorbed: Amount,
+    /// Of what was deposited: gone, though it is reserved or charged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shortfall: Option<Amount>,
     /// What came back from payees, and what disputes have cost: where there were any.
     #[serde(skip_serializing_if = "Option::is_none")]
     returned: Option<Amount>,
@@ -42,6 +49,8 @@ pub struct TaskCost {
     name: String,
     token: String,
     reserved: Amount,
+    /// Of what is reserved: what it has used while it runs, as it was at most a minute ago.
+    held: Amount,
     charged: Amount,
     /// Of what was charged: paid for good.
     settled: Amount,
@@ -102,8 +111,11 @@ pub async fn of_escrow<G: Gate>(api: &Api<G>, namespace: &str, name: &str, autho
         withdrawn: balance.withdrawn,
         available: balance.available,
         reserved: balance.reserved,
+        held: balance.held,
         owed: balance.owed,
         posted: balance.posted,
+        absorbed: balance.absorbed,
+        shortfall: Some(balance.shortfall).filter(|units| !units.is_zero()),
         returned: Some(balance.returned).filter(|units| !units.is_zero()),
         case_fees: Some(balance.case_fees).filter(|units| !units.is_zero()),
     })
@@ -128,6 +140,7 @@ pub async fn of_task<G: Gate>(api: &Api<G>, uid: &str, authorization: Option<Str
         name: placement.task,
         token: placement.token,
         reserved: balance.reserved,
+        held: balance.held,
         charged: balance.charged,
         settled: balance.settled,
         absorbed: balance.absorbed,

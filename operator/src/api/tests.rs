@@ -141,12 +141,14 @@ async fn costs_are_told_to_who_may_get_the_object_and_hidden_from_everybody_else
     let api = api(Few { bound: true, ..Few::default() }).await;
     let (status, told) = get(&api, "/v1/escrows/n/default", &[("authorization", "Bearer reader")]).await;
     let expected = json!({
-        "token": "USDC", "deposited": "1.00", "withdrawn": "0.00", "available": "0.75", "reserved": "0.25", "owed": "0.00", "posted": "0.00",
+        "token": "USDC", "deposited": "1.00", "withdrawn": "0.00", "available": "0.75", "reserved": "0.25", "held": "0.00", "owed": "0.00",
+        "posted": "0.00", "absorbed": "0.00",
     });
     assert_eq!((status, told), (200, expected));
     let (status, told) = get(&api, "/v1/tasks/uid-of-train/cost", &[("authorization", "bearer reader")]).await;
     let expected = json!({
-        "namespace": "n", "name": "train", "token": "USDC", "reserved": "0.25", "charged": "0.00", "settled": "0.00", "absorbed": "0.00",
+        "namespace": "n", "name": "train", "token": "USDC", "reserved": "0.25", "held": "0.00", "charged": "0.00", "settled": "0.00",
+        "absorbed": "0.00",
     });
     assert_eq!((status, told), (200, expected));
 
@@ -177,6 +179,21 @@ async fn costs_are_told_to_who_may_get_the_object_and_hidden_from_everybody_else
     let [missing, forbidden] =
         [get(&api, hidden[0].0, &[("authorization", hidden[0].1)]).await, get(&api, hidden[1].0, &[("authorization", hidden[1].1)]).await];
     assert_eq!(missing, forbidden, "what may not be read looks as if it were not there");
+}
+
+#[tokio::test]
+async fn what_a_task_has_used_is_told_while_it_runs_and_what_is_missing_when_it_is() {
+    let api = api(Few { bound: true, ..Few::default() }).await;
+    let fence = api.ledger.take_lead("test").await.expect("leads");
+    let deposited = Amount::from_units(100_000);
+    let hold = Posting::Hold { at: NOW, works: vec![(WorkId::task("uid-of-train"), Amount::from_units(60_000))] };
+    let lost = Posting::Fund { funding: account(1), asset: Asset::of(&account(1), "USDC"), deposited, withdrawn: Amount::ZERO };
+    api.ledger.commit(fence, &[hold, lost]).await.expect("commits");
+    let reader = [("authorization", "Bearer reader")];
+    let (_, task) = get(&api, "/v1/tasks/uid-of-train/cost", &reader).await;
+    assert_eq!((&task["reserved"], &task["held"], &task["charged"]), (&json!("0.25"), &json!("0.06"), &json!("0.00")));
+    let (_, escrow) = get(&api, "/v1/escrows/n/default", &reader).await;
+    assert_eq!((&escrow["held"], &escrow["shortfall"], &escrow["available"]), (&json!("0.06"), &json!("0.15"), &json!("0.00")));
 }
 
 #[tokio::test]
