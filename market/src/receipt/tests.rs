@@ -264,6 +264,24 @@ fn no_more_is_added_than_a_cards_minimum_asks_for() {
 }
 
 #[test]
+fn nothing_is_billed_for_longer_than_its_evidence_says_that_it_ran() {
+    type Change = fn(&mut Receipt);
+    let cases: [(&str, Change, u64, u64); 4] = [
+        ("a second more", |r| r.body.charges[0].seconds = 62, 62, 61),
+        ("its times are closer to each other", |r| metered_of(r).from += 1, 61, 60),
+        ("they are none", |r| metered_of(r).until = 0, 61, 0),
+        ("there are no such times", |r| (metered_of(r).from, metered_of(r).until) = (i64::MAX, i64::MIN), 61, 0),
+    ];
+    for (name, change, billed, ran) in cases {
+        let words = format!("pod/p0/0/0 is billed for {billed} s, and by its own evidence it ran {ran} s");
+        assert_eq!(forged(change), Err(words), "{name}");
+    }
+    // Of a worker that waited for others a part is billed, and no more than that can be asked for.
+    let error = forged(|r| metered_of(r).from -= 100).expect_err("the journal knows");
+    assert_eq!(error, "entry 5 of the journal does not say what the receipt says of its charge");
+}
+
+#[test]
 fn what_stands_beside_the_body_is_held_to_it() {
     type Change = fn(&mut Receipt);
     let cases: [(Change, &str); 8] = [

@@ -60,6 +60,8 @@ pub enum ReceiptError {
     Overcharged { segment: String, due: Amount, amount: Amount },
     #[error("{segment} is short of its card's minimum by {due} s, and {added} s were added")]
     Added { segment: String, due: u64, added: u64 },
+    #[error("{segment} is billed for {billed} s, and by its own evidence it ran {ran} s")]
+    Longer { segment: String, billed: u64, ran: u64 },
     #[error("{what} is {said} on the receipt, and its parts come to {found}")]
     Sum { what: &'static str, said: Amount, found: Amount },
     #[error("entry {0} of the journal is not what its hash says")]
@@ -153,6 +155,7 @@ fn rate(body: &Body) -> Result<()> {
         add("what was charged", body.charged, body.fees.values().copied().chain([body.provider]))?;
     }
     minimums(body)?;
+    bounds(body)?;
     // Seconds are added up before they are divided, so what a charge is due depends on those before it.
     let (mut exact, mut before, mut absorbed) = (ExactCost::default(), Amount::ZERO, Vec::new());
     for charge in &body.charges {
@@ -194,6 +197,18 @@ fn minimums(body: &Body) -> Result<()> {
             }
         }
         before_seconds = before_seconds.saturating_add(longest(|(charge, _)| charge.seconds));
+    }
+    Ok(())
+}
+
+/// That nothing is billed for longer than its evidence says that it ran, but for what was added.
+fn bounds(body: &Body) -> Result<()> {
+    for (charge, metered) in body.charges.iter().filter_map(|charge| Some((charge, charge.metered.as_ref()?))) {
+        let ran = u64::try_from(metered.until.saturating_sub(metered.from)).unwrap_or_default();
+        let billed = charge.seconds.saturating_sub(metered.added_seconds);
+        if billed > ran {
+            return Err(ReceiptError::Longer { segment: charge.segment.clone(), billed, ran });
+        }
     }
     Ok(())
 }
