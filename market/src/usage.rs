@@ -253,8 +253,11 @@ pub enum Anomaly {
 }
 
 /// Whether a kubelet and the GPUs' exporter can mean the same devices. Of slices the exporter names the GPU alone, and what is
-/// handed out several times has a number of its own at the kubelet.
-pub fn same_devices(told: &[&str], exported: &BTreeSet<String>) -> bool {
+/// handed out several times has a number of its own at the kubelet. Nobody has more of them than it was given.
+pub fn same_devices(told: &[&str], exported: &BTreeSet<String>, given: u32) -> bool {
+    if exported.len() > given as usize {
+        return false;
+    }
     let whole: BTreeSet<&str> = told.iter().filter(|id| id.starts_with("GPU-")).map(|id| id.split("::").next().unwrap_or(id)).collect();
     whole.is_empty() || whole.len() < told.len() || whole.iter().copied().eq(exported.iter().map(String::as_str))
 }

@@ -150,8 +150,13 @@ fn two_sources_disagree_about_devices_only_where_both_name_them_alike() {
         ("shared with another", &["GPU-b::3"], &["GPU-a"], false),
     ];
     for (name, told, exported, same) in cases {
-        let exported = exported.iter().map(|id| (*id).to_owned()).collect();
-        assert_eq!(same_devices(told, &exported), same, "{name}");
+        let (exported, given) = (exported.iter().map(|id| (*id).to_owned()).collect(), told.len().max(2));
+        assert_eq!(same_devices(told, &exported, u32::try_from(given).expect("few")), same, "{name}");
+    }
+    // Nobody else says which: but how many there were is known.
+    let exported = ["GPU-a".to_owned(), "GPU-b".to_owned()].into();
+    for (given, same) in [(0, false), (1, false), (2, true), (3, true)] {
+        assert_eq!(same_devices(&[], &exported, given), same, "{given}");
     }
 }
 

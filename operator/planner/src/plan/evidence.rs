@@ -139,7 +139,7 @@ fn metered(placement: &Placement, worker: u32, (pod, measured, added_seconds, us
     let told: Vec<&str> =
         pod.devices.iter().filter(|device| device.resource_name == placement.resource_name).map(|device| device.id.as_str()).collect();
     let exported = used.map(|usage| &usage.devices).filter(|devices| !devices.is_empty());
-    if exported.is_some_and(|exported| !same_devices(&told, exported)) {
+    if exported.is_some_and(|exported| !same_devices(&told, exported, place.devices)) {
         anomalies.push(Anomaly::OtherDevices);
     }
     let (ids, source) = match exported {

@@ -133,10 +133,11 @@ fn without_a_place_to_ask_everything_is_charged_at_once() {
 #[test]
 fn the_receipt_says_who_names_the_devices_and_whether_another_names_others() {
     type Case = (&'static [&'static str], &'static [&'static str], &'static [&'static str], DeviceSource, usize);
-    let cases: [Case; 4] = [
+    let cases: [Case; 5] = [
         (&["GPU-a"], &["GPU-a"], &["GPU-a"], DeviceSource::Kubelet, 0),
         (&["GPU-a"], &["GPU-b"], &["GPU-a"], DeviceSource::Kubelet, 1),
         (&[], &["GPU-b"], &["GPU-b"], DeviceSource::Exporter, 0),
+        (&[], &["GPU-a", "GPU-b"], &["GPU-a", "GPU-b"], DeviceSource::Exporter, 1),
         (&[], &[], &[], DeviceSource::Count, 0),
     ];
     for (told, exported, expected, source, anomalies) in cases {
