@@ -88,7 +88,7 @@ impl LedgerError {
     }
 
     /// Whether what was asked for is at fault, and not the database: the same without it may succeed.
-    pub(crate) fn is_of_the_request(&self) -> bool {
+    pub fn is_of_the_request(&self) -> bool {
         match self {
             Self::Broken(_) => true,
             Self::Database { source, .. } => source

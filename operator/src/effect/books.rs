@@ -4,6 +4,7 @@ use crate::plan::Booking;
 use crate::watch::now;
 use crate::world::Event;
 use crate::world::records::{Placement, Reservation};
+use futures::future::join_all;
 use std::collections::BTreeSet;
 use supercargo_ledger::{Fence, Ledger, LedgerError, Outcome, Posting, ReservationRow, WorkBalance};
 use supercargo_market::funding::day_of;
@@ -12,12 +13,11 @@ use supercargo_market::work::{FundingId, WorkId};
 
 /// Commits what is to be booked and tells what the books say afterwards of everything that they touched.
 pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<Event>, LedgerError> {
-    let postings: Vec<Posting> = bookings.into_iter().flat_map(Booking::postings).collect();
-    let outcomes = ledger.commit(fence, &postings).await?;
+    let booked = commit(ledger, fence, bookings).await?;
     let mut events = Vec::new();
     let mut fundings: Vec<FundingId> = Vec::new();
-    let (mut places, mut works) = (BTreeSet::new(), Vec::new());
-    for (posting, outcome) in postings.iter().zip(&outcomes) {
+    let (mut places, mut works, mut held_at) = (BTreeSet::new(), Vec::new(), None);
+    for (posting, outcome) in &booked {
         match (posting, outcome) {
             (Posting::Reserve { work, .. }, Outcome::Refused(why)) => {
                 events.push(Event::Refused { work: work.clone(), why: why.clone(), at: now() });
@@ -48,8 +48,11 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
                 fundings.extend(ledger.reservation(work).await?.map(|row| row.funding));
             }
             Posting::Cases { funding, .. } => fundings.push(funding.clone()),
-            Posting::Hold { at, .. } => events.push(Event::Held { at: *at, fundings: ledger.held().await? }),
+            Posting::Hold { at, .. } => held_at = held_at.max(Some(*at)),
         }
+    }
+    if let Some(at) = held_at {
+        events.push(Event::Held { at, fundings: ledger.held().await? });
     }
     // All of them are in the books by now: once is enough for each.
     works.sort_unstable();
@@ -66,6 +69,51 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
         events.extend(load_funding(ledger, funding).await?);
     }
     Ok(events)
+}
+
+/// All of it in one transaction. What the books can't take is no reason to refuse the rest: then each thing asks for itself, and
+/// what was taken is given back. An error: nothing was, or the books are away.
+async fn commit(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<(Posting, Outcome)>, LedgerError> {
+    let postings: Vec<Posting> = bookings.into_iter().flat_map(Booking::postings).collect();
+    let things = match ledger.commit(fence, &postings).await {
+        Ok(outcomes) => return Ok(postings.into_iter().zip(outcomes).collect()),
+        Err(error) if error.is_of_the_request() => apart(postings),
+        Err(error) => return Err(error),
+    };
+    let answers = join_all(things.iter().map(|thing| ledger.commit(fence, thing))).await;
+    let (mut booked, mut refused) = (Vec::new(), None);
+    for (thing, answer) in things.into_iter().zip(answers) {
+        match answer {
+            Ok(outcomes) => booked.extend(thing.into_iter().zip(outcomes)),
+            Err(error) if error.is_of_the_request() => {
+                tracing::error!(postings = ?thing, %error, "the books can't take this, and go on with the rest");
+                refused = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    refused.filter(|_| booked.is_empty()).map_or(Ok(booked), Err)
+}
+
+/// Things that have nothing to do with each other, in their order: what is of one work stays together, and what runs is told of
+/// each work by itself.
+fn apart(postings: Vec<Posting>) -> Vec<Vec<Posting>> {
+    let mut things: Vec<(Option<WorkId>, Vec<Posting>)> = Vec::new();
+    for posting in postings {
+        let work = match &posting {
+            Posting::Reserve { work, .. } | Posting::Release { work } => Some(work.clone()),
+            Posting::Charge(charge) => Some(charge.work.clone()),
+            _ => None,
+        };
+        match (posting, things.last_mut()) {
+            (Posting::Hold { at, works }, _) => {
+                things.extend(works.into_iter().map(|one| (None, vec![Posting::Hold { at, works: vec![one] }])));
+            }
+            (posting, Some((last, same))) if work.is_some() && *last == work => same.push(posting),
+            (posting, _) => things.push((work, vec![posting])),
+        }
+    }
+    things.into_iter().map(|(_, postings)| postings).collect()
 }
 
 /// What charges say that two sources disagree about.
@@ -131,6 +179,7 @@ fn placement(row: &ReservationRow) -> Result<Placement, LedgerError> {
 mod tests {
     use super::*;
     use supercargo_ledger::Charge;
+    use supercargo_market::asset::Asset;
     use supercargo_market::fees::FeeSchedule;
     use supercargo_market::metering::Evidence;
     use supercargo_market::money::Amount;
@@ -151,11 +200,15 @@ mod tests {
 
     /// A base unit a second.
     fn charge(seconds: u64) -> Posting {
+        charge_of("a", "p", seconds)
+    }
+
+    fn charge_of(work: &str, pod: &str, seconds: u64) -> Posting {
         let held = Held { devices: 1, device_price: "0.0036".parse().expect("a price"), ..Held::default() };
         Posting::Charge(Charge {
-            work: WorkId::task("a"),
+            work: WorkId::task(work),
             attempt: 0,
-            segment: SegmentId::of_pod("p", 0),
+            segment: SegmentId::of_pod(pod, 0),
             seconds,
             evidence: Evidence::Record,
             place: "acme/n1".into(),
@@ -193,14 +246,14 @@ mod tests {
             told(&book(&ledger, fence, bookings).await.expect("books"))
         };
         let fund = Posting::Fund {
-            asset: supercargo_market::asset::Asset::of(&funding, "USDC"),
+            asset: Asset::of(&funding, "USDC"),
             funding: funding.clone(),
             deposited: units(1_000),
             withdrawn: Amount::ZERO,
         };
         let reserve = Posting::Reserve {
             work: work.clone(),
-            asset: supercargo_market::asset::Asset::of(&funding, "USDC"),
+            asset: Asset::of(&funding, "USDC"),
             funding,
             amount: units(400),
             detail: detail(),
@@ -214,5 +267,68 @@ mod tests {
         assert_eq!(book(vec![charge(90), Posting::Release { work }]).await, ["90 on day 20000", "910 free, 0 held of 0"]);
         assert_eq!(book(vec![Posting::Hold { at: 120, works: Vec::new() }]).await, ["held at 120: []"]);
         assert_eq!(told(&load(&ledger, &[], &BTreeSet::new()).await.expect("reads")), ["90 on day 20000", "910 free, 0 held of 0"]);
+    }
+
+    fn fund() -> Posting {
+        let funding = FundingId::internal("e");
+        Posting::Fund { asset: Asset::of(&funding, "USDC"), funding, deposited: units(1_000), withdrawn: Amount::ZERO }
+    }
+
+    fn reserve(work: &str) -> Posting {
+        let (work, funding) = (WorkId::task(work), FundingId::internal("e"));
+        Posting::Reserve { work, asset: Asset::of(&funding, "USDC"), funding, amount: units(100), detail: detail(), parent: None }
+    }
+
+    fn release(work: &str) -> Posting {
+        Posting::Release { work: WorkId::task(work) }
+    }
+
+    fn hold(works: &[&str]) -> Posting {
+        Posting::Hold { at: 60, works: works.iter().map(|work| (WorkId::task(*work), units(7))).collect() }
+    }
+
+    #[test]
+    fn what_is_of_one_work_stays_together_and_everything_else_stands_for_itself() {
+        let pass = vec![fund(), fund(), reserve("a"), charge(1), release("a"), reserve("b"), release("c"), hold(&["a", "b"]), reserve("b")];
+        let things = vec![
+            vec![fund()],
+            vec![fund()],
+            vec![reserve("a"), charge(1), release("a")],
+            vec![reserve("b")],
+            vec![release("c")],
+            vec![hold(&["a"])],
+            vec![hold(&["b"])],
+            vec![reserve("b")],
+        ];
+        assert_eq!(apart(pass), things);
+    }
+
+    #[tokio::test]
+    async fn what_the_books_cant_take_stops_nothing_else_and_is_told_when_it_is_alone() {
+        let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+        let fence = ledger.take_lead("first").await.expect("leads");
+        let book = async |postings: &[Posting]| {
+            let bookings = postings.iter().cloned().map(Booking::Post).collect();
+            super::book(&ledger, fence, bookings).await
+        };
+        book(&[fund(), reserve("a"), reserve("b"), reserve("c"), charge_of("a", "p", 10)]).await.expect("books");
+        // There is no such payee: the database refuses it.
+        let Posting::Charge(other) = charge_of("b", "r", 10) else { unreachable!("it is a charge") };
+        let wrong = [Posting::Charge(Charge { payee: Some(0), ..other }), release("b")];
+        let pass = [&wrong[..], &[charge_of("c", "q", 20), release("c"), hold(&["a", "b"])]].concat();
+        let entries = ledger.verify().await.expect("verifies").entries;
+        let events = book(&pass).await.expect("the rest is taken");
+        let charged: Vec<_> =
+            events.iter().filter_map(|event| if let Event::Charged { work, .. } = event { Some(&*work.uid) } else { None }).collect();
+        assert_eq!(charged, ["c"]);
+        assert_eq!(told(&events), ["held at 60: [14]", "30 on day 20000", "780 free, 14 held of 190"]);
+        let open: Vec<_> = ledger.open_reservations().await.expect("reads").into_iter().map(|row| row.work.uid.to_string()).collect();
+        assert_eq!(open, ["a", "b"], "nothing of what was refused is done by half");
+        assert_eq!(ledger.verify().await.expect("verifies").entries, entries + 4);
+
+        let error = book(&wrong).await.expect_err("there is nothing else").to_string();
+        assert!(error.starts_with("adding to lanes: "), "{error}");
+        book(&pass).await.expect("again");
+        assert_eq!(ledger.work(&WorkId::task("c")).await.expect("reads").charged, units(20), "counts once");
     }
 }
