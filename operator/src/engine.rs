@@ -3,6 +3,7 @@
 
 use crate::effect::{self, Done, Executor, Hands};
 use crate::plan::{self, Terms};
+use crate::runtime::steady::Looked;
 use crate::runtime::telemetry::Metrics;
 use crate::watch::{KINDS, News, now};
 use crate::world::World;
@@ -38,6 +39,7 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
     let mut fence: Option<Fence> = None;
     let mut next = Instant::now() + LONGEST_REST;
     let mut counted: Option<Instant> = None;
+    let mut looked = Looked::now(now(), Instant::now());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -57,6 +59,7 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
             }
             () = tokio::time::sleep_until(next.into()) => {}
         }
+        look_at_the_clock(&mut looked, &joints.metrics);
         let synced = listed.len() == KINDS.len();
         joints.metrics.synced.set(i64::from(synced));
         publish_accounts(&world, &joints.accounts);
@@ -89,6 +92,13 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
             counted = Some(Instant::now());
             joints.metrics.running.show(&plan::running::by_tokens(&world, now()));
         }
+    }
+}
+
+fn look_at_the_clock(looked: &mut Looked, metrics: &Metrics) {
+    if let Some(by_seconds) = looked.again(now(), Instant::now()) {
+        tracing::error!(by_seconds, "the machine's clock was set, or the machine slept: what ends at a time ends by the new one");
+        metrics.clock_sets.inc();
     }
 }
 

@@ -5,6 +5,7 @@ pub mod lease;
 pub mod pauses;
 mod paying;
 pub mod payment;
+pub mod steady;
 pub mod telemetry;
 
 pub use config::Config;

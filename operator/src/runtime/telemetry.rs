@@ -3,7 +3,7 @@
 use super::payment::PaymentMetrics;
 use crate::metering::metrics::UsageMetrics;
 use crate::plan::running::Running;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ pub struct Metrics {
     pub tasks: IntGauge,
     pub effects: IntCounterVec,
     pub pass_seconds: Histogram,
+    pub clock_sets: IntCounter,
     pub running: RunningMetrics,
     pub payment: PaymentMetrics,
     pub usage: UsageMetrics,
@@ -53,6 +54,7 @@ impl Metrics {
                 HistogramOpts::new("supercargo_plan_pass_seconds", "How long a pass of the planner takes")
                     .buckets(vec![0.0001, 0.001, 0.01, 0.05, 0.1, 1.0]),
             )?,
+            clock_sets: IntCounter::new("supercargo_clock_sets_total", "Times that the machine's clock was set while this process ran")?,
             running: RunningMetrics::new(&registry)?,
             payment: PaymentMetrics::new(&registry)?,
             usage: UsageMetrics::new(&registry)?,
@@ -63,6 +65,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.tasks.clone()))?;
         metrics.registry.register(Box::new(metrics.effects.clone()))?;
         metrics.registry.register(Box::new(metrics.pass_seconds.clone()))?;
+        metrics.registry.register(Box::new(metrics.clock_sets.clone()))?;
         Ok(metrics)
     }
 
