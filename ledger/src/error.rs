@@ -25,6 +25,11 @@ pub enum LedgerError {
         "{doing}: another program holds the books locked for longer than we wait. End it; nothing of this was written, and it is tried again"
     )]
     Locked { doing: &'static str, source: Arc<sqlx::Error> },
+    #[error(
+        "{doing}: the database has not answered for {seconds} s. Is it there, and is the way to it open? Whether this was written is \
+         found out when it is tried again: it counts once"
+    )]
+    Silent { doing: &'static str, seconds: u64 },
     #[error("{doing}: this is no database of ours, or it is damaged: {source}. Restore the newest backup")]
     Damaged { doing: &'static str, source: Arc<sqlx::Error> },
     #[error("{doing}: {source}")]

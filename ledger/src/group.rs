@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The most callers that one transaction answers.
 const MOST_CALLERS: usize = 2_048;
+const COMMITTING: &str = "committing postings";
 
 struct Request {
     fence: Fence,
@@ -91,8 +92,12 @@ async fn run(store: Arc<Store>, mut requests: mpsc::Receiver<Request>) {
     }
 }
 
-/// All requests in one transaction. An old leader's are refused, and nothing of them is applied.
 async fn commit(store: &Store, working: &mut Working, requests: &[Request]) -> Result<Vec<Result<Vec<Outcome>>>> {
+    store.in_time(COMMITTING, commit_all(store, working, requests)).await
+}
+
+/// All requests in one transaction. An old leader's are refused, and nothing of them is applied.
+async fn commit_all(store: &Store, working: &mut Working, requests: &[Request]) -> Result<Vec<Result<Vec<Outcome>>>> {
     let mut writing = store.begin_writing().await?;
     // Taken away: an error, or a caller that ends here, leaves nothing behind that is not written.
     let mut ours = std::mem::take(working).at(writing.mark);
@@ -110,7 +115,7 @@ async fn commit(store: &Store, working: &mut Working, requests: &[Request]) -> R
         }
     }
     ours.save(store, &mut writing).await?;
-    writing.commit("committing postings").await?;
+    writing.commit(COMMITTING).await?;
     *working = ours;
     Ok(results)
 }

@@ -46,6 +46,8 @@ use std::fs::File;
 use std::sync::Arc;
 use store::Store;
 
+const TAKING: &str = "taking the lead";
+
 /// The right to write: the counter that its holder raised when it began to lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence(i64);
@@ -79,8 +81,12 @@ impl Ledger {
 
     async fn open_with(url: &str, key: Option<JournalKey>) -> Result<Self> {
         let lock = store::lock(url)?.map(Arc::new);
-        let store = Arc::new(Store::open(url, key).await?);
-        Ok(Self { writer: Writer::start(Arc::clone(&store)), store, _lock: lock })
+        Ok(Self::of(Store::open(url, key).await?, lock))
+    }
+
+    fn of(store: Store, lock: Option<Arc<File>>) -> Self {
+        let store = Arc::new(store);
+        Self { writer: Writer::start(Arc::clone(&store)), store, _lock: lock }
     }
 
     fn pool(&self) -> &AnyPool {
@@ -89,12 +95,16 @@ impl Ledger {
 
     /// Begins to lead: whoever led before can't write any more.
     pub async fn take_lead(&self, holder: &str) -> Result<Fence> {
+        self.store.in_time(TAKING, self.raise_fence(holder)).await
+    }
+
+    async fn raise_fence(&self, holder: &str) -> Result<Fence> {
         let mut writing = self.store.begin_writing().await?;
         let number = writing.mark.fence + 1;
         let raise = sqlx::query("UPDATE facts SET value = $1 WHERE name = 'fence'").bind(number.to_string());
-        raise.execute(&mut *writing.transaction).await.map_err(LedgerError::database("taking the lead"))?;
+        raise.execute(&mut *writing.transaction).await.map_err(LedgerError::database(TAKING))?;
         self.store.append(&mut writing, "lead", &[serde_json::json!({ "holder": holder, "fence": number })]).await?;
-        writing.commit("taking the lead").await?;
+        writing.commit(TAKING).await?;
         Ok(Fence(number))
     }
 }

@@ -16,6 +16,8 @@ use supercargo_market::journal::{GENESIS, Hash};
 const LOCK_WAIT_MILLISECONDS: u64 = 5_000;
 /// So long we wait for a server to answer.
 const CONNECT_SECONDS: u64 = 10;
+/// So long a transaction of postings may take. A server's machine may be gone without hanging up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -95,6 +97,7 @@ pub(crate) struct Store {
     /// The journal's own name.
     pub(crate) journal: String,
     pub(crate) key: Option<JournalKey>,
+    pub(crate) patience: Duration,
 }
 
 impl Store {
@@ -136,7 +139,7 @@ impl Store {
         let (pool, dialect) = Self::connect(url, Access::Write).await?;
         migrate::run(&pool, dialect).await?;
         let journal = journal_id(&pool).await?;
-        Ok(Self { pool, dialect, journal, key })
+        Ok(Self { pool, dialect, journal, key, patience: PATIENCE })
     }
 
     /// To read only, beside an operator that may be writing.
@@ -144,7 +147,13 @@ impl Store {
         let (pool, dialect) = Self::connect(url, Access::Read).await?;
         migrate::check(&pool, dialect).await?;
         let journal = fact(&pool, "journal").await?.ok_or_else(|| LedgerError::Broken("the journal has no name".to_owned()))?;
-        Ok(Self { pool, dialect, journal, key: None })
+        Ok(Self { pool, dialect, journal, key: None, patience: PATIENCE })
+    }
+
+    /// What the database has to answer in time. What is given up leaves a connection that nobody uses again before it answers.
+    pub(crate) async fn in_time<T>(&self, doing: &'static str, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let answered = tokio::time::timeout(self.patience, asked).await;
+        answered.unwrap_or(Err(LedgerError::Silent { doing, seconds: self.patience.as_secs() }))
     }
 
     /// A transaction of the only writer.

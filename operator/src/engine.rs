@@ -28,6 +28,8 @@ pub struct Joints {
 
 /// At least so often the world is looked at, whatever happened.
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// So long the books may take to tell what they hold, however many works that are.
+const LOAD_PATIENCE: Duration = Duration::from_secs(300);
 /// So often what runs is counted for the metrics.
 const COUNT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -141,7 +143,9 @@ async fn begin(joints: &Joints, world: &mut World) -> Result<Fence, LedgerError>
     let mut works: Vec<_> = world.tasks.values().map(|task| task.work()).chain(with_pods.iter().cloned()).collect();
     works.sort_unstable();
     works.dedup();
-    for event in effect::load(&joints.hands.ledger, &works, &with_pods).await? {
+    let silent = LedgerError::Silent { doing: "reading what the books hold", seconds: LOAD_PATIENCE.as_secs() };
+    let held = tokio::time::timeout(LOAD_PATIENCE, effect::load(&joints.hands.ledger, &works, &with_pods)).await;
+    for event in held.unwrap_or(Err(silent))? {
         world.apply(event);
     }
     tracing::info!(fence = fence.number(), tasks = world.tasks.len(), "leads");

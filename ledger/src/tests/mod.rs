@@ -11,6 +11,7 @@ mod postgres;
 mod postings;
 mod receipts;
 mod rounds;
+mod silence;
 mod standing;
 mod vouchers;
 
