@@ -3,6 +3,7 @@
 mod cases;
 mod copies;
 mod faults;
+mod fences;
 mod histories;
 mod kin;
 #[path = "../../../e2e/src/postgres.rs"]
