@@ -5,7 +5,7 @@ use crate::store::Dialect;
 use crate::{LedgerError, Result};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
 
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_signed_heads.sql"),
     include_str!("../migrations/0003_records.sql"),
@@ -16,6 +16,7 @@ const STEPS: [&str; 10] = [
     include_str!("../migrations/0009_open.sql"),
     include_str!("../migrations/0010_assets.sql"),
     include_str!("../migrations/0011_kin.sql"),
+    include_str!("../migrations/0012_replaced.sql"),
 ];
 /// This version's form: how many steps lead to it.
 pub(crate) const FORM: usize = STEPS.len();
