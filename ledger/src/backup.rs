@@ -81,7 +81,7 @@ pub(crate) async fn restore(store: &mut Store, reader: impl BufRead, expect: Exp
                 return Err(LedgerError::Newer { theirs: form, ours: migrate::FORM });
             }
             if form < migrate::FORM {
-                return Err(LedgerError::Older { theirs: form, ours: migrate::FORM });
+                return Err(LedgerError::OldCopy { theirs: form, ours: migrate::FORM });
             }
             (journal, bytes)
         }

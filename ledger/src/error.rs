@@ -17,6 +17,11 @@ pub enum LedgerError {
     Newer { theirs: usize, ours: usize },
     #[error("the books have form {theirs} and this program reads {ours}: start this version's operator once, it brings them up to date")]
     Older { theirs: usize, ours: usize },
+    #[error(
+        "the backup is of books of form {theirs} and this version reads {ours}: restore it with the version that wrote it, and open what \
+         was restored with this one, which brings it up to date"
+    )]
+    OldCopy { theirs: usize, ours: usize },
     #[error("{doing}: the books' volume is full. Make it larger or free space; nothing of this was written, and it is tried again")]
     Full { doing: &'static str, source: Arc<sqlx::Error> },
     #[error("{doing}: the books are read-only. Mount their volume writable, or name the primary server; nothing of this was written")]
@@ -50,6 +55,7 @@ pub(crate) type Result<T> = std::result::Result<T, LedgerError>;
 
 /// What kind of refusal a database's code is. SQLite's codes are numbers whose lowest byte is the kind; PostgreSQL's are
 /// five characters.
+#[derive(Debug, PartialEq, Eq)]
 enum Refusal {
     Full,
     ReadOnly,
@@ -60,8 +66,11 @@ enum Refusal {
 
 impl Refusal {
     fn of(error: &sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
-        match &*code {
+        Self::of_code(&error.as_database_error().and_then(|error| error.code()).unwrap_or_default())
+    }
+
+    fn of_code(code: &str) -> Self {
+        match code {
             "53100" => Self::Full,
             "25006" => Self::ReadOnly,
             "55P03" => Self::Locked,
@@ -100,6 +109,37 @@ impl LedgerError {
                 .as_database_error()
                 .is_some_and(|error| error.is_check_violation() || error.is_foreign_key_violation() || error.is_unique_violation()),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal::{self, Damaged, Full, Locked, Other, ReadOnly};
+
+    #[test]
+    fn each_code_of_either_database_is_the_refusal_that_it_is() {
+        let cases = [
+            ("a full disk, PostgreSQL", "53100", Full),
+            ("a standby, PostgreSQL", "25006", ReadOnly),
+            ("a lock that is not given, PostgreSQL", "55P03", Locked),
+            ("a damaged table, PostgreSQL", "XX001", Damaged),
+            ("a damaged index, PostgreSQL", "XX002", Damaged),
+            ("too many connections, PostgreSQL", "53300", Other),
+            ("a rule that is broken, PostgreSQL", "23514", Other),
+            ("a full disk, SQLite", "13", Full),
+            ("a file that is read-only, SQLite", "8", ReadOnly),
+            ("a folder that is, SQLite's longer code", "1544", ReadOnly),
+            ("busy, SQLite", "5", Locked),
+            ("busy, while it reads an old moment", "517", Locked),
+            ("locked, SQLite", "6", Locked),
+            ("a damaged file, SQLite", "11", Damaged),
+            ("no database at all, SQLite", "26", Damaged),
+            ("a rule that is broken, SQLite", "275", Other),
+            ("nobody says", "", Other),
+        ];
+        for (name, code, expected) in cases {
+            assert_eq!(Refusal::of_code(code), expected, "{name}");
         }
     }
 }

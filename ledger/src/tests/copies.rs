@@ -207,12 +207,17 @@ on_both! {
         assert_ne!(richer, backup);
         let form = |form: usize| format!(r#""form":{form}"#);
         let newer = backup.replacen(&form(migrate::FORM), &form(migrate::FORM + 1), 1);
+        let older = backup.replacen(&form(migrate::FORM), &form(migrate::FORM - 1), 1);
         let target = Place::sqlite();
         for (changed, words) in [
             (richer, "the backup was changed after it was written: its digest is another"),
             (lines[..lines.len() - 1].join("\n"), "the file ends before the backup does: it was cut off here"),
             (lines[1..].join("\n"), "this is no backup of books: the first line does not say so"),
             (newer, "they were written by a newer one, which has to open them"),
+            (
+                older,
+                "restore it with the version that wrote it, and open what was restored with this one, which brings it up to date",
+            ),
         ] {
             let error = restore(&target.url, None, changed.as_bytes(), Expect::default()).await.expect_err(words).to_string();
             assert!(error.ends_with(words), "{error}");
