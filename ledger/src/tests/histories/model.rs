@@ -7,18 +7,28 @@ fn above(number: u8) -> impl Iterator<Item = u8> {
 }
 
 impl History<'_> {
+    /// How much of it goes: what was taken out of a grant is no part of it any more.
+    pub(super) fn lost(&self, less: u64) -> u64 {
+        less.min(self.put_in).min(self.deposited() - self.withdrawn)
+    }
+
     /// What the step does to the model, and whether the books must apply it.
     pub(super) fn expect(&mut self, step: &Step) -> bool {
         let available = self.available();
         match *step {
             Step::Fund(more) => {
-                self.deposited += more;
+                self.put_in += more;
                 self.funded |= more > 0;
                 more > 0
             }
             Step::Lose(less) => {
-                let left = self.deposited.saturating_sub(less);
-                std::mem::replace(&mut self.deposited, left) != left
+                let lost = self.lost(less);
+                if self.granted {
+                    self.withdrawn += lost;
+                } else {
+                    self.put_in -= lost;
+                }
+                lost > 0
             }
             Step::Hold(ref works) => {
                 let mut grown = false;
@@ -57,16 +67,19 @@ impl History<'_> {
                 }
                 let work = self.works.entry(number).or_default();
                 (work.open, work.reserved, work.held) = (true, own, work.held.min(own));
+                self.approved.insert(number, work.charged + work.below + amount);
                 true
             }
-            Step::Charge(number, segment, seconds) => {
+            Step::Charge { work: number, segment, seconds, dear } => {
                 let Some(work) = self.works.get_mut(&number) else { return false };
                 if !self.segments.insert((number, segment)) {
                     return false;
                 }
                 work.seconds += seconds;
+                let exact = self.exact.entry(number).or_default();
+                *exact += seconds * if dear { 70 } else { 25 };
                 // All seconds together, rounded down once.
-                let due = work.seconds * 25 / 36 - work.charged - work.absorbed;
+                let due = *exact / 36 - work.charged - work.absorbed;
                 let taken = due.min(work.reserved);
                 (work.reserved, work.held) = (work.reserved - taken, 0);
                 work.charged += taken;
