@@ -230,8 +230,8 @@ impl Exchange {
         Pass { placed: round.placed, waiting }
     }
 
-    /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others. Each has one
-    /// turn, and whoever of its tasks is before the large one has it first.
+    /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others. One of its
+    /// tasks that are before the large one may have what it needs of that, and nobody else.
     fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
         let mut oldest: Vec<FundingId> = Vec::new();
         for (_, id) in &self.stuck {
@@ -248,11 +248,15 @@ impl Exchange {
         }
         for funding in oldest {
             let Some(lane) = lanes.get_mut(&funding) else { continue };
+            let mut served = false;
             for (turn, waiter) in &lane.waiters {
                 let large = self.is_stuck(turn) && !self.hopeless.contains(&waiter.gang);
+                if served && !large {
+                    continue;
+                }
                 if let Some(price_units) = self.attempt(&funding, turn, waiter, round) {
                     lane.price_units = lane.price_units.saturating_add(price_units);
-                    break;
+                    served = true;
                 }
                 if large {
                     break;

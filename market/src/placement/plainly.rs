@@ -41,11 +41,16 @@ impl Plain {
             let of_it = |task: &&Waiting| task.request.funding == large.request.funding && rank(task) <= rank(&large);
             let mut before: Vec<Waiting> = self.waits.iter().filter(of_it).cloned().collect();
             before.sort_by_key(rank);
+            let mut served = false;
             for task in before {
-                if self.attempt(&task, now, &mut placed) {
-                    break;
+                if served && task.id != large.id {
+                    continue;
                 }
-                passed.insert(task.id);
+                if self.attempt(&task, now, &mut placed) {
+                    served = true;
+                } else {
+                    passed.insert(task.id);
+                }
             }
         }
         loop {

@@ -43,6 +43,19 @@ fn of_large_tasks_of_one_escrow_that_did_not_fit_the_one_of_higher_priority_goes
 }
 
 #[test]
+fn while_urgent_ones_go_before_a_large_task_nobody_else_takes_what_it_waits_for() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    exchange.wait(&waiting("first", held_by("a"), 0, 2, 100));
+    assert_eq!(placed(exchange.assign(0)), ["first"]);
+    exchange.wait(&waiting("large", Request { devices: 4, ..held_by("a") }, 1, 1, 60));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.wait(&Waiting { priority: 9, ..waiting("urgent", held_by("a"), 2, 1, 60) });
+    exchange.wait(&waiting("other", held_by("b"), 2, 1, 2_000));
+    assert_eq!(placed(exchange.assign(2)), ["urgent"]);
+}
+
+#[test]
 fn of_escrows_that_hold_the_same_the_one_whose_task_is_older_goes_first() {
     let mut exchange = Exchange::new();
     exchange.offer(&Offer { free_devices: 1, total_devices: 1, ..offer("n", "1") });

@@ -18,7 +18,7 @@ const QUIET: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
 /// What an attempt needs now; the status to write, if one should be.
 pub fn step(world: &mut World, terms: &Terms, task: &Task, placement: &Placement, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
-    parting::lose(world, task, placement, now);
+    parting::lose(world, &task.work(), Some(task), placement, now);
     parting::drain(world, task, placement, now);
     parting::time_out(world, task, placement, now);
     if !standing::stands(world, &task.namespace) {

@@ -82,7 +82,7 @@ fn ready(world: &World, provided: &ProviderNode, node: Option<&Node>, now: i64) 
     match (node, provided.spec.availability) {
         (None, _) => (false, "NoNode", format!("there is no node {}", provided.spec.node_name)),
         (Some(node), _) if !node.ready => (false, "NodeNotReady", "its kubelet is not ready".to_owned()),
-        (Some(node), _) if world.is_returning(&node.name) => (false, "Returning", RETURNING.to_owned()),
+        (Some(node), _) if world.is_returning(&node.name, now) => (false, "Returning", RETURNING.to_owned()),
         (Some(node), _) if node.cordoned => (false, "NodeCordoned", "the node is cordoned".to_owned()),
         (_, Availability::Draining) => (false, "Draining", "it takes no new tasks".to_owned()),
         (_, Availability::Closed) => (false, "Closed", "it takes no tasks".to_owned()),

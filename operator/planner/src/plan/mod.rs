@@ -288,6 +288,7 @@ impl Plan {
 pub fn plan(world: &mut World, terms: &Terms, now: i64) -> Plan {
     let mut plan = Plan::default();
     let mut bookings = Vec::new();
+    world.look_at_clock(now);
     world.today = funding::today(world.today, now);
     standing::refresh(world, terms);
     node::plan(world, terms, &mut plan, now);

@@ -125,6 +125,18 @@ pub fn blame(world: &mut World, node: &str, at: i64) {
     world.todo.nodes.push(node.to_owned());
 }
 
+/// Whether a node is blamed for what only Events say of it. Whoever may write in a namespace can write those: one namespace is
+/// heeded once in so long.
+pub fn heeds(world: &mut World, node: &str, namespace: &str, at: i64) -> bool {
+    world.heeded.retain(|_, last| at - *last < FAULTS_WITHIN_SECONDS);
+    let key = (node.to_owned(), namespace.to_owned());
+    let heeds = !world.heeded.contains_key(&key);
+    if heeds {
+        world.heeded.insert(key, at);
+    }
+    heeds
+}
+
 /// When attempts failed there, of those that count for the next quarantine.
 pub fn recent_faults(world: &World, node: &str, now: i64) -> Vec<i64> {
     let faults = world.quarantine.get(node).map(|record| record.faults.as_slice()).unwrap_or_default();

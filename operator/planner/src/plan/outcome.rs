@@ -140,6 +140,11 @@ pub fn is_of_the_node(reason: &str, message: &str) -> bool {
     }
 }
 
+/// Whether its node could not start it for a volume's sake.
+fn waits_for_a_volume(pod: &Pod) -> bool {
+    pod.parting.unable && pod.hindrance.as_ref().is_some_and(|(reason, _)| matches!(reason.as_str(), "FailedAttachVolume" | "FailedMount"))
+}
+
 /// The kubelet calls it an eviction too when the task itself outgrows its disk.
 fn has_outgrown(pod: &Pod) -> bool {
     let words = [
@@ -253,14 +258,16 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let digest = balance.and_then(|balance| balance.receipt.clone());
     // Where it stands on the chain comes later, and beside it.
     status.receipt = digest.map(|digest| Receipt { digest, root: None, transaction: None });
-    let fault = (outcome == Outcome::ProviderFault && !pod.parting.drained)
-        .then(|| (placement.workers[worker].node.clone(), evidence::ended_at(pod, placement, now)));
+    // A volume that can't be attached is no better on another node.
+    let blames = outcome == Outcome::ProviderFault && !pod.parting.drained && !waits_for_a_volume(pod);
+    let fault = blames.then(|| (placement.workers[worker].node.clone(), evidence::ended_at(pod, placement, now), pod.parting.unable));
     status.cost = cost(world, task, &placement.token);
     let why = refused.as_ref().map(|refused| refused.why.clone()).or(unfunded);
     let words = why.unwrap_or_else(|| words(task, outcome, worker, workers.len(), pod));
     conclude(task, &mut status, outcome, words, now);
-    if let Some((node, at)) = fault
+    if let Some((node, at, by_events)) = fault
         && world.blamed.insert(work.clone(), attempt) != Some(attempt)
+        && (!by_events || node::heeds(world, &node, &task.namespace, at))
     {
         node::blame(world, &node, at);
     }

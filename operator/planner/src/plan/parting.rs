@@ -18,20 +18,21 @@ const LOST_SECONDS: i64 = 300;
 pub const EVICTED: &str = "EvictionByEvictionAPI";
 
 /// Nobody waits longer for a node that is silent, unless the task does.
-pub fn lose(world: &mut World, task: &Task, placement: &Placement, now: i64) {
-    if task.spec.on_node_loss == OnNodeLoss::Wait {
+pub fn lose(world: &mut World, work: &WorkId, task: Option<&Task>, placement: &Placement, now: i64) {
+    if task.is_some_and(|task| task.spec.on_node_loss == OnNodeLoss::Wait) {
         return;
     }
     let (mut lost, mut again) = (Vec::new(), None);
-    for pod in world.workers_of(&task.work(), placement).into_iter().flatten().filter(|pod| !pod.is_over()) {
+    for pod in world.workers_of(work, placement).into_iter().flatten().filter(|pod| !pod.is_over()) {
         let Some(node) = pod.node.as_ref().and_then(|node| world.nodes.get(node)).filter(|node| !node.ready) else { continue };
-        if now >= node.ready_since + LOST_SECONDS {
+        let until = node.ready_since.max(node.turned) + LOST_SECONDS;
+        if now >= until {
             lost.push(pod.uid.clone());
         } else {
-            again = Some(node.ready_since + LOST_SECONDS).into_iter().chain(again).min();
+            again = Some(until).into_iter().chain(again).min();
         }
     }
-    again.into_iter().for_each(|at| world.todo.alarms.set(at, task.work()));
+    again.into_iter().for_each(|at| world.todo.alarms.set(at, work.clone()));
     for uid in lost {
         if let Some(pod) = world.pods.get_mut(&uid) {
             pod.part(Parting { lost: true, ..Parting::default() });

@@ -210,19 +210,33 @@ fn a_pod_of_a_calm_cluster_parts_with_nothing() {
     assert!(!written.contains("parting") && !written.contains("billed"), "{written}");
 }
 
+/// Its node has been silent since it began to run.
+fn silent(theatre: &mut Theatre) -> String {
+    let there = theatre.pods["a-uidofa-0-0"].node.clone().expect("it is bound");
+    theatre.silent.insert(there.clone(), theatre.now);
+    theatre.were_silent.insert(there.clone());
+    heard(theatre, &there);
+    there
+}
+
+fn heard(theatre: &mut Theatre, node: &str) {
+    let node = theatre.node(node);
+    theatre.world.apply(Event::Node(Box::new(node)));
+}
+
+/// Why it takes no tasks, and what is said of it.
+fn sells(theatre: &mut Theatre, node: &str) -> (Option<Closed>, Option<String>) {
+    let closed = theatre.world.offers_of(node, &terms().data_classes, theatre.now)[0].closed;
+    let conditions = &theatre.written[node].conditions;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone());
+    (closed, ready)
+}
+
 #[test]
 fn a_node_that_was_given_up_takes_nothing_before_it_has_ended_what_it_ran() {
     let mut theatre = running(task("a", "1", 0));
-    let begun = theatre.now;
-    let there = theatre.pods["a-uidofa-0-0"].node.clone().expect("it is bound");
-    let heard = |theatre: &mut Theatre| {
-        let node = theatre.node(&there);
-        theatre.world.apply(Event::Node(Box::new(node)));
-    };
-    theatre.silent.insert(there.clone(), begun);
-    theatre.were_silent.insert(there.clone());
-    heard(&mut theatre);
-    theatre.now = begun + 300;
+    let there = silent(&mut theatre);
+    theatre.now += 300;
     // It is told to end, and its kubelet has not heard of it.
     let pass = |theatre: &mut Theatre| {
         let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
@@ -233,14 +247,9 @@ fn a_node_that_was_given_up_takes_nothing_before_it_has_ended_what_it_ran() {
     (0..8).for_each(|_| pass(&mut theatre));
     assert!(theatre.pods.contains_key("a-uidofa-1-0"), "it goes on elsewhere");
     theatre.silent.clear();
-    heard(&mut theatre);
+    heard(&mut theatre, &there);
     pass(&mut theatre);
-    let closed = |theatre: &Theatre| theatre.world.offers_of(&there, &terms().data_classes, theatre.now)[0].closed;
-    let ready = |theatre: &Theatre| {
-        let conditions = &theatre.written[&there].conditions;
-        conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.reason.clone())
-    };
-    assert_eq!((closed(&theatre), ready(&theatre).as_deref()), (Some(Closed::NotReady), Some("Returning")));
+    assert_eq!(sells(&mut theatre, &there), (Some(Closed::NotReady), Some("Returning".to_owned())));
     let now = theatre.now;
     set(&mut theatre, |pod| {
         if pod.name == "a-uidofa-0-0" {
@@ -248,5 +257,56 @@ fn a_node_that_was_given_up_takes_nothing_before_it_has_ended_what_it_ran() {
         }
     });
     (0..3).for_each(|_| theatre.pass());
-    assert_eq!((closed(&theatre), ready(&theatre).as_deref()), (None, Some("Open")));
+    assert_eq!(sells(&mut theatre, &there), (None, Some("Open".to_owned())));
+}
+
+#[test]
+fn a_node_that_was_given_up_has_a_minute_to_end_what_is_no_longer_in_the_api() {
+    let mut theatre = running(task("a", "1", 0));
+    let there = silent(&mut theatre);
+    theatre.now += 300;
+    settled(&mut theatre);
+    assert!(!theatre.pods.contains_key("a-uidofa-0-0"), "nobody waits for it");
+    theatre.now += 1_000;
+    theatre.silent.clear();
+    heard(&mut theatre, &there);
+    theatre.pass();
+    assert_eq!(sells(&mut theatre, &there), (Some(Closed::NotReady), Some("Returning".to_owned())));
+    theatre.now += 60;
+    theatre.pass();
+    assert_eq!(sells(&mut theatre, &there), (None, Some("Open".to_owned())));
+}
+
+#[test]
+fn a_task_that_is_deleted_while_its_node_is_silent_gives_its_money_back() {
+    let mut theatre = running(task("a", "1", 0));
+    silent(&mut theatre);
+    theatre.now += 200;
+    let key = theatre.tasks.remove("a").expect("the task").key();
+    theatre.world.apply(Event::TaskGone(key));
+    (0..6).for_each(|_| theatre.pass());
+    assert_eq!(theatre.world.reservations.len(), 1, "it may come back");
+    theatre.now += 100;
+    (0..6).for_each(|_| theatre.pass());
+    assert_eq!((theatre.world.reservations.len(), theatre.pods.len()), (0, 0));
+}
+
+#[test]
+fn a_kubelet_that_calls_itself_not_ready_by_a_late_clock_is_waited_for_all_the_same() {
+    let mut theatre = running(task("a", "1", 0));
+    let there = theatre.pods["a-uidofa-0-0"].node.clone().expect("it is bound");
+    let now = theatre.now;
+    let node = Node { ready: false, ready_since: now - 400, seen: now, ..theatre.node(&there) };
+    theatre.world.apply(Event::Node(Box::new(node)));
+    let lost = |theatre: &Theatre| theatre.world.pods.values().any(|pod| pod.parting.lost);
+    for (at, expected) in [(0, false), (299, false), (300, true)] {
+        theatre.now = now + at;
+        looks(&mut theatre);
+        assert_eq!(lost(&theatre), expected, "after {at} s");
+    }
+}
+
+/// Plans, and carries nothing out.
+fn looks(theatre: &mut Theatre) {
+    plan(&mut theatre.world, &terms(), theatre.now);
 }

@@ -29,6 +29,49 @@ fn a_node_that_comes_back_does_not_vouch_for_what_it_was_silent_about() {
 }
 
 #[test]
+fn a_pod_whose_kubelet_tells_of_it_before_its_node_is_known_to_be_back_is_alive() {
+    let mut theatre = calm([]);
+    let begun = theatre.now;
+    let pod = |theatre: &mut Theatre, version: &str, unready: bool, at: i64| {
+        let seen = (!unready).then_some(begun + at);
+        let pod = Pod { version: Some(version.to_owned()), unready, first_running: Some(begun), last_alive: seen, ..stranger("p", "n1") };
+        theatre.world.apply(Event::Pod(Box::new(pod)));
+    };
+    let node = |theatre: &mut Theatre, ready: bool, since: i64, at: i64| {
+        let node = Node { ready, ready_since: begun + since, seen: begun + at, ..theatre.node("n1") };
+        theatre.world.apply(Event::Node(Box::new(node)));
+        theatre.world.pods["uid-of-p"].last_alive.map(|last| last - begun)
+    };
+    pod(&mut theatre, "1", false, 0);
+    node(&mut theatre, false, 100, 100);
+    pod(&mut theatre, "2", true, 101);
+    pod(&mut theatre, "3", false, 160);
+    assert_eq!(node(&mut theatre, true, 160, 161), Some(160));
+    assert_eq!(node(&mut theatre, true, 160, 9_000), Some(9_000), "it never changes again");
+    // The next time nobody tells of it.
+    node(&mut theatre, false, 9_100, 9_100);
+    pod(&mut theatre, "4", true, 9_101);
+    node(&mut theatre, true, 9_200, 9_200);
+    assert_eq!(node(&mut theatre, true, 9_200, 9_300), Some(9_000));
+}
+
+#[test]
+fn a_kubelets_clock_that_is_ahead_keeps_nobody_from_hearing_of_its_pods() {
+    let mut theatre = calm([]);
+    let begun = theatre.now;
+    let node = |theatre: &mut Theatre, ready: bool, at: i64| {
+        let node = Node { ready, ready_since: begun + 400, seen: begun + at, ..theatre.node("n1") };
+        theatre.world.apply(Event::Node(Box::new(node)));
+    };
+    node(&mut theatre, false, 50);
+    node(&mut theatre, true, 100);
+    let pod = Pod { first_running: Some(begun + 110), last_alive: Some(begun + 110), ..stranger("p", "n1") };
+    theatre.world.apply(Event::Pod(Box::new(pod)));
+    node(&mut theatre, true, 500);
+    assert_eq!(theatre.world.pods["uid-of-p"].last_alive, Some(begun + 500));
+}
+
+#[test]
 fn a_pod_that_is_listed_once_more_as_it_was_is_no_sign_of_life() {
     let mut theatre = calm([]);
     let begun = theatre.now;
@@ -80,4 +123,19 @@ fn a_pod_that_is_told_to_be_unready_is_no_sign_of_life() {
     };
     assert_eq!(seen("True"), (Some(7), Some(7)));
     assert_eq!(seen("False"), (Some(7), None));
+}
+
+#[test]
+fn whoever_waits_for_a_time_of_a_clock_that_was_set_back_waits_no_longer() {
+    let mut theatre = calm([]);
+    let (now, work) = (theatre.now, supercargo_market::work::WorkId::task("u"));
+    theatre.pass();
+    theatre.world.resting.insert(work.clone(), now + 3_000);
+    theatre.world.refusals.insert(work, ("there is too little".into(), now));
+    theatre.now = now + 1;
+    theatre.pass();
+    assert_eq!((theatre.world.resting.len(), theatre.world.refusals.len()), (1, 1));
+    theatre.now = now - 3_600;
+    theatre.pass();
+    assert_eq!((theatre.world.resting.len(), theatre.world.refusals.len()), (0, 0));
 }

@@ -1,7 +1,7 @@
 //! The life of a task: wait, reserve, place, start, run, end, retry. Conditions say where it stands; each is written
 //! when a person or a program could act on it, and not before.
 
-use super::{Booking, Effect, Plan, Terms, attempt, evidence, hindrance, note, outcome, place, pod, status, waiting};
+use super::{Booking, Effect, Plan, Terms, attempt, evidence, hindrance, note, outcome, parting, place, pod, status, waiting};
 use crate::world::World;
 use crate::world::records::{Place, Placement, Task};
 use supercargo_crds::common::Money;
@@ -54,13 +54,7 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
     let status = match lives {
         Some(task) => advance(world, terms, task, plan, bookings, now),
         None => {
-            // What it runs in is its own until the books have its end.
-            if world.reservations.contains_key(work) {
-                world.market.stop(work)
-            } else {
-                world.market.forget(work)
-            }
-            attempt::abandon(world, work, plan);
+            abandon(world, work, plan, now);
             None
         }
     };
@@ -79,6 +73,17 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
         world.forget(work);
     }
     plan.effects.len() + bookings.len() > before
+}
+
+/// What still runs for nobody ends. What it runs in is its own until the books have its end.
+fn abandon(world: &mut World, work: &WorkId, plan: &mut Plan, now: i64) {
+    if let Some(placement) = world.reservations.get(work).map(|reservation| reservation.placement.clone()) {
+        world.market.stop(work);
+        parting::lose(world, work, None, &placement, now);
+        attempt::abandon(world, work, plan);
+    } else {
+        world.market.forget(work);
+    }
 }
 
 /// The status to write, if one should be.
@@ -208,12 +213,7 @@ fn assignment(worker: i32, place: &Place) -> Assignment {
 fn finished(world: &mut World, task: &Task, plan: &mut Plan, now: i64) -> Option<ComputeTaskStatus> {
     let work = task.work();
     // What says so may be written late, when another attempt has begun: that one ends, and what it cost is told beside it.
-    if world.reservations.contains_key(&work) {
-        world.market.stop(&work);
-        attempt::abandon(world, &work, plan);
-    } else {
-        world.market.forget(&work);
-    }
+    abandon(world, &work, plan, now);
     if let Some(ended) = outcome::ended(world, task, now) {
         let ComputeTaskStatus { attempts, usage, cost, receipt, resolved, .. } = ended;
         return Some(ComputeTaskStatus { attempts, usage, cost, receipt, resolved, ..task.status.clone() });

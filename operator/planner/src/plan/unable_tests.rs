@@ -101,6 +101,20 @@ fn a_node_that_can_not_make_a_sandbox_is_blamed_and_the_task_tries_another_one()
 }
 
 #[test]
+fn one_namespace_alone_sets_no_node_apart_by_what_events_say_and_a_volume_none_at_all() {
+    let mut theatre = calm([]);
+    let heeds = |theatre: &mut Theatre, namespace: &str, at: i64| super::node::heeds(&mut theatre.world, "n1", namespace, at);
+    assert!(heeds(&mut theatre, "n", 1_000));
+    assert!(!heeds(&mut theatre, "n", 1_001) && !heeds(&mut theatre, "n", 1_599));
+    assert!(heeds(&mut theatre, "m", 1_002) && heeds(&mut theatre, "n", 1_600));
+
+    let gone = "AttachVolume.Attach failed for volume \"pvc-1\" : rpc error: code = NotFound";
+    let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedAttachVolume", gone));
+    assert_eq!(times_out(&mut theatre).attempts[0].outcome, "ProviderFault");
+    assert_eq!(faults(&theatre), []);
+}
+
+#[test]
 fn whoever_leads_next_knows_that_a_node_could_not_start_it() {
     let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
     theatre.now += 600;

@@ -32,6 +32,7 @@ impl World {
             Event::NodeGone(name) => {
                 self.nodes.remove(&name);
                 self.clocks.forget(&name);
+                self.returning.remove(&name);
                 self.grounds.surveyed = false;
                 self.node_changed(&name, true);
             }
@@ -220,7 +221,10 @@ impl World {
             pod.terminal = before.terminal.or(pod.terminal);
             pod.recorded = before.recorded.or(pod.recorded);
             // That it is listed once more as it was says nothing of it either.
-            let known = silent || (pod.version.is_some() && pod.version == before.version);
+            let same = pod.version.is_some() && pod.version == before.version;
+            let speaks = before.unready && !pod.unready && !same;
+            pod.spoke = !pod.unready && (before.spoke || speaks);
+            let known = same || (silent && !speaks);
             pod.last_alive = if known { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             pod.parting = before.parting;
             pod.ran_on |= before.ran_on;
@@ -274,6 +278,7 @@ impl World {
     /// A pod of ours that went before its evidence was taken, or its task was told, stays as what was last seen of it.
     fn pod_gone(&mut self, uid: &str, at: i64) {
         let Some(pod) = self.pods.get(uid).cloned() else { return };
+        self.leaves_behind(&pod, at);
         self.pod_changed(&pod);
         let owed = pod.ours.as_ref().is_some_and(|ours| {
             let charged = self.is_charged(&ours.work, ours.attempt);
@@ -308,17 +313,22 @@ impl World {
         if let Some((known, (earlier, later))) = before.and_then(|known| Some((known, known.heartbeat.zip(node.heartbeat)?))) {
             node.seen = node.seen.min(known.seen + (later - earlier).max(0));
         }
-        let stayed = node.ready && before.is_some_and(|before| before.ready && before.ready_since == node.ready_since);
+        let same = |before: &Node| before.ready == node.ready && (!node.ready || before.ready_since == node.ready_since);
+        node.turned = before.map_or(node.ready_since.min(node.seen), |before| if same(before) { before.turned } else { node.seen });
+        let stayed = node.ready && before.is_some_and(same);
         let moved = before.is_none_or(|before| before.labels != node.labels);
         self.grounds.surveyed &= before.is_some_and(|before| before.addresses == node.addresses);
-        let alive: Vec<String> = if stayed { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
-        for uid in alive {
-            let told =
-                |pod: &&mut Pod| pod.phase == records::PodPhase::Running && !pod.parting.lost && pod.last_alive >= Some(node.ready_since);
-            if let Some(pod) = self.pods.get_mut(&uid).filter(told) {
+        let told: Vec<String> =
+            if stayed || !node.ready { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
+        for uid in told {
+            let Some(pod) = self.pods.get_mut(&uid) else { continue };
+            let runs = pod.phase == records::PodPhase::Running && !pod.parting.lost;
+            pod.spoke &= node.ready;
+            if stayed && runs && (pod.spoke || pod.last_alive >= Some(node.turned)) {
                 pod.last_alive = pod.last_alive.max(Some(node.seen));
             }
         }
+        self.comes_back(&node);
         let name = node.name.clone();
         self.nodes.insert(name.clone(), node);
         if moved {

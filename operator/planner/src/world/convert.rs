@@ -180,6 +180,7 @@ pub fn node(object: &Node, now: i64) -> Option<records::Node> {
         labels: object.metadata.labels.clone().unwrap_or_default(),
         ready,
         ready_since: told.and_then(|condition| seconds(condition.last_transition_time.as_ref())).unwrap_or(now),
+        turned: now,
         seen: now,
         heartbeat: told.and_then(|condition| seconds(condition.last_heartbeat_time.as_ref())),
         cordoned: object.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
@@ -242,7 +243,7 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
     if phase == PodPhase::Running {
         // Of a node that nobody hears of, what runs there is told to be unready: that it is listed says nothing of it.
         let unheard = status.conditions.iter().flatten().any(|found| found.type_ == "Ready" && found.status == "False");
-        (record.first_running, record.last_alive) = (Some(now), (!unheard).then_some(now));
+        (record.first_running, record.last_alive, record.unready) = (Some(now), (!unheard).then_some(now), unheard);
     }
     if record.is_over() {
         record.terminal = Some(now);

@@ -14,6 +14,9 @@ use supercargo_market::placement::{Beside, Closed, Offer, Prices, Record};
 /// This cluster, as ProviderNodes name it.
 const LOCAL: &str = "local";
 
+/// So long a kubelet that is back has to end what is no longer asked for: the usual grace, and as long again.
+const RETURN_SECONDS: i64 = 60;
+
 /// What pods take of a node that are of no reservation.
 #[derive(Debug, Default)]
 struct Taken {
@@ -65,7 +68,7 @@ impl World {
             resources.push("");
         }
         let apart = self.is_set_apart(&node.name, now).then_some(Closed::Quarantined);
-        let returning = self.is_returning(&node.name).then_some(Closed::NotReady);
+        let returning = self.is_returning(&node.name, now).then_some(Closed::NotReady);
         let reputation = self.record_of(&terms.provider, &node.name).reputation();
         let suffices = |class: &&DataClass| data_classes.suffices(**class, basis_of(**class));
         let classes: Vec<String> = terms.data_classes.iter().filter(suffices).map(|class| class.name().to_owned()).collect();
@@ -107,8 +110,26 @@ impl World {
     }
 
     /// Whether a node that was given up has still to end what it ran then: nobody knows what that takes of it.
-    pub fn is_returning(&self, node: &str) -> bool {
-        self.pods_on(node).any(Pod::is_left_behind)
+    pub fn is_returning(&self, node: &str, now: i64) -> bool {
+        self.pods_on(node).any(Pod::is_left_behind) || self.returning.get(node).is_some_and(|until| now < *until)
+    }
+
+    /// A pod that was given up goes from the API: its kubelet hears of that only when it is back.
+    pub(super) fn leaves_behind(&mut self, pod: &Pod, at: i64) {
+        let Some(node) = pod.node.as_ref().filter(|_| pod.is_left_behind()).and_then(|node| self.nodes.get(node)) else { return };
+        let until = if node.ready { at + RETURN_SECONDS } else { i64::MAX };
+        self.returns(node.name.clone(), until);
+    }
+
+    pub(super) fn comes_back(&mut self, node: &Node) {
+        if node.ready && self.returning.get(&node.name) == Some(&i64::MAX) {
+            self.returns(node.name.clone(), node.seen + RETURN_SECONDS);
+        }
+    }
+
+    fn returns(&mut self, node: String, until: i64) {
+        self.todo.node_alarms.set(until, node.clone());
+        self.returning.insert(node, until);
     }
 
     /// Whether somebody closed a node to tasks, or took it away.

@@ -96,6 +96,13 @@ impl Market {
         });
     }
 
+    /// Who waits for a time asks anew.
+    pub fn forget_times(&mut self) {
+        self.capped.clear();
+        self.short.clear();
+        self.elsewhere.clear();
+    }
+
     /// It does not look for a place for now.
     pub fn stop(&mut self, work: &WorkId) {
         self.exchange.forget(&work.uid);

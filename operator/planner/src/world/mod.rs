@@ -220,6 +220,10 @@ pub struct World {
     /// What stands beside pods, by namespaces.
     pub grounds: Grounds,
     pub quarantine: HashMap<String, Quarantine>,
+    /// Nodes that were given up, and until when they have to end what they ran then.
+    pub returning: HashMap<String, i64>,
+    /// Which namespaces' Events a node was blamed by, and when.
+    pub heeded: HashMap<(String, String), i64>,
     /// Since when what a node's status says is free is not.
     pub stale_since: HashMap<String, i64>,
     /// By provider and node.
@@ -241,6 +245,8 @@ pub struct World {
     pub absent: HashMap<WorkId, u32>,
     /// Since when this process leads: what was asked for before, another one knew.
     pub led_since: i64,
+    /// When a pass was last made.
+    pub looked: i64,
     /// Whose latest faults were counted against their nodes.
     pub blamed: HashMap<WorkId, u32>,
     /// Who tries again not before when.
@@ -336,6 +342,19 @@ impl World {
         // In an order: the same world is planned in the same way.
         let works: BTreeSet<WorkId> = self.index.tasks.keys().chain(self.index.pods_of.keys()).cloned().collect();
         works.into_iter().for_each(|work| self.todo.works.push(work));
+    }
+
+    /// By a clock that was set back nobody waits for what was to come at a time of the old one.
+    pub fn look_at_clock(&mut self, now: i64) {
+        if now < self.looked {
+            self.resting.clear();
+            self.refusals.clear();
+            self.unfunded.clear();
+            self.market.forget_times();
+            self.told.values_mut().for_each(|(at, _)| *at = now.min(*at));
+            self.stale_since.values_mut().for_each(|at| *at = now.min(*at));
+        }
+        self.looked = now;
     }
 
     /// Nothing is left of a work but what the books hold.

@@ -142,6 +142,10 @@ pub struct Pod {
     pub terminal: Option<i64>,
     /// When its end was first told, which may be later: somebody may say that it is over before its kubelet does.
     pub recorded: Option<i64>,
+    /// It runs, and is told to be unready: nobody hears of its node.
+    pub unready: bool,
+    /// Its kubelet has told of it since, whatever was heard of the node.
+    pub spoke: bool,
     /// It is no longer in the API.
     pub gone: bool,
     pub parting: Parting,
@@ -226,6 +230,8 @@ pub struct Node {
     pub ready: bool,
     /// Since when it is as ready as it is, by the cluster's clock.
     pub ready_since: i64,
+    /// Since when we see it so, by our clock: a kubelet that calls itself not ready tells the time by its own.
+    pub turned: i64,
     /// When it was last seen, by our clock.
     pub seen: i64,
     /// When its kubelet last told of itself, by that kubelet's clock.

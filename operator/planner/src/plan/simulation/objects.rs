@@ -113,12 +113,13 @@ impl Theatre {
             // Of a node that nobody hears of, what runs there is told to be unready.
             let heard = pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node));
             (pod.first_running, pod.last_alive) = (pod.first_running.or(Some(self.clock())), heard.then_some(self.clock()));
+            pod.unready = !heard;
         }
         if pod.is_over() {
             pod.terminal = pod.terminal.or(Some(self.clock()));
         }
         pod.recorded = pod.finished.map(|_| self.clock());
-        let marks = (pod.phase, pod.started, pod.finished, pod.deleting, pod.has_finalizer);
+        let marks = (pod.phase, pod.started, pod.finished, pod.deleting, pod.has_finalizer, pod.unready);
         pod.version = Some(format!("{marks:?} {:?} {:?} {:?}", pod.node, pod.reason, pod.notice));
         pod
     }
