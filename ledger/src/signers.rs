@@ -22,6 +22,16 @@ impl Ledger {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// Whether something that is to be on the chain was signed with a nonce of a key: neither what was given up, nor what is there
+    /// with an earlier nonce or another key.
+    pub async fn is_nonce_wanted(&self, signer: &str, nonce: u64) -> Result<bool> {
+        let query = "SELECT COUNT(*) FROM attempts a JOIN posts p ON p.id = a.post LEFT JOIN attempts w ON w.hash = p.winner \
+                     WHERE a.signer = $1 AND a.nonce = $2 AND p.state <> 'VOID' \
+                     AND (p.winner IS NULL OR (w.signer = a.signer AND w.nonce >= a.nonce))";
+        let row = sqlx::query(query).bind(signer).bind(nonce.cast_signed()).fetch_one(self.pool()).await;
+        Ok(row.map_err(LedgerError::database("reading what a nonce is for"))?.get::<i64, _>(0) > 0)
+    }
+
     /// Bytes that these books don't know have used the nonce of a post for good: the post is given up, and from then on the key is
     /// known to be used elsewhere.
     pub async fn note_foreign_nonce(&self, fence: Fence, post: &str, chain: &str, signer: &str, nonce: u64) -> Result<()> {

@@ -2,18 +2,19 @@
 //! remembers between looks decides about no money: a restart begins with nothing.
 
 mod accounts;
+mod turn;
 
 use super::agree::{Agreed, Terms};
 use super::course::{Course, goes_on, no_agreement};
-use super::due::{Asked, Calendar, Gas, Refused};
+use super::due::{Calendar, Refused};
 use super::evm::{EvmNode, EvmPen};
 use super::health::{self, Differing, Owing};
 use super::key::KeyFile;
 use super::names::Names;
 use super::outbox::{self, Progress};
 use super::rail::Seen;
-use super::recheck::{Rechecked, recheck};
 use super::setup::{self, Wires};
+use super::steps;
 use super::told::{Told, key_used_elsewhere};
 use super::vouchers::{self, Unfit, Unsigned};
 use super::{SettlementError, Settler};
@@ -28,11 +29,9 @@ use supercargo_ledger::{Fence, Room};
 use supercargo_market::account::Times;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
+use turn::Turn;
 
 const HEALTH_SECONDS: i64 = 30;
-/// So often final posts are looked at again, and when the chain undid what was final.
-const RECHECK_SECONDS: i64 = 600;
-
 pub struct Desk {
     settler: Settler,
     config: ChainConfig,
@@ -236,28 +235,7 @@ impl Desk {
         };
         let signer = seen.pen.key.address();
         self.no_gas = (gas == 0).then(|| format!("the settler's key {signer} has nothing left for gas: send it some"));
-        let mut failed = None;
-        if is_time(self.last_recheck, RECHECK_SECONDS, now) {
-            self.last_recheck = now;
-            // What was final can wait for the next time: what is under way and what is owed can't.
-            match recheck(&self.settler.ledger, fence, seen, &self.config.name).await {
-                Ok((Rechecked { sent, undone }, kept)) => {
-                    self.settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(sent + undone);
-                    failed = kept;
-                }
-                Err(error) => failed = Some(error),
-            }
-        }
-        let failed = self.pay(seen, fence, &followed.held, now).await?.or(failed);
-        let (chain, settings) = (self.config.name.as_str(), &self.settler.settings);
-        let mut asked = Asked { chain, settings, followed: &followed, refused: &self.refused, gas: None };
-        if !self.calendar.is_worth_a_look(&asked, now) {
-            return failed.map_or(Ok(()), Err);
-        }
-        asked.gas = Gas::of(&self.config, settings, seen).await?;
-        self.calendar.plan(&self.settler.ledger, fence, &asked, now).await?;
-        let failed = self.pay(seen, fence, &followed.held, now).await?.or(failed);
-        failed.map_or(Ok(()), Err)
+        steps::take(&mut Turn { desk: self, seen, followed: &followed, fence, now }).await
     }
 
     /// One step of each open post. Gives back what kept the rest from one.

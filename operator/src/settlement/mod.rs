@@ -16,6 +16,7 @@ mod outbox;
 mod rail;
 mod recheck;
 mod setup;
+mod steps;
 mod told;
 mod vouchers;
 

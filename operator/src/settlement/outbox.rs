@@ -148,23 +148,28 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, q
         // The block that it was in was undone.
         ledger.mark_mined(fence, &post.id, None).await?;
     }
-    let Some(last) = attempts.iter().rfind(|attempt| attempt.signer == ours) else {
+    let (mine, next): (Vec<_>, _) = (attempts.into_iter().filter(|attempt| attempt.signer == ours).collect(), rail.latest_nonce().await?);
+    let Some(last) = foremost(&mine, next) else {
         if quill.lent {
             return Ok(Step::Waits);
         }
         // The settler has another key now. Both may be included, and count once: a row is a total.
         return first_attempt(ledger, fence, rail, post, quill.now).await;
     };
-    if rail.latest_nonce().await? > last.nonce {
+    if next > last.nonce {
         // The nonce is used. By ours, if its receipt is only late: the next look tells. Else by somebody with our key.
-        for attempt in attempts.iter().filter(|attempt| attempt.signer == ours) {
+        for attempt in &mine {
             if rail.included(&attempt.hash).await?.is_some() {
                 return Ok(Step::UnderWay);
             }
         }
         return foreign_nonce(ledger, fence, rail, post, last).await;
     }
-    let tries = attempts.iter().filter(|attempt| attempt.signer == ours).count();
+    if next < last.nonce && !quill.lent && !ledger.is_nonce_wanted(&ours, next).await? {
+        // The chain undid what was final, and nothing of ours comes before these bytes any more: the post takes that nonce, too.
+        return first_attempt(ledger, fence, rail, post, quill.now).await;
+    }
+    let tries = mine.len();
     if !quill.lent && is_late(tries, ledger.last_signed_at(&post.id).await?, quill.now) {
         match replacement(rail, post, last, tries).await {
             Ok(Some(replacement)) => {
@@ -185,6 +190,13 @@ async fn signed<R: Rail>(ledger: &Ledger, fence: Fence, rail: &R, post: &Post, q
     }
     rail.send(&last.raw).await?;
     Ok(Step::UnderWay)
+}
+
+/// Of the same key's: what can be included first is the newest with the lowest nonce that is not used. Where all are used, the
+/// newest with the highest.
+pub fn foremost(attempts: &[Attempt], next: u64) -> Option<&Attempt> {
+    let free = attempts.iter().rev().filter(|attempt| attempt.nonce >= next).min_by_key(|attempt| attempt.nonce);
+    free.or_else(|| attempts.iter().max_by_key(|attempt| attempt.nonce))
 }
 
 /// Whether more may be offered now. A time that is yet to come was told by a clock that was wrong.

@@ -347,3 +347,32 @@ async fn what_waits_after_many_attempts_is_replaced_again_when_gas_costs_more_th
     }
     assert_eq!(offers(5_000, 1_000).await.len(), 9, "the clock was ahead, and is right again");
 }
+
+#[tokio::test]
+async fn a_post_behind_a_nonce_that_an_undone_chain_left_open_takes_that_too() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &used(1), &[account(1)]).await;
+    let id = ledger.open_posts().await.expect("reads").remove(0).id;
+    let nonces = async || ledger.attempts(&id).await.expect("reads").iter().map(|attempt| attempt.nonce).collect::<Vec<_>>();
+    let gap = Told { price: 1, ..PLAIN };
+    for _ in 0..2 {
+        assert_eq!(step(&ledger, fence, &gap, &[account(1)]).await.signed, [account(0)]);
+        assert_eq!(nonces().await, [4, 3], "signed for it once");
+    }
+    // Somebody else's bytes, or another post's, have that nonce in the end: the first ones come next.
+    step(&ledger, fence, &Told { price: 2, ..used(1) }, &[account(1)]).await;
+    assert_eq!(nonces().await, [4, 3]);
+}
+
+#[tokio::test]
+async fn a_post_waits_for_a_final_one_that_a_chain_undid_and_takes_no_nonce_of_it() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
+    step(&ledger, fence, &used(1), &[account(0)]).await;
+    let second = ledger.open_posts().await.expect("reads").remove(0);
+    assert_eq!(second.funding, account(1));
+    step(&ledger, fence, &Told { price: 1, ..PLAIN }, &[]).await;
+    let nonces: Vec<u64> = ledger.attempts(&second.id).await.expect("reads").iter().map(|attempt| attempt.nonce).collect();
+    assert_eq!(nonces, [4]);
+}

@@ -3,6 +3,7 @@
 //! is what they paid owed anew. Whatever is paid twice by that is credited once: a row is a total.
 
 use super::SettlementError;
+use super::outbox::foremost;
 use super::rail::{Included, Rail};
 use supercargo_ledger::{Attempt, Fence, Ledger, Post};
 
@@ -40,10 +41,12 @@ pub async fn recheck<R: Rail>(
     fence: Fence,
     rail: &R,
     chain: &str,
+    now: i64,
 ) -> Result<(Rechecked, Option<SettlementError>), SettlementError> {
     let mut recheck = Recheck { ledger, fence, rail, done: Rechecked::default(), failed: None };
     let lost = recheck.look(chain).await?;
-    recheck.tell_gap(&lost).await;
+    let closed = recheck.close_gap(chain, &lost, now).await;
+    recheck.go_on(closed)?;
     // The oldest first: its nonce comes before the others'.
     for (post, fate) in lost.iter().rev() {
         if let Fate::Free(attempt) = fate {
@@ -130,11 +133,12 @@ impl<R: Rail> Recheck<'_, R> {
     }
 
     async fn fate(&self, post: &Post, attempts: Vec<Attempt>) -> Result<Fate, SettlementError> {
-        let mut ours: Vec<Attempt> = attempts.into_iter().filter(|attempt| attempt.signer == self.rail.signer()).collect();
-        let winner = ours.iter().position(|attempt| Some(&attempt.hash) == post.winner.as_ref());
-        if let Some(attempt) = winner.map(|at| ours.swap_remove(at)).or_else(|| ours.pop()) {
-            if self.rail.latest_nonce().await? <= attempt.nonce {
-                return Ok(Fate::Free(attempt));
+        let ours: Vec<Attempt> = attempts.into_iter().filter(|attempt| attempt.signer == self.rail.signer()).collect();
+        let next = self.rail.latest_nonce().await?;
+        if let Some(attempt) = foremost(&ours, next) {
+            if next <= attempt.nonce {
+                let is_winner = |other: &&Attempt| other.nonce == attempt.nonce && Some(&other.hash) == post.winner.as_ref();
+                return Ok(Fate::Free(ours.iter().find(is_winner).unwrap_or(attempt).clone()));
             }
             if self.rail.final_nonce().await? <= attempt.nonce {
                 return Ok(Fate::Unsure);
@@ -143,13 +147,20 @@ impl<R: Rail> Recheck<'_, R> {
         Ok(if self.rail.is_credited(post).await? { Fate::Credited } else { Fate::Gone })
     }
 
-    /// Bytes whose nonce comes after one that nothing of ours uses any more are included only when a new post has used that.
-    async fn tell_gap(&self, lost: &[(Post, Fate)]) {
-        let free = lost.iter().filter_map(|(_, fate)| if let Fate::Free(attempt) = fate { Some(attempt.nonce) } else { None });
-        let Some(lowest) = free.min() else { return };
-        if let Some(next) = self.rail.latest_nonce().await.ok().filter(|next| *next < lowest) {
-            tracing::warn!(next, lowest, "posts that the chain undid wait for a nonce before theirs: the next new post has it");
+    /// Bytes whose nonce comes after one that nothing of ours uses any more are never included: the oldest of these posts is signed
+    /// for that, too. Both count once: a row is a total.
+    async fn close_gap(&mut self, chain: &str, lost: &[(Post, Fate)], now: i64) -> Result<(), SettlementError> {
+        let free = lost.iter().filter_map(|(post, fate)| if let Fate::Free(attempt) = fate { Some((attempt.nonce, post)) } else { None });
+        let Some((lowest, post)) = free.min_by_key(|(nonce, _)| *nonce) else { return Ok(()) };
+        let (signer, next) = (self.rail.signer(), self.rail.latest_nonce().await?);
+        let lent = self.ledger.foreign_nonce(chain, &signer).await?.is_some();
+        if lent || next >= lowest || self.ledger.is_nonce_wanted(&signer, next).await? {
+            return Ok(());
         }
+        let attempt = self.rail.sign(post, next, 0).await?;
+        self.ledger.record_attempt(self.fence, &post.id, &attempt, now).await?;
+        tracing::error!(post = post.id, next, lowest, "the chain undid what was final: a post is signed for a nonce that nothing else has");
+        self.rail.send(&attempt.raw).await
     }
 
     async fn send_again(&mut self, post: &Post, attempt: &Attempt) -> Result<(), SettlementError> {

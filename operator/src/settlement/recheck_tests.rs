@@ -1,7 +1,7 @@
 //! Final posts that a chain undid, looked at again, with the real books.
 
 use super::SettlementError;
-use super::outbox_tests::{PLAIN, Told, books, is_included, step};
+use super::outbox_tests::{PLAIN, Told, books, is_included, step, used};
 use super::rail::{Included, Rail, Takes};
 use super::recheck::{Rechecked, recheck};
 use super::simulation::{account, charge, open};
@@ -25,7 +25,7 @@ impl Undone {
 
     /// How many receipts were asked for, and which posts were sent again.
     async fn looked(&self, ledger: &Ledger, fence: Fence) -> (u32, Vec<u64>) {
-        let (_, failed) = recheck(ledger, fence, self, "c").await.expect("looks");
+        let (_, failed) = recheck(ledger, fence, self, "c", 30).await.expect("looks");
         assert!(failed.is_none(), "{failed:?}");
         (*self.asked.lock().expect("one thread"), self.sent.lock().expect("one thread").clone())
     }
@@ -112,7 +112,7 @@ async fn a_final_post_whose_receipt_is_forgotten_is_owed_anew_only_if_its_lanes_
     step(&ledger, fence, &PLAIN, &[account(1)]).await;
     step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
     let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
-    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c").await.expect("looks").0;
+    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c", 30).await.expect("looks").0;
     // Its nonce is free: an undone block, and the same bytes go out again, for those of later nonces wait for them.
     assert_eq!(looks(&Told { credited: true, ..PLAIN }).await, Rechecked { sent: 1, undone: 0 });
     // Its nonce is used for good, and no endpoint has its receipt.
@@ -139,7 +139,7 @@ async fn a_final_post_that_is_in_another_block_without_all_of_its_rows_is_owed_a
     let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
     for (block, skipped, credited, undone, left) in [(12, vec![], false, 0, 100), (13, vec![0], true, 0, 100), (14, vec![0], false, 1, 0)] {
         let moved = Told { included: is_included("one", true), block, skipped, credited, ..PLAIN };
-        let (looked, failed) = recheck(&ledger, fence, &moved, "c").await.expect("looks");
+        let (looked, failed) = recheck(&ledger, fence, &moved, "c", 30).await.expect("looks");
         assert!(failed.is_none(), "{failed:?}");
         assert_eq!(looked, Rechecked { sent: 0, undone }, "in block {block}");
         assert_eq!(posted().await, left, "in block {block}");
@@ -158,9 +158,37 @@ async fn one_final_post_that_can_not_be_looked_at_keeps_no_other_from_it() {
     assert_eq!(finals.len(), 2);
     let unanswered = Some(format!("one {}", finals[0].id));
     let gone = Told { unanswered, used: (2, 2), ..PLAIN };
-    let (looked, failed) = recheck(&ledger, fence, &gone, "c").await.expect("looks");
+    let (looked, failed) = recheck(&ledger, fence, &gone, "c", 30).await.expect("looks");
     assert!(matches!(failed, Some(SettlementError::Waiting(_))), "of one it can't be said: {failed:?}");
     assert_eq!(looked, Rechecked { sent: 0, undone: 1 });
     let posted = async |post: &Post| ledger.funding(&post.funding).await.expect("reads").expect("known").posted.units();
     assert_eq!((posted(&finals[0]).await, posted(&finals[1]).await), (100, 0), "the other is owed anew");
+}
+
+#[tokio::test]
+async fn a_final_post_behind_a_nonce_that_nothing_uses_any_more_is_signed_for_that_too_and_once() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &used(1), &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..used(1) }, &[account(1)]).await;
+    let id = ledger.newest_final("c", None, 1).await.expect("reads").remove(0).id;
+    // The chain is one transaction of the key behind what the post's bytes come after.
+    let gap = Told { price: 1, ..PLAIN };
+    for _ in 0..2 {
+        let (looked, failed) = recheck(&ledger, fence, &gap, "c", 30).await.expect("looks");
+        assert!(failed.is_none(), "{failed:?}");
+        assert_eq!(looked, Rechecked { sent: 1, undone: 0 });
+        let nonces: Vec<u64> = ledger.attempts(&id).await.expect("reads").iter().map(|attempt| attempt.nonce).collect();
+        assert_eq!(nonces, [4, 3]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_somebody_else_has_signs_for_no_nonce_that_an_undone_chain_left_open() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &used(1), &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..used(1) }, &[account(1)]).await;
+    let id = ledger.newest_final("c", None, 1).await.expect("reads").remove(0).id;
+    ledger.note_foreign_nonce(fence, "of no post", "c", "one", 9).await.expect("notes");
+    recheck(&ledger, fence, &Told { price: 1, ..PLAIN }, "c", 30).await.expect("looks");
+    assert_eq!(ledger.attempts(&id).await.expect("reads").len(), 1);
 }

@@ -5,7 +5,7 @@ use sqlx::{AnyConnection, Connection, Executor, Row};
 use tokio::sync::Mutex;
 
 /// What paying writes to.
-const TABLES: [&str; 7] = ["facts", "journal", "posts", "attempts", "lanes", "fundings", "vouchers"];
+const TABLES: [&str; 8] = ["facts", "journal", "posts", "attempts", "lanes", "fundings", "vouchers", "charges"];
 
 /// Another connection to the books of an operator.
 pub(super) struct Fuse(Mutex<AnyConnection>);

@@ -3,9 +3,12 @@
 use super::super::agree::Terms;
 use super::super::rail::{Endpoints, Pen, Seen};
 use super::super::recheck::{Rechecked, recheck};
+use super::super::steps::{self, Steps};
 use super::super::{follow, outbox};
+use super::chain::{Shown, State, Transaction};
+use super::doors::{Door, doors};
 use super::fuse::Fuse;
-use super::{CALM_FEE, Dice, Door, Simulated, State, Transaction, account, charge, doors, open};
+use super::{BLOCK_SECONDS, CALM_FEE, Dice, Simulated, account, charge, open};
 use crate::settlement::SettlementError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -27,31 +30,54 @@ async fn survives<T: Default, E: Into<SettlementError>>(chain: &Simulated, step:
     Ok(step.unwrap_or_default())
 }
 
-/// One look, and one step of what is planned; the payees sign for nothing and claim what they were given. What fails is tried
-/// again at the next look. Gives back the accounts of which the chain has more than the books.
+/// An operator in one look: it plans whatever is owed, and looks at final posts now and then.
+struct Turn<'a> {
+    ledger: &'a Ledger,
+    fence: Fence,
+    seen: &'a Seen<'a, Door, Arc<Simulated>>,
+    foreign: &'a BTreeSet<FundingId>,
+    now: i64,
+    rechecked: &'a mut Rechecked,
+}
+
+impl Steps for Turn<'_> {
+    async fn recheck(&mut self) -> Result<Option<SettlementError>, SettlementError> {
+        if self.now % 4 != 0 {
+            return Ok(None);
+        }
+        let (Rechecked { sent, undone }, kept) = recheck(self.ledger, self.fence, self.seen, "c", self.now * BLOCK_SECONDS).await?;
+        *self.rechecked = Rechecked { sent: self.rechecked.sent + sent, undone: self.rechecked.undone + undone };
+        Ok(kept)
+    }
+
+    async fn pay(&mut self) -> Result<Option<SettlementError>, SettlementError> {
+        let clock = self.now * BLOCK_SECONDS;
+        Ok(outbox::advance(self.ledger, self.fence, self.seen, "c", self.foreign, clock).await?.failed)
+    }
+
+    async fn plan(&mut self) -> Result<bool, SettlementError> {
+        for number in (0..2).filter(|number| !self.foreign.contains(&account(*number))) {
+            self.ledger.plan_post(self.fence, &account(number), self.now * BLOCK_SECONDS).await?;
+        }
+        Ok(true)
+    }
+}
+
+/// One look, with its steps in the order of a desk's; the payees sign for nothing and claim what they were given. What fails is
+/// tried again at the next look. Gives back the accounts of which the chain has more than the books.
 async fn look(
     ledger: &Ledger,
     fence: Fence,
     chain: &Arc<Simulated>,
     endpoints: &Endpoints<Door>,
     now: i64,
-    all: &mut Rechecked,
+    rechecked: &mut Rechecked,
 ) -> Result<BTreeSet<FundingId>, Died> {
-    // Time goes fast enough that replacements happen.
-    let clock = now * 25;
     let Ok(agreed) = endpoints.look(Terms { chain_id: 1, now: 0, oldest_seconds: 0 }).await else { return Ok(BTreeSet::new()) };
     let foreign = stalled(ledger, chain, agreed.block.number as usize).await;
     let seen = Seen { endpoints, agreed: &agreed, pen: chain };
-    if now % 4 == 0 {
-        let (rechecked, failed) = survives(chain, recheck(ledger, fence, &seen, "c").await).await?;
-        survives(chain, failed.map_or(Ok(()), Err)).await?;
-        *all = Rechecked { sent: all.sent + rechecked.sent, undone: all.undone + rechecked.undone };
-    }
-    for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
-        survives(chain, ledger.plan_post(fence, &account(number), clock).await).await?;
-    }
-    let progress = survives(chain, outbox::advance(ledger, fence, &seen, "c", &foreign, clock).await).await?;
-    survives(chain, progress.failed.map_or(Ok(()), Err)).await?;
+    let taken = steps::take(&mut Turn { ledger, fence, seen: &seen, foreign: &foreign, now, rechecked }).await;
+    survives(chain, taken).await?;
     if now % 3 == 0 {
         survives(chain, vouch(ledger, fence, &foreign, chain.signer()).await).await?;
     }
@@ -60,7 +86,7 @@ async fn look(
 
 /// The accounts of which so many blocks have more than these books, by the rule that accounts are followed by.
 async fn stalled(ledger: &Ledger, chain: &Arc<Simulated>, blocks: usize) -> BTreeSet<FundingId> {
-    let credited = chain.state.lock().expect("one thread").lanes(blocks);
+    let credited = chain.state.lock().expect("one thread").credited(blocks);
     let mut stalled = BTreeSet::new();
     for number in 0..2 {
         let vouched = ledger.vouched(&account(number)).await.expect("reads");
@@ -103,7 +129,14 @@ async fn claim(ledger: &Ledger, chain: &Arc<Simulated>, taken: &mut BTreeMap<(Fu
     let mut state = chain.state.lock().expect("one thread");
     for ((funding, payee), total) in taken.iter().filter(|((_, whose), _)| *whose == payee) {
         let hash = format!("claim {count} of {payee} from {funding}");
-        state.waiting.push(Transaction { hash, sender: None, fee: 0, funding: funding.clone(), rows: vec![(*payee, *total)] });
+        state.waiting.push(Transaction {
+            hash,
+            sender: None,
+            fee: 0,
+            funding: funding.clone(),
+            rows: vec![(*payee, *total)],
+            disputes: false,
+        });
     }
 }
 
@@ -135,6 +168,16 @@ struct Wrong {
     intruded: u64,
     /// How often an operator died in the middle of a look.
     deaths: u64,
+    shown: Shown,
+}
+
+impl Wrong {
+    fn count(&mut self, Shown { skipped, failed, disputes, refused }: Shown) {
+        self.shown.skipped += skipped;
+        self.shown.failed += failed;
+        self.shown.disputes += disputes;
+        self.shown.refused += refused;
+    }
 }
 
 /// What becomes of the books in a run.
@@ -214,6 +257,7 @@ async fn run(seed: u64, wrong: &mut Wrong) {
         }
         if faults && roll == 4 {
             claim(&ledger, &chain, &mut taken).await;
+            chain.oppose(now.unsigned_abs());
         }
         if faults && roll == 5 {
             // The operator dies and another takes the lead: nothing is remembered but the books.
@@ -255,6 +299,7 @@ async fn run(seed: u64, wrong: &mut Wrong) {
     }
     assert!(lent == 0 || intruder || fate != Fate::Kept, "seed {seed}: nobody else ever had the key");
     wrong.intruded += u64::from(lent > 0 && intruder);
+    wrong.count(chain.state.lock().expect("one thread").shown);
     judge(seed, fate, &ledger, &chain, charges, wrong).await;
 }
 
@@ -266,7 +311,7 @@ async fn judge(seed: u64, fate: Fate, ledger: &Ledger, chain: &Arc<Simulated>, c
     wrong.stalled += foreign.len() as u64;
     assert!(settled(ledger, &foreign).await, "seed {seed}: faults stopped, and not all was settled");
     wrong.lost.extend(paid(ledger, chain, &foreign).await.iter().map(|words| format!("seed {seed}: {words}")));
-    let credited = chain.state.lock().expect("one thread").lanes(everything);
+    let credited = chain.state.lock().expect("one thread").credited(everything);
     for number in 0..2_u64 {
         for lane in ledger.lanes(&account(number)).await.expect("reads").iter().filter(|_| !foreign.contains(&account(number))) {
             let has = credited.get(&(account(number), lane.payee)).copied().unwrap_or_default();
@@ -288,7 +333,7 @@ async fn judge(seed: u64, fate: Fate, ledger: &Ledger, chain: &Arc<Simulated>, c
 async fn paid(ledger: &Ledger, chain: &Arc<Simulated>, foreign: &BTreeSet<FundingId>) -> Vec<String> {
     let lanes = {
         let state = chain.state.lock().expect("one thread");
-        state.lanes(state.blocks.len())
+        state.credited(state.blocks.len())
     };
     let mut less = Vec::new();
     for number in (0..2).filter(|number| !foreign.contains(&account(*number))) {
@@ -324,13 +369,16 @@ async fn histories_of_crashes_and_reorganisations_pay_everything_once() {
         println!("figure settlement.double_paid {} payouts", wrong.doubled.len());
         println!("figure settlement.lost {} payouts", wrong.lost.len());
     }
-    let Wrong { stalled, rechecked, intruded, deaths, .. } = wrong;
+    let Wrong { stalled, rechecked, intruded, deaths, shown, .. } = wrong;
+    println!("{shown:?}");
     println!(
         "{deaths} operators died, {stalled} accounts and {intruded} keys stalled; of final posts {} were sent again and {} taken back",
         rechecked.sent, rechecked.undone
     );
     assert!(stalled > 0 && rechecked.sent > 0, "nothing was undone, or no books were too old: the runs show too little");
     assert!(intruded > 0 && deaths > runs, "nobody else used a key, or hardly anybody died: the runs show too little");
+    let Shown { skipped, failed, disputes, refused } = shown;
+    assert!([skipped, failed, disputes, refused].iter().all(|often| *often > 0), "the contract took all that it was given: {shown:?}");
     let all = [wrong.doubled, wrong.lost].concat();
     assert!(all.is_empty(), "of {runs} runs: {all:#?}");
 }

@@ -1,0 +1,48 @@
+//! What a desk does in each step of a look, once it has seen the chain and its accounts.
+
+use super::{Desk, Eyes, Followed, is_time};
+use crate::settlement::SettlementError;
+use crate::settlement::due::{Asked, Gas};
+use crate::settlement::recheck::{Rechecked, recheck};
+use crate::settlement::steps::Steps;
+use supercargo_ledger::Fence;
+
+/// So often final posts are looked at again, and when the chain undid what was final.
+const RECHECK_SECONDS: i64 = 600;
+
+pub(super) struct Turn<'a> {
+    pub(super) desk: &'a mut Desk,
+    pub(super) seen: &'a Eyes<'a>,
+    pub(super) followed: &'a Followed,
+    pub(super) fence: Fence,
+    pub(super) now: i64,
+}
+
+impl Steps for Turn<'_> {
+    async fn recheck(&mut self) -> Result<Option<SettlementError>, SettlementError> {
+        if !is_time(self.desk.last_recheck, RECHECK_SECONDS, self.now) {
+            return Ok(None);
+        }
+        self.desk.last_recheck = self.now;
+        let (settler, chain) = (&self.desk.settler, &self.desk.config.name);
+        let (Rechecked { sent, undone }, kept) = recheck(&settler.ledger, self.fence, self.seen, chain, self.now).await?;
+        settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(sent + undone);
+        Ok(kept)
+    }
+
+    async fn pay(&mut self) -> Result<Option<SettlementError>, SettlementError> {
+        self.desk.pay(self.seen, self.fence, &self.followed.held, self.now).await
+    }
+
+    async fn plan(&mut self) -> Result<bool, SettlementError> {
+        let Desk { settler, config, calendar, refused, .. } = &mut *self.desk;
+        let (chain, settings) = (config.name.as_str(), &settler.settings);
+        let mut asked = Asked { chain, settings, followed: self.followed, refused, gas: None };
+        if !calendar.is_worth_a_look(&asked, self.now) {
+            return Ok(false);
+        }
+        asked.gas = Gas::of(config, settings, self.seen).await?;
+        calendar.plan(&settler.ledger, self.fence, &asked, self.now).await?;
+        Ok(true)
+    }
+}
