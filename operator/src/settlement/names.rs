@@ -10,7 +10,7 @@ const MOST_STRANGERS: usize = 32;
 #[derive(Debug, Default)]
 pub struct Names {
     /// By the books, when they were last read. None before that.
-    owing: Option<Vec<FundingId>>,
+    owing: Option<BTreeSet<FundingId>>,
     /// Those with money in the books.
     known: BTreeSet<FundingId>,
     /// Whose turn it was last of those that the books don't know.
@@ -20,7 +20,7 @@ pub struct Names {
 impl Names {
     /// Books that can't be read say nothing: who owed something when they last could be does so still.
     pub async fn read(&mut self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let owing: Vec<FundingId> = ledger.unsettled().await?.into_iter().map(|(funding, _)| funding).collect();
+        let owing: BTreeSet<FundingId> = ledger.unsettled().await?.into_iter().map(|(funding, _)| funding).collect();
         self.known = ledger.fundings().await?.into_iter().collect();
         self.owing = Some(owing);
         Ok(())
@@ -35,12 +35,13 @@ impl Names {
         Some(names)
     }
 
-    /// Those of this look: all that the books know, and of the others the next.
+    /// Those of this look: all that the books know, first those that owe something, and of the others the next.
     pub fn in_turn(&mut self, named: &[FundingId]) -> Vec<FundingId> {
         let (mut names, strangers): (Vec<_>, Vec<_>) = named.iter().cloned().partition(|funding| self.known.contains(funding));
         let first = strangers.partition_point(|funding| Some(funding) <= self.turn.as_ref());
         let next: Vec<FundingId> = strangers.iter().cycle().skip(first).take(strangers.len().min(MOST_STRANGERS)).cloned().collect();
         self.turn = next.last().cloned();
+        names.sort_by_key(|funding| !self.owing.as_ref().is_some_and(|owing| owing.contains(funding)));
         names.extend(next);
         names
     }
@@ -91,5 +92,17 @@ mod tests {
         assert_eq!(turns, expected);
         assert_eq!(names.in_turn(&named[..5]).len(), 5, "a few are all looked at each time");
         assert_eq!(names.in_turn(&[]), []);
+    }
+
+    #[tokio::test]
+    async fn accounts_that_owe_something_come_first() {
+        let ledger = Ledger::open("sqlite::memory:").await.expect("opens");
+        let fence = ledger.take_lead("one").await.expect("leads");
+        open(&ledger, fence).await;
+        ledger.commit(fence, &[charge(1, 1, 100)]).await.expect("commits");
+        let mut names = Names::default();
+        names.read(&ledger).await.expect("reads");
+        let named: Vec<FundingId> = (0..3).map(account).collect();
+        assert_eq!(names.in_turn(&named), [account(1), account(0), account(2)]);
     }
 }

@@ -5,9 +5,14 @@ use crate::settlement::course::PATIENCE_SECONDS;
 use crate::settlement::{SettlementError, follow, health};
 use crate::world::Event;
 use crate::world::records::{Account, Stall};
+use futures::StreamExt;
+use futures::stream;
 use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE, NO_GAS, OTHER_LEDGER, POST_REFUSED};
 use supercargo_market::account::Times;
 use supercargo_market::work::FundingId;
+
+/// So many accounts are asked about at a time: each question goes to every endpoint, which count them.
+const AT_ONCE: usize = 4;
 
 impl Desk {
     /// Every account of a chain that can't be used says so: at once when a person set it up wrongly, else when it lasts.
@@ -60,8 +65,13 @@ impl Desk {
         let (mut followed, mut credited, mut posted) = (Followed::default(), 0, 0);
         let mut split = false;
         self.unread.retain(|funding, _| named.contains(funding));
-        for funding in &self.names.in_turn(named) {
-            let observed = match follow::observe(&self.settler.ledger, seen, &self.config, times, funding).await {
+        let (ledger, config) = (&self.settler.ledger.clone(), &self.config.clone());
+        let looks = stream::iter(self.names.in_turn(named));
+        let looks = looks.map(|funding| async move { (follow::observe(ledger, seen, config, times, &funding).await, funding) });
+        let mut looks = looks.buffered(AT_ONCE);
+        while let Some((observed, funding)) = looks.next().await {
+            let funding = &funding;
+            let observed = match observed {
                 Ok(observed) => observed,
                 // The endpoints will agree on this one later; the others are no worse for it.
                 Err(error @ SettlementError::Waiting(_)) => {
