@@ -126,6 +126,20 @@ mod tests {
         assert_eq!(schedule(0, &[]).validate(), Ok(()));
     }
 
+    #[test]
+    fn shares_that_do_not_add_up_still_make_parts_that_are_the_charge_and_no_more() {
+        let charged = Amount::from_units(1_000);
+        for (basis_points, shares, provider) in [
+            (5_000, vec![(1, 10_000), (2, 10_000)], 0),
+            (20_000, vec![(1, 10_000)], 0),
+            (1_000, vec![(1, 4_000)], 960),
+            (1_000, vec![], 1_000),
+        ] {
+            let split = Split::default().grown_to(&schedule(basis_points, &shares), charged);
+            assert_eq!((split.total(), split.provider.units()), (charged, provider), "{basis_points} of {shares:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_part_ever_falls_and_all_of_them_are_the_charge(steps in prop::collection::vec((0_u64..5_000, 0_u32..=10_000), 1..40)) {

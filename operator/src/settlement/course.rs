@@ -5,6 +5,7 @@ use super::agree::{NoAgreement, needed};
 use super::setup;
 use crate::runtime::config::ChainConfig;
 use supercargo_contracts::Finality;
+use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE};
 
 /// For so long endpoints may say nothing, or less than before, until it is told and taken for what it is.
 pub const PATIENCE_SECONDS: i64 = 60;
@@ -29,6 +30,16 @@ pub fn goes_on(last: Option<Finality>, block: Finality, blind_since: Option<i64>
     )))
 }
 
+/// What accounts of a chain that can't be used are stalled for: at once when a person set it up wrongly, else when it lasts. Books
+/// that can't be read say nothing of a chain.
+pub fn blindness(error: &SettlementError, since: i64, now: i64) -> Option<&'static str> {
+    match error {
+        SettlementError::Stalled(_) => Some(CHAIN_SET_UP),
+        SettlementError::Ledger(_) => None,
+        _ => (now >= since + PATIENCE_SECONDS).then_some(ENDPOINTS_DISAGREE),
+    }
+}
+
 /// In words, with each endpoint's.
 pub fn no_agreement(config: &ChainConfig, none: &NoAgreement) -> SettlementError {
     let names = setup::names(config);
@@ -45,6 +56,7 @@ pub fn no_agreement(config: &ChainConfig, none: &NoAgreement) -> SettlementError
 pub mod tests {
     use super::*;
     use supercargo_contracts::B256;
+    use supercargo_ledger::LedgerError;
 
     pub fn config() -> ChainConfig {
         ChainConfig {
@@ -82,6 +94,24 @@ pub mod tests {
             (Some(block(9)), 8, Some(40), Ok(Course::Undone)),
         ] {
             assert_eq!(told(last, number, blind_since), expected, "{number} after {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_set_up_stalls_at_once_endpoints_that_disagree_when_it_lasts_and_broken_books_never() {
+        let words = || "w".to_owned();
+        let wrong = || SettlementError::Stalled(words());
+        let apart = || SettlementError::Waiting(words());
+        let books = || SettlementError::Ledger(LedgerError::Broken(words()));
+        for (error, now, expected) in [
+            (wrong(), 100, Some("ChainSetUp")),
+            (apart(), 100, None),
+            (apart(), 159, None),
+            (apart(), 160, Some("EndpointsDisagree")),
+            (books(), 100, None),
+            (books(), 1_000, None),
+        ] {
+            assert_eq!(blindness(&error, 100, now), expected, "{error:?} at {now}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! What a desk reads of its accounts and tells the world of them.
 
 use super::{Desk, Eyes, Followed};
-use crate::settlement::course::PATIENCE_SECONDS;
+use crate::settlement::course::{PATIENCE_SECONDS, blindness};
 use crate::settlement::{SettlementError, follow, health};
 use crate::world::Event;
 use crate::world::records::{Account, Stall};
 use futures::StreamExt;
 use futures::stream;
-use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, ENDPOINTS_DISAGREE, NO_GAS, OTHER_LEDGER, POST_REFUSED};
+use supercargo_crds::names::escrow_stall::{ENDPOINTS_DISAGREE, NO_GAS, OTHER_LEDGER, POST_REFUSED};
 use supercargo_market::account::Times;
 use supercargo_market::work::FundingId;
 
@@ -15,15 +15,10 @@ use supercargo_market::work::FundingId;
 const AT_ONCE: usize = 4;
 
 impl Desk {
-    /// Every account of a chain that can't be used says so: at once when a person set it up wrongly, else when it lasts.
+    /// Every account of a chain that can't be used says so.
     pub(super) async fn tell_blind(&mut self, error: &SettlementError, named: &[FundingId], now: i64) {
         let since = *self.blind_since.get_or_insert(now);
-        let reason = match error {
-            SettlementError::Stalled(_) => CHAIN_SET_UP,
-            SettlementError::Ledger(_) => return,
-            _ if now < since + PATIENCE_SECONDS => return,
-            _ => ENDPOINTS_DISAGREE,
-        };
+        let Some(reason) = blindness(error, since, now) else { return };
         for funding in named {
             let stall = Stall { reason, words: error.briefly() };
             let account = Account { stalled: self.told.tell(funding, Some(stall), now), ..Account::default() };
