@@ -119,7 +119,7 @@ fn pass(world: &mut World, executor: &mut Executor, fence: Fence, joints: &Joint
     joints.metrics.pass_seconds.observe(begun.elapsed().as_secs_f64());
     joints.metrics.tasks.set(i64::try_from(world.tasks.len()).unwrap_or(i64::MAX));
     executor.start(planned.effects, fence);
-    let by_plan = planned.wake.map(|at| begun + Duration::from_secs((at - time).max(0).unsigned_abs()));
+    let by_plan = planned.wake.and_then(|at| begun.checked_add(Duration::from_secs((at - time).max(0).unsigned_abs())));
     let earliest = [by_plan, executor.next_try(), Some(begun + LONGEST_REST)].into_iter().flatten().min();
     earliest.unwrap_or(begun + LONGEST_REST).max(begun + Duration::from_millis(10))
 }

@@ -267,6 +267,8 @@ fn a_node_that_was_given_up_has_a_minute_to_end_what_is_no_longer_in_the_api() {
     theatre.now += 300;
     settled(&mut theatre);
     assert!(!theatre.pods.contains_key("a-uidofa-0-0"), "nobody waits for it");
+    let wake = plan(&mut theatre.world, &terms(), theatre.now).wake;
+    assert!(wake.is_none_or(|at| at < theatre.now + 3_600), "nobody knows when it is back: {wake:?}");
     theatre.now += 1_000;
     theatre.silent.clear();
     heard(&mut theatre, &there);

@@ -117,8 +117,11 @@ impl World {
     /// A pod that was given up goes from the API: its kubelet hears of that only when it is back.
     pub(super) fn leaves_behind(&mut self, pod: &Pod, at: i64) {
         let Some(node) = pod.node.as_ref().filter(|_| pod.is_left_behind()).and_then(|node| self.nodes.get(node)) else { return };
-        let until = if node.ready { at + RETURN_SECONDS } else { i64::MAX };
-        self.returns(node.name.clone(), until);
+        let (name, ready) = (node.name.clone(), node.ready);
+        self.returning.insert(name.clone(), i64::MAX);
+        if ready {
+            self.returns(name, at + RETURN_SECONDS);
+        }
     }
 
     pub(super) fn comes_back(&mut self, node: &Node) {
