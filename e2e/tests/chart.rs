@@ -240,6 +240,20 @@ fn the_configuration_is_one_that_the_operator_takes_and_wrong_values_are_named()
         let said = render(&["--set", wrong]).expect_err("no such posts");
         assert!(said.contains("config/settlement"), "{said}");
     }
+    // An operator that may not start charges nobody while things run: it is told before that.
+    let fees = [
+        (r#"{"basisPoints":250}"#, "config.fees.shares add up to 0 basis points"),
+        (r#"{"basisPoints":250,"shares":[{"payee":2,"basisPoints":6000}]}"#, "config.fees.shares add up to 6000 basis points"),
+        (r#"{"basisPoints":9,"shares":[{"payee":2,"basisPoints":6000},{"payee":2,"basisPoints":4000}]}"#, "config.fees.shares: a payee"),
+        (r#"{"basisPoints":10001,"shares":[{"payee":2,"basisPoints":10000}]}"#, "config/fees/basisPoints"),
+        (r#"{"basisPoints":9,"shares":[{"payee":0,"basisPoints":10000}]}"#, "config/fees/shares/0/payee"),
+    ];
+    for (wrong, expected) in fees {
+        let said = render(&["--set-json", &format!("config.fees={wrong}")]).expect_err("they don't add up");
+        assert!(said.contains(expected), "{said}");
+    }
+    let right = r#"config.fees={"basisPoints":250,"shares":[{"payee":2,"basisPoints":6000},{"payee":3,"basisPoints":4000}]}"#;
+    render(&["--set-json", right]).expect("they add up");
     let said = render(&["--set", "oprator.log=debug"]).expect_err("unknown value");
     assert!(said.contains("oprator"), "{said}");
 }
