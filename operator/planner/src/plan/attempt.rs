@@ -141,9 +141,11 @@ fn end(task: &Task, workers: &[Option<&Pod>], plan: &mut Plan) {
     }
 }
 
-/// Ends a pod that is not ended already; with the grace that it was made with, unless another is given.
+/// Ends a pod that is not ended already; with the grace that it was made with, unless another is given. For what a silent node
+/// was told to end the API server waits until it is told not to.
 pub fn delete(pod: &Pod, grace_seconds: Option<u32>) -> Option<Effect> {
-    (!pod.deleting).then(|| Effect::DeletePod {
+    let forces = grace_seconds == Some(0) && pod.is_left_behind() && !pod.forced;
+    (!pod.deleting || forces).then(|| Effect::DeletePod {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
         uid: pod.uid.clone(),

@@ -1,7 +1,7 @@
 //! Taking evidence: an attempt that is over is charged from its pod's record, and what it held back is released, in one
 //! transaction. The pod's task need not exist any more.
 
-use super::outcome::is_provider_fault;
+use super::outcome::{is_only_told, is_provider_fault};
 use super::usage::{self, Reading};
 use super::{Booking, Plan, Terms, attempt, parting};
 use crate::world::free::record_place;
@@ -121,8 +121,8 @@ fn charge(work: &WorkId, placement: &Placement, worker: u32, ran: Ran, terms: &T
         seconds,
         evidence: measured.evidence,
         place: record_place(&place.provider, &place.node),
-        // Who drains a node said so before.
-        fault: is_provider_fault(pod) && !pod.parting.drained,
+        // Who drains a node said so before; and what anybody could have told goes on nobody's record for good.
+        fault: is_provider_fault(pod) && !pod.parting.drained && !is_only_told(pod),
         // A cost that does not fit was refused when the reservation was made; zero seconds always fit.
         cost: metered.cost(place.basis, &place.held(), seconds).unwrap_or_default(),
         payee: place.payee,

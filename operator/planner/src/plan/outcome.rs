@@ -4,6 +4,7 @@ use super::parting::EVICTED;
 use super::place;
 use super::{account, evidence, hindrance, node, status, waiting};
 use crate::world::World;
+use crate::world::convert::TOLD_HINDRANCES;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
 use supercargo_crds::common::Money;
 use supercargo_crds::names::task_condition::{FINISHED, PLACED, RECONCILING, RESERVED, STARTED, SUCCEEDED};
@@ -140,6 +141,11 @@ pub fn is_of_the_node(reason: &str, message: &str) -> bool {
     }
 }
 
+/// Whether its node could not start it by what Events say alone, and not by what its kubelet writes where nobody else may.
+pub fn is_only_told(pod: &Pod) -> bool {
+    pod.parting.unable && pod.hindrance.as_ref().is_none_or(|(reason, _)| TOLD_HINDRANCES.contains(&reason.as_str()))
+}
+
 /// Whether its node could not start it for a volume's sake.
 fn waits_for_a_volume(pod: &Pod) -> bool {
     pod.parting.unable && pod.hindrance.as_ref().is_some_and(|(reason, _)| matches!(reason.as_str(), "FailedAttachVolume" | "FailedMount"))
@@ -260,7 +266,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     status.receipt = digest.map(|digest| Receipt { digest, root: None, transaction: None });
     // A volume that can't be attached is no better on another node.
     let blames = outcome == Outcome::ProviderFault && !pod.parting.drained && !waits_for_a_volume(pod);
-    let fault = blames.then(|| (placement.workers[worker].node.clone(), evidence::ended_at(pod, placement, now), pod.parting.unable));
+    let fault = blames.then(|| (placement.workers[worker].node.clone(), evidence::ended_at(pod, placement, now), is_only_told(pod)));
     status.cost = cost(world, task, &placement.token);
     let why = refused.as_ref().map(|refused| refused.why.clone()).or(unfunded);
     let words = why.unwrap_or_else(|| words(task, outcome, worker, workers.len(), pod));

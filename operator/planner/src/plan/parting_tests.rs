@@ -274,7 +274,10 @@ fn a_node_that_was_given_up_has_a_minute_to_end_what_is_no_longer_in_the_api() {
     heard(&mut theatre, &there);
     theatre.pass();
     assert_eq!(sells(&mut theatre, &there), (Some(Closed::NotReady), Some("Returning".to_owned())));
-    theatre.now += 60;
+    theatre.now += 59;
+    theatre.pass();
+    assert_eq!(sells(&mut theatre, &there).0, Some(Closed::NotReady));
+    theatre.now += 1;
     theatre.pass();
     assert_eq!(sells(&mut theatre, &there), (None, Some("Open".to_owned())));
 }
@@ -288,8 +291,16 @@ fn a_task_that_is_deleted_while_its_node_is_silent_gives_its_money_back() {
     theatre.world.apply(Event::TaskGone(key));
     (0..6).for_each(|_| theatre.pass());
     assert_eq!(theatre.world.reservations.len(), 1, "it may come back");
+    set(&mut theatre, |_| {});
+    assert!(theatre.pods["a-uidofa-0-0"].deleting && !theatre.pods["a-uidofa-0-0"].forced);
     theatre.now += 100;
-    (0..6).for_each(|_| theatre.pass());
+    let mut forced = false;
+    for _ in 0..6 {
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        forced |= effects.iter().any(|effect| matches!(effect, Effect::DeletePod { grace_seconds: Some(0), .. }));
+        effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+    }
+    assert!(forced, "the API server would wait for its kubelet");
     assert_eq!((theatre.world.reservations.len(), theatre.pods.len()), (0, 0));
 }
 

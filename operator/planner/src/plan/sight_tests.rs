@@ -29,7 +29,7 @@ fn a_node_that_comes_back_does_not_vouch_for_what_it_was_silent_about() {
 }
 
 #[test]
-fn a_pod_whose_kubelet_tells_of_it_before_its_node_is_known_to_be_back_is_alive() {
+fn a_pod_that_outlives_its_nodes_silence_is_alive_though_it_never_changes_again() {
     let mut theatre = calm([]);
     let begun = theatre.now;
     let pod = |theatre: &mut Theatre, version: &str, unready: bool, at: i64| {
@@ -46,7 +46,9 @@ fn a_pod_whose_kubelet_tells_of_it_before_its_node_is_known_to_be_back_is_alive(
     node(&mut theatre, false, 100, 100);
     pod(&mut theatre, "2", true, 101);
     pod(&mut theatre, "3", false, 160);
-    assert_eq!(node(&mut theatre, true, 160, 161), Some(160));
+    assert_eq!(node(&mut theatre, true, 160, 161), Some(0));
+    assert_eq!(node(&mut theatre, true, 160, 220), Some(0), "others may still be told of");
+    assert_eq!(node(&mut theatre, true, 160, 221), Some(221));
     assert_eq!(node(&mut theatre, true, 160, 9_000), Some(9_000), "it never changes again");
     // The next time nobody tells of it.
     node(&mut theatre, false, 9_100, 9_100);

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use supercargo_market::work::{FundingId, WorkId};
 
+/// So long a kubelet that is back may take to tell of its pods.
+const TELLING_SECONDS: i64 = 60;
+
 /// Takes one out of a set of sets, and the set with its last.
 pub(super) fn unlink<K: std::hash::Hash + Eq, T: Ord>(index: &mut HashMap<K, BTreeSet<T>>, key: &K, one: &T) {
     if let Some(all) = index.get_mut(key) {
@@ -221,10 +224,7 @@ impl World {
             pod.terminal = before.terminal.or(pod.terminal);
             pod.recorded = before.recorded.or(pod.recorded);
             // That it is listed once more as it was says nothing of it either.
-            let same = pod.version.is_some() && pod.version == before.version;
-            let speaks = before.unready && !pod.unready && !same;
-            pod.spoke = !pod.unready && (before.spoke || speaks);
-            let known = same || (silent && !speaks);
+            let known = silent || (pod.version.is_some() && pod.version == before.version);
             pod.last_alive = if known { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             pod.parting = before.parting;
             pod.ran_on |= before.ran_on;
@@ -318,13 +318,13 @@ impl World {
         let stayed = node.ready && before.is_some_and(same);
         let moved = before.is_none_or(|before| before.labels != node.labels);
         self.grounds.surveyed &= before.is_some_and(|before| before.addresses == node.addresses);
-        let told: Vec<String> =
-            if stayed || !node.ready { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
-        for uid in told {
+        // By then every pod that did not outlive the silence has been told of.
+        let all_told = node.seen >= node.turned + TELLING_SECONDS;
+        let there: Vec<String> = if stayed { self.pods_on(&node.name).map(|pod| pod.uid.clone()).collect() } else { Vec::new() };
+        for uid in there {
             let Some(pod) = self.pods.get_mut(&uid) else { continue };
-            let runs = pod.phase == records::PodPhase::Running && !pod.parting.lost;
-            pod.spoke &= node.ready;
-            if stayed && runs && (pod.spoke || pod.last_alive >= Some(node.turned)) {
+            let runs = pod.phase == records::PodPhase::Running && !pod.parting.lost && !pod.unready;
+            if runs && (all_told || pod.last_alive >= Some(node.turned)) {
                 pod.last_alive = pod.last_alive.max(Some(node.seen));
             }
         }

@@ -98,7 +98,7 @@ pub fn policy(object: &NetworkPolicy) -> Option<Policy> {
 }
 
 /// What keeps a container from being made that its pod's status does not say.
-const TOLD_HINDRANCES: [&str; 3] = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
+pub const TOLD_HINDRANCES: [&str; 3] = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
 
 /// What a kubelet says of a pod that it can't start, or whoever attaches volumes to its node.
 pub fn hindrance(object: &Told) -> Option<Event> {
@@ -227,6 +227,8 @@ pub fn pod(object: &Pod, now: i64) -> Option<records::Pod> {
         ours: ours(&object.metadata),
         deleting: object.metadata.deletion_timestamp.is_some(),
         delete_sent: delete_sent(&object.metadata),
+        forced: object.metadata.deletion_grace_period_seconds == Some(0),
+        grace_seconds: spec.termination_grace_period_seconds.unwrap_or_default(),
         has_finalizer: object.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == FINALIZER_EVIDENCE)),
         has_sandbox: condition(&status, "PodReadyToStartContainers").is_some(),
         unbound: unbound(&status),

@@ -14,8 +14,16 @@ use supercargo_market::placement::{Beside, Closed, Offer, Prices, Record};
 /// This cluster, as ProviderNodes name it.
 const LOCAL: &str = "local";
 
-/// So long a kubelet that is back has to end what is no longer asked for: the usual grace, and as long again.
+/// So long a kubelet that is back has to end what is no longer asked for: its grace, and half of this for the rest.
 const RETURN_SECONDS: i64 = 60;
+
+/// A node that was given up.
+#[derive(Debug, Default)]
+pub struct Returning {
+    /// How long it has to end what it ran then, and until when, once it is heard of.
+    pub seconds: i64,
+    pub until: Option<i64>,
+}
 
 /// What pods take of a node that are of no reservation.
 #[derive(Debug, Default)]
@@ -111,28 +119,39 @@ impl World {
 
     /// Whether a node that was given up has still to end what it ran then: nobody knows what that takes of it.
     pub fn is_returning(&self, node: &str, now: i64) -> bool {
-        self.pods_on(node).any(Pod::is_left_behind) || self.returning.get(node).is_some_and(|until| now < *until)
+        self.pods_on(node).any(Pod::is_left_behind)
+            || self.returning.get(node).is_some_and(|known| known.until.is_none_or(|until| now < until))
     }
 
     /// A pod that was given up goes from the API: its kubelet hears of that only when it is back.
     pub(super) fn leaves_behind(&mut self, pod: &Pod, at: i64) {
         let Some(node) = pod.node.as_ref().filter(|_| pod.is_left_behind()).and_then(|node| self.nodes.get(node)) else { return };
         let (name, ready) = (node.name.clone(), node.ready);
-        self.returning.insert(name.clone(), i64::MAX);
+        let seconds = RETURN_SECONDS.max(pod.grace_seconds + RETURN_SECONDS / 2);
+        let known = self.returning.entry(name.clone()).or_default();
+        known.seconds = known.seconds.max(seconds);
+        known.until = None;
         if ready {
-            self.returns(name, at + RETURN_SECONDS);
+            self.returns(name, at);
         }
     }
 
+    /// Its time to end what it ran begins when it is heard of, each time that it is.
     pub(super) fn comes_back(&mut self, node: &Node) {
-        if node.ready && self.returning.get(&node.name) == Some(&i64::MAX) {
-            self.returns(node.name.clone(), node.seen + RETURN_SECONDS);
+        let Some(known) = self.returning.get_mut(&node.name) else { return };
+        match (node.ready, known.until) {
+            (false, _) => known.until = None,
+            (true, None) => self.returns(node.name.clone(), node.seen),
+            (true, Some(until)) if until <= node.seen => drop(self.returning.remove(&node.name)),
+            (true, Some(_)) => {}
         }
     }
 
-    fn returns(&mut self, node: String, until: i64) {
-        self.todo.node_alarms.set(until, node.clone());
-        self.returning.insert(node, until);
+    fn returns(&mut self, node: String, at: i64) {
+        let Some(known) = self.returning.get_mut(&node) else { return };
+        let until = at + known.seconds;
+        known.until = Some(until);
+        self.todo.node_alarms.set(until, node);
     }
 
     /// Whether somebody closed a node to tasks, or took it away.

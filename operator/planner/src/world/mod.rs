@@ -19,6 +19,7 @@ pub mod volumes;
 use clocks::Clocks;
 use dirt::{Alarms, Pace, Queue};
 use foldhash::{HashMap, HashSet};
+use free::Returning;
 use funds::Telling;
 use market::Market;
 use records::{
@@ -220,8 +221,8 @@ pub struct World {
     /// What stands beside pods, by namespaces.
     pub grounds: Grounds,
     pub quarantine: HashMap<String, Quarantine>,
-    /// Nodes that were given up, and until when they have to end what they ran then.
-    pub returning: HashMap<String, i64>,
+    /// Nodes that were given up, and have to end what they ran then.
+    pub returning: HashMap<String, Returning>,
     /// Which namespaces' Events a node was blamed by, and when.
     pub heeded: HashMap<(String, String), i64>,
     /// Since when what a node's status says is free is not.
@@ -336,6 +337,7 @@ impl World {
             }
         }
         self.quarantine.iter().for_each(|(node, record)| self.todo.node_alarms.set(record.until, node.clone()));
+        self.wake_returning();
         self.nodes.keys().for_each(|name| self.todo.nodes.push(name.clone()));
         self.provider_nodes.values().for_each(|node| self.todo.nodes.push(node.spec.node_name.clone()));
         self.escrows.keys().for_each(|key| self.todo.escrows.push(key.clone()));
@@ -344,15 +346,25 @@ impl World {
         works.into_iter().for_each(|work| self.todo.works.push(work));
     }
 
+    fn wake_returning(&mut self) {
+        for (node, until) in self.returning.iter().filter_map(|(node, known)| Some((node, known.until?))) {
+            self.todo.node_alarms.set(until, node.clone());
+        }
+    }
+
     /// By a clock that was set back nobody waits for what was to come at a time of the old one.
     pub fn look_at_clock(&mut self, now: i64) {
-        if now < self.looked {
+        // Clocks are slewed all the time, and whole seconds are read.
+        if now < self.looked - 2 {
             self.resting.clear();
             self.refusals.clear();
             self.unfunded.clear();
             self.market.forget_times();
             self.told.values_mut().for_each(|(at, _)| *at = now.min(*at));
-            self.stale_since.values_mut().for_each(|at| *at = now.min(*at));
+            self.stale_since.values_mut().chain(self.heeded.values_mut()).for_each(|at| *at = now.min(*at));
+            self.nodes.values_mut().for_each(|node| node.turned = now.min(node.turned));
+            self.returning.values_mut().for_each(|known| known.until = known.until.map(|until| until.min(now + known.seconds)));
+            self.wake_returning();
         }
         self.looked = now;
     }

@@ -144,8 +144,10 @@ pub struct Pod {
     pub recorded: Option<i64>,
     /// It runs, and is told to be unready: nobody hears of its node.
     pub unready: bool,
-    /// Its kubelet has told of it since, whatever was heard of the node.
-    pub spoke: bool,
+    /// The API server waits for no kubelet to end it.
+    pub forced: bool,
+    /// How long it has to end in order.
+    pub grace_seconds: i64,
     /// It is no longer in the API.
     pub gone: bool,
     pub parting: Parting,

@@ -119,7 +119,7 @@ impl Theatre {
             pod.terminal = pod.terminal.or(Some(self.clock()));
         }
         pod.recorded = pod.finished.map(|_| self.clock());
-        let marks = (pod.phase, pod.started, pod.finished, pod.deleting, pod.has_finalizer, pod.unready);
+        let marks = (pod.phase, pod.started, pod.finished, pod.deleting, pod.has_finalizer, pod.unready, pod.forced);
         pod.version = Some(format!("{marks:?} {:?} {:?} {:?}", pod.node, pod.reason, pod.notice));
         pod
     }

@@ -39,11 +39,12 @@ impl Theatre {
                     self.world.apply(Event::Pod(Box::new(self.seen(&self.pods[&name]))));
                 }
             }
-            Effect::DeletePod { name, uid, .. } => {
+            Effect::DeletePod { name, uid, grace_seconds, .. } => {
                 self.is_ours(&name);
                 let orderly = self.chance(2);
                 if let Some(pod) = self.pods.get_mut(&name).filter(|pod| pod.uid == uid) {
                     (pod.deleting, pod.delete_sent) = (true, pod.delete_sent.or(Some(self.now)));
+                    pod.forced |= grace_seconds == Some(0);
                     if pod.phase.is_terminal() {
                         return;
                     }
