@@ -100,15 +100,19 @@ pub fn policy(object: &NetworkPolicy) -> Option<Policy> {
 /// What keeps a container from being made that its pod's status does not say.
 pub const TOLD_HINDRANCES: [&str; 3] = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
 
+const UNREAD: [&str; 2] = ["failed to sync secret cache", "failed to sync configmap cache"];
+
 /// What a kubelet says of a pod that it can't start, or whoever attaches volumes to its node.
 pub fn hindrance(object: &Told) -> Option<Event> {
     let (uid, reason) = (object.involved_object.uid.clone()?, object.reason.clone()?);
-    if !TOLD_HINDRANCES.contains(&reason.as_str()) {
+    let message = object.message.clone().unwrap_or_default();
+    // That a kubelet has not read yet what it is to mount says nothing of that: it tries again, and then it knows.
+    if !TOLD_HINDRANCES.contains(&reason.as_str()) || UNREAD.iter().any(|words| message.contains(words)) {
         return None;
     }
     // Whoever may write Events in one namespace says nothing of another's pods.
     let namespace = object.metadata.namespace.clone()?;
-    Some(Event::Hindered { uid, namespace, reason, message: object.message.clone().unwrap_or_default() })
+    Some(Event::Hindered { uid, namespace, reason, message })
 }
 
 pub fn claim(object: &PersistentVolumeClaim) -> Option<records::Claim> {
@@ -370,19 +374,22 @@ mod tests {
 
     #[test]
     fn of_all_events_only_those_are_heard_that_say_what_a_pods_status_does_not() {
-        let heard = |reason: &str| {
+        let heard = |reason: &str, message: &str| {
             let object = serde_json::json!({
-                "metadata": { "name": "e", "namespace": "n" }, "involvedObject": { "kind": "Pod", "uid": "u" }, "reason": reason, "message": "why",
+                "metadata": { "name": "e", "namespace": "n" }, "involvedObject": { "kind": "Pod", "uid": "u" },
+                "reason": reason, "message": message,
             });
             hindrance(&serde_json::from_value(object).expect("an event"))
         };
         for reason in ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"] {
-            let Some(Event::Hindered { uid, namespace, reason: told, message }) = heard(reason) else { panic!("{reason} is heard") };
+            let Some(Event::Hindered { uid, namespace, reason: told, message }) = heard(reason, "why") else { panic!("{reason} is heard") };
             assert_eq!((uid.as_str(), namespace.as_str(), told.as_str(), message.as_str()), ("u", "n", reason, "why"));
         }
         for reason in ["BackOff", "FailedKillPod", "NodeNotReady"] {
-            assert!(heard(reason).is_none(), "{reason}");
+            assert!(heard(reason, "why").is_none(), "{reason}");
         }
+        let unread = "MountVolume.SetUp failed for volume \"keys\" : failed to sync secret cache: timed out waiting for the condition";
+        assert!(heard("FailedMount", unread).is_none(), "it will know soon");
     }
 
     #[test]
