@@ -156,8 +156,9 @@ mod tests {
             open(&file);
         };
         script("initdb", "true");
-        script("postgres", "echo \"I am $$\"; exec sleep 600");
-        script("pg_isready", "false");
+        let said = programs.path().join("said").display().to_string();
+        script("postgres", &format!("echo \"I am $$\"; touch {said}; exec sleep 600"));
+        script("pg_isready", &format!("while [ ! -e {said} ]; do sleep 0.05; done; false"));
         let error = Postgres::start_with(programs.path(), "off", Duration::from_secs(1)).map(drop).unwrap_err().to_string();
         let (words, pid) = error.split_once("I am ").unwrap();
         assert_eq!(words, "PostgreSQL did not start: waited 1 s for postgres to take connections: ");
