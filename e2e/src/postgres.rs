@@ -156,9 +156,12 @@ mod tests {
             open(&file);
         };
         script("initdb", "true");
-        let said = programs.path().join("said").display().to_string();
-        script("postgres", &format!("echo \"I am $$\"; touch {said}; exec sleep 600"));
-        script("pg_isready", &format!("while [ ! -e {said} ]; do sleep 0.05; done; false"));
+        // It is another user's.
+        let said = programs.path().join("said");
+        std::fs::create_dir(&said).and_then(|()| std::fs::set_permissions(&said, Permissions::from_mode(0o777))).unwrap();
+        let word = said.join("word").display().to_string();
+        script("postgres", &format!("echo \"I am $$\"; touch {word}; exec sleep 600"));
+        script("pg_isready", &format!("for try in $(seq 200); do [ -e {word} ] && break; sleep 0.05; done; false"));
         let error = Postgres::start_with(programs.path(), "off", Duration::from_secs(1)).map(drop).unwrap_err().to_string();
         let (words, pid) = error.split_once("I am ").unwrap();
         assert_eq!(words, "PostgreSQL did not start: waited 1 s for postgres to take connections: ");
