@@ -329,4 +329,9 @@ fn passes() {
         workers: if index.is_multiple_of(10) { 8 } else { 1 },
         ..waiting(index)
     });
+    full("tasks that want all of one node, no two the same,", |index| {
+        let node = vec!["node-000000".to_owned()];
+        let request = Request { storage_bytes: index << 20, devices: 8, models: vec![], only_nodes: Some(node), ..request(index) };
+        Waiting { request: Arc::new(request), ..waiting(index) }
+    });
 }

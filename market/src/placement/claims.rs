@@ -33,7 +33,8 @@ pub(super) struct Claims(HashMap<u32, Claim>);
 /// What became of a wish for places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claimed {
-    Kept,
+    /// Until then.
+    Kept(i64),
     /// Others claim what it would need.
     Behind,
     /// Not even when all who run have ended.
@@ -102,7 +103,7 @@ impl Claims {
         };
         let start = best.last().map_or(now, |(time, ..)| *time);
         best.into_iter().for_each(|(_, slot, need)| self.add(catalog, holdings, gang.shape, (slot, need), start));
-        Claimed::Kept
+        Claimed::Kept(start)
     }
 
     /// When a slot has room for a worker, for another one, and so on.

@@ -4,7 +4,7 @@
 use super::catalog::{At, Catalog};
 use super::claims::{Claimed, Claims, Gang, waits_for_several};
 use super::filter::Reason;
-use super::fit::{fit, price_units};
+use super::fit::{fit, fits, price_units};
 use super::holdings::{Holding, Holdings};
 use super::need::Need;
 use super::pick::Pick;
@@ -13,7 +13,7 @@ use crate::rating::Held;
 use crate::work::FundingId;
 use foldhash::{HashMap, HashSet};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 /// Large tasks that places are kept for at a time.
@@ -22,6 +22,8 @@ const CLAIMS: usize = 4;
 const PATIENCE_SECONDS: i64 = 600;
 /// Large tasks that have the first turns of a pass: the oldest of each escrow, up to so many escrows.
 const FIRST_TURNS: usize = 8;
+/// How often places are looked for, for tasks that they could be kept for.
+const TRIES: usize = 256;
 
 /// How near to each other the workers of a gang must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -101,10 +103,12 @@ pub struct Exchange {
     lanes: BTreeMap<FundingId, Lane>,
     turns: HashMap<Arc<str>, (FundingId, Turn)>,
     holdings: Holdings,
-    /// Large tasks that did not fit, oldest first: the next pass begins with them.
-    stuck: BTreeSet<(i64, Arc<str>)>,
-    /// What no offer will ever hold, until offers change.
+    /// Large tasks that did not fit, oldest first: the next pass begins with them. And when what was first kept for them was to
+    /// be free.
+    stuck: BTreeMap<(i64, Arc<str>), Option<i64>>,
+    /// What no offer will ever hold, and what some would if nobody else were there: until offers change.
     hopeless: HashSet<Gang>,
+    hopeful: HashSet<Gang>,
     /// What each kind was last told: it is told again only when that changed.
     told: HashMap<Kind, Arc<Vec<Refused>>>,
     changed: bool,
@@ -122,7 +126,7 @@ impl Exchange {
         let (taken, neighbours) = node.map(|node| self.holdings.taken(At { node, resource })).unwrap_or_default();
         if self.catalog.put(offer, taken, neighbours) {
             self.changed = true;
-            self.hopeless.clear();
+            self.begin_to_hope();
         }
     }
 
@@ -163,8 +167,13 @@ impl Exchange {
 
     fn leave(&mut self, shape: u32) {
         if self.catalog.leave(shape) {
-            self.hopeless.clear();
+            self.begin_to_hope();
         }
+    }
+
+    fn begin_to_hope(&mut self) {
+        self.hopeless.clear();
+        self.hopeful.clear();
     }
 
     /// A task runs, from before this exchange was made or placed by somebody else. Saying the same twice changes nothing.
@@ -217,7 +226,7 @@ impl Exchange {
         if !self.changed {
             return Pass::default();
         }
-        let mut round = Round { now, claims: Claims::default(), claimed: 0, placed: Vec::new(), refused: HashMap::default() };
+        let mut round = Round { now, ..Round::default() };
         let mut lanes = std::mem::take(&mut self.lanes);
         self.first_turns(&mut lanes, &mut round);
         self.fairly(&mut lanes, &mut round);
@@ -230,39 +239,52 @@ impl Exchange {
         Pass { placed: round.placed, waiting }
     }
 
-    /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others. One of its
-    /// tasks that are before the large one may have what it needs of that, and nobody else.
+    /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others.
     fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
-        let mut oldest: Vec<FundingId> = Vec::new();
-        for (_, id) in &self.stuck {
-            if let Some((funding, turn)) = self.turns.get(id)
-                && !oldest.contains(funding)
-                && let Some(waiter) = lanes.get(funding).and_then(|lane| lane.waiters.get(turn))
-                && !self.hopeless.contains(&waiter.gang)
-            {
-                oldest.push(funding.clone());
+        let oldest: Vec<Arc<str>> = self.stuck.keys().map(|(_, id)| id.clone()).collect();
+        let least = lanes.values().filter(|lane| !lane.waiters.is_empty()).map(|lane| lane.price_units).min().unwrap_or_default();
+        let mut had: Vec<FundingId> = Vec::new();
+        for id in oldest {
+            let Some((funding, turn)) = self.turns.get(&id).filter(|(funding, _)| !had.contains(funding)).cloned() else { continue };
+            let Some(lane) = lanes.get_mut(&funding) else { continue };
+            let Some(gang) = lane.waiters.get(&turn).map(|waiter| waiter.gang).filter(|gang| !self.hopeless.contains(gang)) else {
+                continue;
+            };
+            self.first_turn(&funding, lane, least, round);
+            // What turns out never to fit has had none.
+            if !self.hopeless.contains(&gang) {
+                had.push(funding);
             }
-            if oldest.len() == FIRST_TURNS {
+            if had.len() == FIRST_TURNS {
                 break;
             }
         }
-        for funding in oldest {
-            let Some(lane) = lanes.get_mut(&funding) else { continue };
-            let mut served = false;
-            for (turn, waiter) in &lane.waiters {
-                let large = self.is_stuck(turn) && !self.hopeless.contains(&waiter.gang);
-                if served && !large {
-                    continue;
-                }
-                if let Some(price_units) = self.attempt(&funding, turn, waiter, round) {
-                    lane.price_units = lane.price_units.saturating_add(price_units);
-                    served = true;
-                }
-                if large {
-                    break;
-                }
+    }
+
+    /// The first of an escrow's large tasks, and one of those that are before it: that one may have what is kept for it, and
+    /// nobody else, until the large one was to begin. From then on whoever is before it waits for the fair turn, as others
+    /// do that hold less: who puts off a large task for ever keeps nothing from them.
+    fn first_turn(&mut self, funding: &FundingId, lane: &mut Lane, least: u64, round: &mut Round) {
+        let is_large = |(turn, waiter): &(&Turn, &Waiter)| self.is_stuck(turn) && !self.hopeless.contains(&waiter.gang);
+        let Some(large) = lane.waiters.iter().find(is_large).map(|(turn, _)| turn.clone()) else { return };
+        let key = (large.1, large.2.clone());
+        let late = self.stuck[&key].is_some_and(|begins| begins <= round.now);
+        let mut passed = false;
+        for (turn, waiter) in lane.waiters.range(..&large) {
+            if late && lane.price_units > least && self.would_fit(turn, waiter, round) {
+                return;
+            }
+            if let Some(price_units) = self.attempt(funding, turn, waiter, round) {
+                lane.price_units = lane.price_units.saturating_add(price_units);
+                passed = true;
+                break;
             }
         }
+        if late && !passed {
+            self.stuck.insert(key, None);
+        }
+        let price_units = self.attempt(funding, &large, &lane.waiters[&large], round);
+        lane.price_units = lane.price_units.saturating_add(price_units.unwrap_or_default());
     }
 
     /// The escrow that holds the least has the next turn, and of those that hold the same whose next task is the oldest; who
@@ -310,6 +332,11 @@ impl Exchange {
         Some(sum)
     }
 
+    fn would_fit(&mut self, turn: &Turn, waiter: &Waiter, round: &Round) -> bool {
+        let known = round.refused.contains_key(&(waiter.gang, waiter.seconds)) || self.holdings.has(&turn.2);
+        !known && fits(&mut self.catalog, waiter.gang, &round.claims, round.now.saturating_add(waiter.seconds))
+    }
+
     /// Whether small ones could pass it for ever: what is made free for it is never all that it needs, or in one place only.
     fn is_large(&self, turn: &Turn, gang: Gang, now: i64) -> bool {
         let request = &self.catalog.shapes.shape(gang.shape).request;
@@ -320,7 +347,7 @@ impl Exchange {
     }
 
     fn is_stuck(&self, turn: &Turn) -> bool {
-        self.stuck.contains(&(turn.1, turn.2.clone()))
+        self.stuck.contains_key(&(turn.1, turn.2.clone()))
     }
 
     /// A large task that does not fit keeps what it waits for, so that small ones can't pass it for ever.
@@ -328,18 +355,28 @@ impl Exchange {
         if !self.is_large(turn, gang, round.now) {
             return;
         }
-        self.stuck.insert((turn.1, turn.2.clone()));
-        if round.claimed == CLAIMS || self.hopeless.contains(&gang) {
+        let begins = self.stuck.entry((turn.1, turn.2.clone())).or_default();
+        let tried = round.claimed == CLAIMS || round.tries == TRIES || round.behind.contains(&gang);
+        if tried || self.hopeless.contains(&gang) {
             return;
         }
+        round.tries += 1;
         match round.claims.claim(&self.catalog, &self.holdings, gang, round.now) {
-            Claimed::Kept => round.claimed += 1,
+            Claimed::Kept(start) => {
+                begins.get_or_insert(start);
+                round.claimed += 1;
+            }
             Claimed::Never => drop(self.hopeless.insert(gang)),
             // Whether it could ever fit is not for others' claims to say.
             Claimed::Behind => {
-                if Claims::default().claim(&self.catalog, &self.holdings, gang, round.now) == Claimed::Never {
-                    self.hopeless.insert(gang);
-                }
+                round.behind.insert(gang);
+                let alone = || Claims::default().claim(&self.catalog, &self.holdings, gang, round.now);
+                let hopes = self.hopeful.contains(&gang) || alone() != Claimed::Never;
+                if hopes {
+                    self.hopeful.insert(gang)
+                } else {
+                    self.hopeless.insert(gang)
+                };
             }
         }
     }
@@ -370,10 +407,14 @@ impl Exchange {
 }
 
 /// One pass on its way.
+#[derive(Default)]
 struct Round {
     now: i64,
     claims: Claims,
     claimed: usize,
+    tries: usize,
+    /// What finds all that it could use claimed by others.
+    behind: HashSet<Gang>,
     placed: Vec<(Arc<str>, Vec<Assignment>)>,
     /// What did not fit, and how many of its workers did.
     refused: HashMap<Kind, u32>,

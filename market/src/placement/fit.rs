@@ -52,6 +52,15 @@ pub(super) fn fit(catalog: &mut Catalog, gang: Gang, claims: &Claims, ends: i64)
     }
 }
 
+/// Whether there are places for all workers. Nothing is taken.
+pub(super) fn fits(catalog: &mut Catalog, gang: Gang, claims: &Claims, ends: i64) -> bool {
+    let before = catalog.grown;
+    fit(catalog, gang, claims, ends).is_ok_and(|picks| {
+        undo(catalog, gang, &picks, before);
+        true
+    })
+}
+
 fn front(gathered: Option<&Fronts>, number: u32) -> Option<Front> {
     gathered.map(|gathered| gathered.fronts.get(number as usize).cloned().unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 //! held against it.
 
 use super::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) struct Run {
@@ -24,8 +24,8 @@ pub(super) struct Plain {
     pub(super) offered: Vec<Offer>,
     pub(super) waits: Vec<Waiting>,
     pub(super) runs: Vec<Run>,
-    /// Large tasks that did not fit before.
-    stuck: BTreeSet<Arc<str>>,
+    /// Large tasks that did not fit before, and when what was first kept for them was to be free.
+    stuck: BTreeMap<Arc<str>, Option<i64>>,
     /// For whom places are kept in this pass: here for one at a time.
     kept: Option<Kept>,
 }
@@ -36,20 +36,22 @@ impl Plain {
         let (mut placed, mut passed) = (Vec::new(), BTreeSet::new());
         self.kept = None;
         let rank = |task: &Waiting| (-task.priority, task.created, task.id.clone());
-        let first = self.waits.iter().find(|task| self.stuck.contains(&task.id) && self.could_wait(task, now)).cloned();
+        let first = self.waits.iter().find(|task| self.stuck.contains_key(&task.id) && self.could_wait(task, now)).cloned();
         if let Some(large) = first {
-            let of_it = |task: &&Waiting| task.request.funding == large.request.funding && rank(task) <= rank(&large);
+            let of_it = |task: &&Waiting| task.request.funding == large.request.funding && rank(task) < rank(&large);
             let mut before: Vec<Waiting> = self.waits.iter().filter(of_it).cloned().collect();
             before.sort_by_key(rank);
-            let mut served = false;
-            for task in before {
-                if served && task.id != large.id {
-                    continue;
+            let late = self.stuck[&large.id].is_some_and(|begins| begins <= now);
+            let holds_more = self.waits.iter().any(|task| self.held_by(&task.request.funding) < self.held_by(&large.request.funding));
+            let next = before.into_iter().find(|task| self.places(task, now).is_some() || !passed.insert(task.id.clone()));
+            if !(late && holds_more && next.is_some()) {
+                if late && next.is_none() {
+                    self.stuck.insert(large.id.clone(), None);
                 }
-                if self.attempt(&task, now, &mut placed) {
-                    served = true;
-                } else {
-                    passed.insert(task.id);
+                for task in next.into_iter().chain([large]) {
+                    if !self.attempt(&task, now, &mut placed) {
+                        passed.insert(task.id);
+                    }
                 }
             }
         }
@@ -98,8 +100,11 @@ impl Plain {
     fn attempt(&mut self, task: &Waiting, now: i64, placed: &mut Vec<(Arc<str>, Vec<Assignment>)>) -> bool {
         let Some(places) = self.places(task, now) else {
             if self.could_wait(task, now) {
-                self.stuck.insert(task.id.clone());
-                self.kept = self.kept.take().or_else(|| self.soonest(task, now));
+                let begins = self.stuck.entry(task.id.clone()).or_default().to_owned();
+                if self.kept.is_none() {
+                    self.kept = self.soonest(task, now);
+                    self.stuck.insert(task.id.clone(), begins.or(self.kept.as_ref().map(|kept| kept.begins)));
+                }
             }
             return false;
         };

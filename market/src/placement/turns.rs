@@ -56,6 +56,42 @@ fn while_urgent_ones_go_before_a_large_task_nobody_else_takes_what_it_waits_for(
 }
 
 #[test]
+fn an_escrow_whose_urgent_ones_put_off_its_large_task_for_ever_keeps_nothing_from_others() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    for number in 0..4 {
+        exchange.wait(&waiting(&format!("a-{number}"), held_by("a"), 0, 1, 100));
+    }
+    assert_eq!(placed(exchange.assign(0)).len(), 4);
+    exchange.wait(&waiting("large", Request { devices: 4, ..held_by("a") }, 1, 1, 60));
+    for number in 4..60 {
+        exchange.wait(&Waiting { priority: 9, ..waiting(&format!("a-{number}"), held_by("a"), 2, 1, 100) });
+        exchange.wait(&waiting(&format!("b-{number}"), held_by("b"), 2, 1, 100));
+    }
+    assert!(placed(exchange.assign(1)).is_empty());
+    let mut runs: Vec<String> = (0..4).map(|number| format!("a-{number}")).collect();
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for second in 2..26_i64 {
+        // One ends every ten seconds.
+        exchange.ended(&runs.remove(0));
+        let came = placed(exchange.assign(10 * second));
+        assert!(came.len() == 1, "each place is taken again: {came:?}");
+        runs.extend(came.iter().cloned());
+        if 10 * second < 100 { before.extend(came) } else { after.extend(came) }
+    }
+    let theirs = |came: &[String]| came.iter().filter(|id| id.starts_with('b')).count();
+    assert_eq!(theirs(&before), 0, "until the large one was to begin nobody else takes what it waits for");
+    assert!(theirs(&after).abs_diff(after.len() / 2) <= 1, "and from then on the turns are fair: {after:?}");
+    // It waits for nobody but those who run, once nothing goes before it.
+    (0..60).for_each(|number| exchange.forget(&format!("a-{number}")));
+    assert!(placed(exchange.assign(300)).is_empty());
+    exchange.ended(&runs.remove(0));
+    assert!(placed(exchange.assign(301)).is_empty(), "what is free is kept for it again");
+    runs.iter().for_each(|id| exchange.ended(id));
+    assert_eq!(placed(exchange.assign(302)).first().map(String::as_str), Some("large"));
+}
+
+#[test]
 fn of_escrows_that_hold_the_same_the_one_whose_task_is_older_goes_first() {
     let mut exchange = Exchange::new();
     exchange.offer(&Offer { free_devices: 1, total_devices: 1, ..offer("n", "1") });
