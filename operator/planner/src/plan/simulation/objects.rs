@@ -8,6 +8,8 @@ use crate::world::records::{Escrow, Node, Pod, PodPhase, Pool, ProviderNode, Tas
 use crate::world::standing::Policy;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::sync::LazyLock;
+use supercargo_crds::node::ProviderNodeSpec;
 use supercargo_crds::task_status::ComputeTaskStatus;
 
 pub(in crate::plan) fn task(name: &str, budget: &str, retries: i32) -> Task {
@@ -119,16 +121,30 @@ impl Theatre {
             pod.terminal = pod.terminal.or(Some(self.clock()));
         }
         pod.recorded = pod.finished.map(|_| self.clock());
-        let marks = (pod.phase, pod.started, pod.finished, pod.deleting, pod.has_finalizer, pod.unready, pod.forced);
-        pod.version = Some(format!("{marks:?} {:?} {:?} {:?}", pod.node, pod.reason, pod.notice));
+        pod.version = Some(self.version_of(&pod));
         pod
     }
 
+    /// Another one whenever anybody has written something else into it.
+    pub(super) fn version_of(&self, pod: &Pod) -> String {
+        let heard = pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node));
+        let marks = [pod.deleting, pod.has_finalizer, pod.forced, heard].map(u8::from);
+        let ill = self.devices_of(pod).iter().filter(|device| device.healthy == Some(false)).count();
+        let times = [pod.started, pod.finished, pod.delete_sent].map(Option::unwrap_or_default);
+        let words = [&pod.node, &pod.reason, &pod.disruption, &pod.notice].map(|word| word.as_deref().unwrap_or_default());
+        format!("{} {ill} {marks:?} {times:?} {}", pod.phase as u8, words.join(" "))
+    }
+
     pub(in crate::plan) fn provided(&self, name: &str) -> ProviderNode {
-        let mut spec = serde_json::json!({ "pool": "pool", "nodeName": name });
-        let turned = self.turned.get(name).and_then(|turned| turned.as_object()).cloned().unwrap_or_default();
-        spec.as_object_mut().expect("an object").extend(turned);
-        let spec = serde_json::from_value(spec).expect("a spec");
+        static PLAIN: LazyLock<ProviderNodeSpec> =
+            LazyLock::new(|| serde_json::from_value(serde_json::json!({ "pool": "pool", "nodeName": "" })).expect("a spec"));
+        let mut spec = PLAIN.clone();
+        if let Some(turned) = self.turned.get(name).and_then(|turned| turned.as_object()) {
+            let mut whole = serde_json::json!({ "pool": "pool", "nodeName": name });
+            whole.as_object_mut().expect("an object").extend(turned.clone());
+            spec = serde_json::from_value(whole).expect("a spec");
+        }
+        spec.node_name = name.into();
         ProviderNode {
             name: name.into(),
             uid: format!("uid-of-{name}"),

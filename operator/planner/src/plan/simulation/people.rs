@@ -24,14 +24,12 @@ impl Theatre {
             let Some(task) = self.tasks.get_mut(&name) else { continue };
             // In the end everybody lets their tasks run.
             let suspend = self.faults && task.spec.suspend != turns;
-            let mut spec = task.spec.clone();
+            let (before, spec) = ((task.spec.suspend, task.spec.budget.0), &mut task.spec);
             spec.suspend = suspend;
             if raises {
                 spec.budget.0 = spec.budget.0.checked_add(spec.budget.0).unwrap_or(spec.budget.0);
             }
-            if spec != task.spec {
-                (task.spec, task.generation) = (spec, task.generation + 1);
-            }
+            task.generation += i64::from((spec.suspend, spec.budget.0) != before);
         }
         self.collect_garbage();
     }
@@ -120,15 +118,17 @@ impl Theatre {
         }
     }
 
-    /// Watches bring all of it, sometimes late.
+    /// Watches bring what has changed, sometimes late, and sometimes all that there is.
     pub(super) fn watch(&mut self) {
-        let (late, behind) = (self.chance(4), self.chance(12));
+        let (late, behind, lists) = (self.chance(4), self.chance(12), self.chance(10));
         if late || self.away > 0 {
             return;
         }
-        let past = std::mem::replace(&mut self.past, (self.tasks.clone(), self.pods.clone()));
-        if behind {
-            return self.watch_behind(past);
+        if self.faults {
+            let past = std::mem::replace(&mut self.past, (self.tasks.clone(), self.pods.clone()));
+            if behind {
+                return self.watch_behind(past);
+            }
         }
         for name in NODES {
             if !self.torn.contains(name) {
@@ -136,19 +136,26 @@ impl Theatre {
             } else if self.world.nodes.contains_key(name) {
                 self.world.apply(Event::NodeGone(name.to_owned()));
             }
-            self.world.apply(Event::ProviderNode(Box::new(self.provided(name))));
+            let provided = self.provided(name);
+            if lists || self.world.provider_nodes.get(name) != Some(&provided) {
+                self.world.apply(Event::ProviderNode(Box::new(provided)));
+            }
         }
         self.all_is_told();
         let there: BTreeSet<&String> = self.pods.values().map(|pod| &pod.uid).collect();
         let gone: Vec<String> =
             self.world.pods.values().filter(|pod| !pod.gone && !there.contains(&pod.uid)).map(|pod| pod.uid.clone()).collect();
         gone.into_iter().for_each(|uid| self.world.apply(Event::PodGone { uid, at: self.now + self.skew }));
-        let pods: Vec<Pod> = self.pods.values().map(|pod| self.seen(pod)).collect();
+        let known = |pod: &Pod| self.world.pods.get(&pod.uid).filter(|known| !known.gone).and_then(|known| known.version.as_ref());
+        let news = |pod: &&Pod| lists || known(pod) != Some(&self.version_of(pod));
+        let pods: Vec<Pod> = self.pods.values().filter(news).map(|pod| self.seen(pod)).collect();
         pods.into_iter().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
         let deleted = |task: &&std::sync::Arc<Task>| !self.tasks.contains_key(&task.name);
         let deleted: Vec<_> = self.world.tasks.values().filter(deleted).map(|task| task.key()).collect();
         deleted.into_iter().for_each(|key| self.world.apply(Event::TaskGone(key)));
-        self.tasks.values().for_each(|task| self.world.apply(Event::Task(Box::new(task.clone()))));
+        let news = |task: &&Task| lists || self.world.tasks.get(&task.key()).is_none_or(|known| **known != **task);
+        let tasks: Vec<Task> = self.tasks.values().filter(news).cloned().collect();
+        tasks.into_iter().for_each(|task| self.world.apply(Event::Task(Box::new(task))));
     }
 
     /// What was, of what there still is, though the answers to the operator's own writes have told it more since.
