@@ -17,6 +17,8 @@ use supercargo_market::work::FundingId;
 
 /// Runs in `make test`; the long set takes its number from the environment.
 const RUNS: u64 = 300;
+/// For each processor: a run mostly waits for its books.
+const AT_ONCE: usize = 2;
 
 /// In the middle of something, of which nothing goes on.
 struct Died;
@@ -177,6 +179,18 @@ impl Wrong {
         self.shown.failed += failed;
         self.shown.disputes += disputes;
         self.shown.refused += refused;
+    }
+
+    fn with(mut self, other: Self) -> Self {
+        self.doubled.extend(other.doubled);
+        self.lost.extend(other.lost);
+        self.stalled += other.stalled;
+        self.rechecked.sent += other.rechecked.sent;
+        self.rechecked.undone += other.rechecked.undone;
+        self.intruded += other.intruded;
+        self.deaths += other.deaths;
+        self.count(other.shown);
+        self
     }
 }
 
@@ -357,13 +371,23 @@ async fn settled(ledger: &Ledger, foreign: &BTreeSet<FundingId>) -> bool {
     ledger.open_posts().await.expect("reads").iter().all(|post| foreign.contains(&post.funding))
 }
 
-#[tokio::test]
-async fn histories_of_crashes_and_reorganisations_pay_everything_once() {
+/// What came of these.
+fn some(seeds: impl Iterator<Item = u64>) -> Wrong {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut wrong = Wrong::default();
+    seeds.for_each(|seed| runtime.block_on(run(seed, &mut wrong)));
+    wrong
+}
+
+#[test]
+fn histories_of_crashes_and_reorganisations_pay_everything_once() {
     let asked = std::env::var("SUPERCARGO_CRASH_RUNS").ok().and_then(|text| text.parse().ok());
-    let (runs, mut wrong) = (asked.unwrap_or(RUNS), Wrong::default());
-    for seed in 1..=runs {
-        run(seed, &mut wrong).await;
-    }
+    let runs = asked.unwrap_or(RUNS);
+    let threads = AT_ONCE * std::thread::available_parallelism().map_or(1, usize::from);
+    let wrong = std::thread::scope(|scope| {
+        let all: Vec<_> = (1..=threads).map(|first| scope.spawn(move || some((first as u64..=runs).step_by(threads)))).collect();
+        all.into_iter().map(|some| some.join().expect("what breaks is told by its seed")).fold(Wrong::default(), Wrong::with)
+    });
     if asked.is_some() {
         println!("figure settlement.crash_runs {runs} runs");
         println!("figure settlement.double_paid {} payouts", wrong.doubled.len());
