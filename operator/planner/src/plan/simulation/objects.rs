@@ -109,26 +109,35 @@ impl Theatre {
 
     /// A pod as a watch brings it now.
     pub(super) fn seen(&self, pod: &Pod) -> Pod {
-        let mut pod = pod.clone();
-        pod.devices = self.devices_of(&pod);
+        self.comes(self.stands(pod))
+    }
+
+    /// A pod as it stands in the API server now. Of a node that nobody hears of, what runs there is told to be unready.
+    pub(super) fn stands(&self, pod: &Pod) -> Pod {
+        let unready = pod.phase == PodPhase::Running && !self.is_heard(pod);
+        Pod { devices: self.devices_of(pod), version: Some(self.version_of(pod)), unready, ..pod.clone() }
+    }
+
+    /// What the operator's clock says of it when the news comes.
+    pub(super) fn comes(&self, mut pod: Pod) -> Pod {
+        let now = Some(self.clock());
         if pod.phase == PodPhase::Running {
-            // Of a node that nobody hears of, what runs there is told to be unready.
-            let heard = pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node));
-            (pod.first_running, pod.last_alive) = (pod.first_running.or(Some(self.clock())), heard.then_some(self.clock()));
-            pod.unready = !heard;
+            (pod.first_running, pod.last_alive) = (pod.first_running.or(now), now.filter(|_| !pod.unready));
         }
         if pod.is_over() {
-            pod.terminal = pod.terminal.or(Some(self.clock()));
+            pod.terminal = pod.terminal.or(now);
         }
-        pod.recorded = pod.finished.map(|_| self.clock());
-        pod.version = Some(self.version_of(&pod));
+        pod.recorded = pod.finished.and(now);
         pod
+    }
+
+    fn is_heard(&self, pod: &Pod) -> bool {
+        pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node))
     }
 
     /// Another one whenever anybody has written something else into it.
     pub(super) fn version_of(&self, pod: &Pod) -> String {
-        let heard = pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node));
-        let marks = [pod.deleting, pod.has_finalizer, pod.forced, heard].map(u8::from);
+        let marks = [pod.deleting, pod.has_finalizer, pod.forced, self.is_heard(pod)].map(u8::from);
         let ill = self.devices_of(pod).iter().filter(|device| device.healthy == Some(false)).count();
         let times = [pod.started, pod.finished, pod.delete_sent].map(Option::unwrap_or_default);
         let words = [&pod.node, &pod.reason, &pod.disruption, &pod.notice].map(|word| word.as_deref().unwrap_or_default());

@@ -125,7 +125,8 @@ impl Theatre {
             return;
         }
         if self.faults {
-            let past = std::mem::replace(&mut self.past, (self.tasks.clone(), self.pods.clone()));
+            let now = (self.tasks.clone(), self.pods.iter().map(|(name, pod)| (name.clone(), self.stands(pod))).collect());
+            let past = std::mem::replace(&mut self.past, now);
             if behind {
                 return self.watch_behind(past);
             }
@@ -161,7 +162,7 @@ impl Theatre {
     /// What was, of what there still is, though the answers to the operator's own writes have told it more since.
     fn watch_behind(&mut self, (tasks, pods): (BTreeMap<String, Task>, BTreeMap<String, Pod>)) {
         let still = |name: &str, pod: &Pod| self.pods.get(name).is_some_and(|now| now.uid == pod.uid);
-        let pods: Vec<Pod> = pods.iter().filter(|(name, pod)| still(name, pod)).map(|(_, pod)| self.seen(pod)).collect();
+        let pods: Vec<Pod> = pods.into_iter().filter(|(name, pod)| still(name, pod)).map(|(_, pod)| self.comes(pod)).collect();
         pods.into_iter().for_each(|pod| self.world.apply(Event::Pod(Box::new(pod))));
         let tasks = tasks.into_iter().filter(|(name, _)| self.tasks.contains_key(name));
         tasks.for_each(|(_, task)| self.world.apply(Event::Task(Box::new(task))));
