@@ -8,7 +8,7 @@ use crate::world::funds::Funds;
 use crate::world::market::Decision;
 use crate::world::records::{Node, Parting, Place, Placement, Task};
 use crate::world::volumes::{Missing, Reach};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use supercargo_crds::common::DataClass;
 use supercargo_crds::task::{Strategy as Wanted, Topology as Near};
@@ -224,20 +224,30 @@ fn lacks(world: &World, funds: &Funds, amount: Amount) -> Option<Wait> {
 }
 
 /// One look of the market at all who wait. Who gets a place is asked for in the books at once, unless there is news of it
-/// that nobody has looked at yet. Whether anything came of it that has to be looked at.
-pub fn assign(world: &mut World, bookings: &mut Vec<Booking>, asked: &mut Vec<WorkId>, now: i64) -> bool {
+/// that nobody has looked at yet. Who waits on is to be told why when nobody was sent away again: until then what stands in the way
+/// may not stay there. Whether anything came of it that has to be looked at.
+pub fn assign(world: &mut World, bookings: &mut Vec<Booking>, asked: &mut Vec<WorkId>, waiting: &mut Vec<WorkId>, now: i64) -> bool {
     let brought = world.market.assign(now);
     let any = !brought.placed.is_empty() || !brought.waiting.is_empty();
+    let mut all_stay = true;
+    if !waiting.is_empty() {
+        let found: HashSet<&WorkId> = brought.placed.iter().map(|(work, _)| work).collect();
+        waiting.retain(|work| !found.contains(work));
+    }
     for (work, assignments) in brought.placed {
         if !decide(world, &work, assignments, now) {
             world.market.undo(&work);
+            all_stay = false;
         } else if !world.todo.works.contains(&work) && reserve(world, &work, bookings) {
             asked.push(work);
             continue;
         }
         world.todo.works.push(work);
     }
-    brought.waiting.into_iter().for_each(|work| world.todo.works.push(work));
+    waiting.extend(brought.waiting);
+    if all_stay {
+        waiting.drain(..).for_each(|work| world.todo.works.push(work));
+    }
     any
 }
 

@@ -24,7 +24,7 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Ve
     while let Some(work) = world.todo.alarms.pop_due(now) {
         world.todo.works.push(work);
     }
-    let mut busy = Vec::new();
+    let (mut busy, mut waiting) = (Vec::new(), Vec::new());
     let most = plan.effects.len() + MOST_EFFECTS;
     for _ in 0..ROUNDS {
         while plan.effects.len() < most
@@ -35,10 +35,11 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Ve
                 busy.push(work);
             }
         }
-        if !place::assign(world, bookings, &mut busy, now) {
+        if !place::assign(world, bookings, &mut busy, &mut waiting, now) && world.todo.works.is_empty() {
             break;
         }
     }
+    waiting.into_iter().for_each(|work| world.todo.works.push(work));
     if !world.todo.works.is_empty() {
         plan.wake_at(now);
     }

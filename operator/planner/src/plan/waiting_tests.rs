@@ -8,6 +8,7 @@ use crate::world::records::{Node, Pool, Requests, Task};
 use crate::world::{Event, convert};
 use serde_json::json;
 use std::collections::BTreeSet;
+use supercargo_crds::common::{Money, Tenancy};
 use supercargo_crds::pool::Binding;
 
 /// The names of those whose statuses one pass writes.
@@ -277,4 +278,33 @@ fn another_attempts_first_reason_goes_ahead_too() {
     theatre.now += 1;
     says(&mut theatre, "InvalidImageName");
     assert_eq!(told(&mut theatre).len(), 1);
+}
+
+#[test]
+fn who_was_sent_away_for_want_of_money_is_not_what_another_waits_for_and_nobody_is_told_the_same_again() {
+    // Each alone costs more than may be charged in a day, and finds the other in its way as long as that one was not refused.
+    let alone = |name: &str| {
+        let mut task = task(name, "3", 0);
+        task.spec.placement.tenancy = Tenancy::Exclusive;
+        task
+    };
+    let mut theatre = calm([]);
+    theatre.escrow.spec.daily_limit = "1".parse().ok().map(Money);
+    theatre.pool.spec.tenancies = vec![Tenancy::Exclusive];
+    theatre.restart();
+    ["n1", "n2"].into_iter().for_each(|node| drop(settled(&mut theatre, node)));
+    for name in ["a", "b", "c"] {
+        theatre.tasks.insert(name.into(), alone(name));
+        theatre.world.apply(Event::Task(Box::new(alone(name))));
+    }
+    let begun = theatre.now;
+    let mut written = Vec::new();
+    for second in 0..600 {
+        theatre.now = begun + second;
+        written.extend(told(&mut theatre));
+    }
+    let reasons = theatre.tasks.values().map(|task| task.status.reason.as_deref().unwrap_or_default().to_owned());
+    assert_eq!(reasons.collect::<Vec<_>>(), ["DailyLimit"; 3]);
+    written.sort();
+    assert_eq!(written, ["a", "b", "c"], "each is told once");
 }
