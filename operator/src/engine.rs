@@ -28,8 +28,6 @@ pub struct Joints {
 
 /// At least so often the world is looked at, whatever happened.
 const LONGEST_REST: Duration = Duration::from_secs(10);
-/// So long the books may take to tell what they hold, however many works that are.
-const LOAD_PATIENCE: Duration = Duration::from_secs(300);
 /// So often what runs is counted for the metrics.
 const COUNT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -39,6 +37,8 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
     let (sender, mut results) = mpsc::channel::<Done>(256);
     let mut executor = Executor::new(joints.hands.clone(), sender, joints.metrics.clone());
     let mut fence: Option<Fence> = None;
+    // Raised, while what the books hold has yet to be read.
+    let mut raised: Option<Fence> = None;
     let mut next = Instant::now() + LONGEST_REST;
     let mut counted: Option<Instant> = None;
     let mut looked = Looked::now(now(), Instant::now());
@@ -68,6 +68,7 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
         let leads = *joints.leads.borrow();
         joints.metrics.leads.set(i64::from(leads));
         if !leads || !synced {
+            raised = None;
             if !leads && fence.take().is_some() {
                 joints.fence.send_replace(None);
                 joints.metrics.running.forget();
@@ -76,8 +77,9 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
             continue;
         }
         if fence.is_none() {
-            match begin(&joints, &mut world).await {
+            match begin(&joints, &mut world, &mut raised).await {
                 Ok(taken) => {
+                    raised = None;
                     joints.fence.send_replace(Some(taken));
                     fence = Some(taken);
                 }
@@ -135,17 +137,18 @@ fn finish(world: &mut World, executor: &mut Executor, done: Done, fence: &mut Op
     }
 }
 
-/// Begins to lead: raises the fence, and reads what the books hold of every task that is not finished.
-async fn begin(joints: &Joints, world: &mut World) -> Result<Fence, LedgerError> {
-    let fence = joints.hands.ledger.take_lead(&joints.identity).await?;
+/// Begins to lead: raises the fence, once, and reads what the books hold of every task that is not finished.
+async fn begin(joints: &Joints, world: &mut World, raised: &mut Option<Fence>) -> Result<Fence, LedgerError> {
+    let fence = match *raised {
+        Some(fence) => fence,
+        None => *raised.insert(joints.hands.ledger.take_lead(&joints.identity).await?),
+    };
     world.begin_anew(now());
     let with_pods: BTreeSet<_> = world.pods.values().filter_map(|pod| pod.ours.as_ref().map(|ours| ours.work.clone())).collect();
     let mut works: Vec<_> = world.tasks.values().map(|task| task.work()).chain(with_pods.iter().cloned()).collect();
     works.sort_unstable();
     works.dedup();
-    let silent = LedgerError::Silent { doing: "reading what the books hold", seconds: LOAD_PATIENCE.as_secs() };
-    let held = tokio::time::timeout(LOAD_PATIENCE, effect::load(&joints.hands.ledger, &works, &with_pods)).await;
-    for event in held.unwrap_or(Err(silent))? {
+    for event in effect::load(&joints.hands.ledger, &works, &with_pods).await? {
         world.apply(event);
     }
     tracing::info!(fence = fence.number(), tasks = world.tasks.len(), "leads");

@@ -1,5 +1,6 @@
 //! The ledger's side of effects: a pass's postings in one transaction, and what a new leader has to know.
 
+use super::PATIENCE;
 use crate::plan::Booking;
 use crate::watch::now;
 use crate::world::Event;
@@ -11,9 +12,67 @@ use supercargo_market::funding::day_of;
 use supercargo_market::usage::Anomaly;
 use supercargo_market::work::{FundingId, WorkId};
 
-/// Commits what is to be booked and tells what the books say afterwards of everything that they touched.
+/// So many postings are booked, and what they touched is read, as long as an effect may take.
+const PORTION: usize = 500;
+const READING: &str = "reading what the books hold";
+
+/// Books what is to be booked, and tells what the books say afterwards of everything that was touched. However much it is, what is
+/// booked is told: what comes after something that took too long, or failed, is planned again.
 pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<Event>, LedgerError> {
-    let booked = commit(ledger, fence, bookings).await?;
+    let mut events = Vec::new();
+    for portion in portions(bookings.into_iter().flat_map(Booking::postings)) {
+        match in_time("booking", book_portion(ledger, fence, portion)).await {
+            Ok(news) => events.extend(news),
+            Err(error) if events.is_empty() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "a part of what was to be booked is not");
+                break;
+            }
+        }
+    }
+    Ok(events)
+}
+
+async fn in_time<T>(doing: &'static str, asked: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+    let late = LedgerError::Silent { doing, seconds: PATIENCE.as_secs() };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(late))
+}
+
+/// In their order; what is of one work stays together.
+fn portions(postings: impl Iterator<Item = Posting>) -> Vec<Vec<Posting>> {
+    let mut portions: Vec<Vec<Posting>> = Vec::new();
+    for posting in postings {
+        let same = |last: &Posting| work_of(last).is_some() && work_of(last) == work_of(&posting);
+        match portions.last_mut().filter(|portion| portion.len() < PORTION || portion.last().is_some_and(same)) {
+            Some(portion) => portion.push(posting),
+            None => portions.push(vec![posting]),
+        }
+    }
+    portions
+}
+
+/// Whose a posting is, where it is of one work.
+fn work_of(posting: &Posting) -> Option<&WorkId> {
+    match posting {
+        Posting::Reserve { work, .. } | Posting::Release { work } => Some(work),
+        Posting::Charge(charge) => Some(&charge.work),
+        _ => None,
+    }
+}
+
+/// Unless what the books hold of one thing can't be read: that is no reason to tell nothing of the others.
+fn or_unread(work: &WorkId, read: Result<Event, LedgerError>) -> Result<Event, LedgerError> {
+    match read {
+        Err(error) if error.is_of_the_request() => {
+            tracing::error!(%work, %error, "what the books hold of this can't be read: nothing is done of it");
+            Ok(Event::Unread { work: work.clone(), why: error.to_string() })
+        }
+        read => read,
+    }
+}
+
+async fn book_portion(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Result<Vec<Event>, LedgerError> {
+    let booked = commit(ledger, fence, postings).await?;
     let mut events = Vec::new();
     let mut fundings: Vec<FundingId> = Vec::new();
     let (mut places, mut works, mut held_at) = (BTreeSet::new(), Vec::new(), None);
@@ -58,7 +117,7 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
     works.sort_unstable();
     works.dedup();
     for work in works {
-        events.push(load_work(ledger, work).await?);
+        events.push(or_unread(work, load_work(ledger, work).await)?);
     }
     for place in places {
         events.push(Event::Record { place: place.to_owned(), record: ledger.record(place).await? });
@@ -73,8 +132,7 @@ pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Resu
 
 /// All of it in one transaction. What the books can't take is no reason to refuse the rest: then each thing asks for itself, and
 /// what was taken is given back. An error: nothing was, or the books are away.
-async fn commit(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<(Posting, Outcome)>, LedgerError> {
-    let postings: Vec<Posting> = bookings.into_iter().flat_map(Booking::postings).collect();
+async fn commit(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Result<Vec<(Posting, Outcome)>, LedgerError> {
     let things = match ledger.commit(fence, &postings).await {
         Ok(outcomes) => return Ok(postings.into_iter().zip(outcomes).collect()),
         Err(error) if error.is_of_the_request() => apart(postings),
@@ -100,11 +158,7 @@ async fn commit(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result
 fn apart(postings: Vec<Posting>) -> Vec<Vec<Posting>> {
     let mut things: Vec<(Option<WorkId>, Vec<Posting>)> = Vec::new();
     for posting in postings {
-        let work = match &posting {
-            Posting::Reserve { work, .. } | Posting::Release { work } => Some(work.clone()),
-            Posting::Charge(charge) => Some(charge.work.clone()),
-            _ => None,
-        };
+        let work = work_of(&posting).cloned();
         match (posting, things.last_mut()) {
             (Posting::Hold { at, works }, _) => {
                 things.extend(works.into_iter().map(|one| (None, vec![Posting::Hold { at, works: vec![one] }])));
@@ -153,20 +207,22 @@ async fn of_work(ledger: &Ledger, work: &WorkId, balance: WorkBalance) -> Result
 /// it ended, with its receipt; of the others there may be very many.
 pub async fn load(ledger: &Ledger, works: &[WorkId], with_pods: &BTreeSet<WorkId>) -> Result<Vec<Event>, LedgerError> {
     let mut events = Vec::new();
-    let open = ledger.open_reservations().await?;
+    let open = in_time(READING, ledger.open_reservations()).await?;
     let closed = works.iter().filter(|work| !open.iter().any(|row| row.work == **work));
     for work in open.iter().map(|row| &row.work).chain(closed) {
         let told = !with_pods.contains(work);
-        let event = if told { of_work(ledger, work, ledger.work(work).await?).await? } else { load_work(ledger, work).await? };
+        let read = async { if told { of_work(ledger, work, ledger.work(work).await?).await } else { load_work(ledger, work).await } };
+        let event = or_unread(work, in_time(READING, read).await)?;
         // A work whose reservation was released had its last attempt charged in the same transaction.
         if let Event::Reserved { reservation: None, latest: Some(latest), .. } = &event {
             events.push(Event::Charged { work: work.clone(), attempt: latest.attempt });
         }
         events.push(event);
     }
-    events.extend(ledger.records().await?.into_iter().map(|(place, record)| Event::Record { place, record }));
-    for funding in ledger.fundings().await? {
-        events.extend(load_funding(ledger, funding).await?);
+    let records = in_time(READING, ledger.records()).await?;
+    events.extend(records.into_iter().map(|(place, record)| Event::Record { place, record }));
+    for funding in in_time(READING, ledger.fundings()).await? {
+        events.extend(in_time(READING, load_funding(ledger, funding)).await?);
     }
     Ok(events)
 }
@@ -178,6 +234,7 @@ fn placement(row: &ReservationRow) -> Result<Placement, LedgerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sqlx::Connection;
     use supercargo_ledger::Charge;
     use supercargo_market::asset::Asset;
     use supercargo_market::fees::FeeSchedule;
@@ -330,5 +387,48 @@ mod tests {
         assert!(error.starts_with("adding to lanes: "), "{error}");
         book(&pass).await.expect("again");
         assert_eq!(ledger.work(&WorkId::task("c")).await.expect("reads").charged, units(20), "counts once");
+    }
+
+    #[tokio::test]
+    async fn what_cant_be_read_of_one_work_keeps_nothing_else_from_being_told_also_to_whoever_leads_next() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("books.db").display());
+        let ledger = Ledger::open(&url).await.expect("opens");
+        let fence = ledger.take_lead("first").await.expect("leads");
+        let book = async |postings: &[Posting]| {
+            let bookings = postings.iter().cloned().map(Booking::Post).collect();
+            super::book(&ledger, fence, bookings).await.expect("books")
+        };
+        book(&[fund(), reserve("a"), reserve("b")]).await;
+        sqlx::any::install_default_drivers();
+        let mut other = sqlx::AnyConnection::connect(&url).await.expect("connects");
+        // Whatever is written there is broken.
+        let broken = "CREATE TRIGGER broken AFTER UPDATE ON reservations WHEN NEW.work LIKE '%a' AND NEW.detail <> '{' \
+                      BEGIN UPDATE reservations SET detail = '{' WHERE work = NEW.work; END";
+        sqlx::query(broken).execute(&mut other).await.expect("makes it");
+        let told = |events: &[Event]| -> Vec<String> {
+            let of = |event: &Event| match event {
+                Event::Charged { work, .. } => Some(format!("{} is charged", work.uid)),
+                Event::Reserved { work, reservation, .. } => Some(format!("{} is read, open: {}", work.uid, reservation.is_some())),
+                Event::Unread { work, why } => Some(format!("{}: {}", work.uid, why.split(':').next().unwrap_or_default())),
+                _ => None,
+            };
+            events.iter().filter_map(of).collect()
+        };
+        let unread = "a: the books contradict themselves";
+        let events = book(&[charge_of("a", "p", 10), charge_of("b", "q", 20)]).await;
+        assert_eq!(told(&events), ["a is charged", "b is charged", unread, "b is read, open: true"]);
+        let found = load(&ledger, &[], &BTreeSet::new()).await.expect("reads");
+        assert_eq!(told(&found), [unread, "b is read, open: true"]);
+    }
+
+    #[test]
+    fn much_is_booked_in_portions_and_what_is_of_one_work_in_one() {
+        let works: Vec<String> = (0..PORTION).map(|number| format!("w{number}")).collect();
+        let ends = |work: &String| [charge_of(work, work, 1), charge_of(work, "another", 1), release(work)];
+        let all: Vec<Posting> = works.iter().flat_map(ends).chain([fund(), fund()]).collect();
+        let portions = portions(all.iter().cloned());
+        assert_eq!(portions.iter().map(Vec::len).collect::<Vec<_>>(), [501, 501, 500]);
+        assert_eq!(portions.concat(), all);
     }
 }

@@ -41,8 +41,6 @@ pub enum EffectError {
     Taken(String),
     #[error("the API server did not answer within {} s", PATIENCE.as_secs())]
     Late,
-    #[error("the books did not answer within {} s", PATIENCE.as_secs())]
-    BooksLate,
     #[error("reading what containers used: {0}")]
     Usage(#[from] MeteringError),
     #[error("booking: {0}")]
@@ -150,8 +148,7 @@ impl Executor {
                 let result = match effect {
                     Effect::Book(bookings) => {
                         let anomalies = books::anomalies(&bookings);
-                        let answered = tokio::time::timeout(PATIENCE, books::book(&hands.ledger, fence, bookings)).await;
-                        let booked = answered.map_or(Err(EffectError::BooksLate), |booked| booked.map_err(EffectError::from));
+                        let booked = books::book(&hands.ledger, fence, bookings).await.map_err(EffectError::from);
                         anomalies.into_iter().filter(|_| booked.is_ok()).for_each(|anomaly| usage_metrics.count(anomaly));
                         booked
                     }

@@ -51,6 +51,11 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, bookings: &mut Ve
 fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookings: &mut Vec<Booking>, now: i64) -> bool {
     let before = plan.effects.len() + bookings.len();
     let task = world.task_of(work).cloned();
+    if let Some(why) = world.unread.get(work) {
+        let lives = task.as_deref().filter(|task| !task.deleting && !status::is_true(&task.status.conditions, FINISHED));
+        lives.into_iter().for_each(|task| tell(task, waiting::stalled(task, "BooksUnreadable", why, now), plan));
+        return plan.effects.len() + bookings.len() > before;
+    }
     let lives = task.as_deref().filter(|task| !task.deleting);
     let status = match lives {
         Some(task) => advance(world, terms, task, plan, bookings, now),
@@ -62,18 +67,22 @@ fn step(world: &mut World, terms: &Terms, work: &WorkId, plan: &mut Plan, bookin
     evidence::plan(world, work, terms, plan, bookings, now);
     let goes_on = lives.filter(|task| !status::is_true(&task.status.conditions, FINISHED));
     give_back(world, terms, work, goes_on, plan, bookings, now);
-    if let (Some(task), Some(status)) = (lives, status)
-        && status != task.status
-    {
-        let note = note::on_task(task, &status).map(Box::new);
-        let (namespace, name, uid) = (task.namespace.clone(), task.name.clone(), task.uid.to_string());
-        plan.effects.push(Effect::WriteTask { namespace, name, uid, status: Box::new(status), note });
+    if let (Some(task), Some(status)) = (lives, status) {
+        tell(task, status, plan);
     }
     pod::plan(world, work, lives, plan);
     if task.is_none() && world.pods_of(work).next().is_none() && !world.reservations.contains_key(work) {
         world.forget(work);
     }
     plan.effects.len() + bookings.len() > before
+}
+
+fn tell(task: &Task, status: ComputeTaskStatus, plan: &mut Plan) {
+    if status != task.status {
+        let note = note::on_task(task, &status).map(Box::new);
+        let (namespace, name, uid) = (task.namespace.clone(), task.name.clone(), task.uid.to_string());
+        plan.effects.push(Effect::WriteTask { namespace, name, uid, status: Box::new(status), note });
+    }
 }
 
 /// What still runs for nobody ends. What it runs in is its own until the books have its end.

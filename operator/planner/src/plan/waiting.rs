@@ -166,7 +166,7 @@ pub fn only(reason: &str, example: &str) -> Vec<Waiting> {
     vec![Waiting { reason: reason.chars().take(64).collect(), nodes: 0, example: clipped(example) }]
 }
 
-fn stalled(task: &Task, reason: &str, message: &str, now: i64) -> ComputeTaskStatus {
+pub(super) fn stalled(task: &Task, reason: &str, message: &str, now: i64) -> ComputeTaskStatus {
     let mut status = task.status.clone();
     status.observed_generation = task.generation;
     status.waiting.clear();

@@ -10,6 +10,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use supercargo_crds::common::{Money, Tenancy};
 use supercargo_crds::pool::Binding;
+use supercargo_ledger::Posting;
 
 /// The names of those whose statuses one pass writes.
 fn told(theatre: &mut Theatre) -> Vec<String> {
@@ -307,4 +308,27 @@ fn who_was_sent_away_for_want_of_money_is_not_what_another_waits_for_and_nobody_
     assert_eq!(reasons.collect::<Vec<_>>(), ["DailyLimit"; 3]);
     written.sort();
     assert_eq!(written, ["a", "b", "c"], "each is told once");
+}
+
+#[test]
+fn of_what_the_books_hold_and_nobody_can_read_nothing_is_done_and_it_says_so() {
+    let mut theatre = calm([task("a", "1", 0), task("b", "1", 0)]);
+    for _ in 0..6 {
+        theatre.pass();
+    }
+    let begun = theatre.now;
+    set(&mut theatre, |pod| runs(pod, begun));
+    theatre.pass();
+    let (work, why) = (theatre.tasks["a"].work(), "the books contradict themselves: x");
+    theatre.world.apply(Event::Unread { work: work.clone(), why: why.into() });
+    assert_eq!(told(&mut theatre), ["a"]);
+    let stalled = theatre.tasks["a"].status.conditions.iter().find(|condition| condition.type_ == "Stalled").expect("a condition");
+    assert_eq!((stalled.reason.as_str(), stalled.message.as_str()), ("BooksUnreadable", why));
+    theatre.now += 60;
+    set(&mut theatre, |pod| ends(pod, begun + 60, 0));
+    let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+    let all = effects.iter().filter_map(|effect| if let Effect::Book(all) = effect { Some(all) } else { None }).flatten();
+    let released = all.filter_map(|one| if let Booking::Post(Posting::Release { work }) = one { Some(&*work.uid) } else { None });
+    assert_eq!(released.collect::<Vec<_>>(), ["uid-of-b"]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::WriteTask { name, .. } if name == "a")));
 }

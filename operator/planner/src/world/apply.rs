@@ -115,6 +115,10 @@ impl World {
                 self.refusals.insert(work.clone(), (why, at));
                 self.todo.works.push(work);
             }
+            Event::Unread { work, why } => {
+                self.unread.insert(work.clone(), why);
+                self.todo.works.push(work);
+            }
             Event::Unmade { work, pod, why } => self.unmade(work, pod, why),
             Event::Absent { work, attempt, at } => {
                 // An answer says nothing of a pod that was made after the question.

@@ -69,6 +69,7 @@ impl World {
         balance: WorkBalance,
     ) {
         self.refusals.remove(&work);
+        self.unread.remove(&work);
         self.absent.remove(&work);
         self.market.booked(&work, reservation.as_deref());
         if reservation.is_none()

@@ -102,6 +102,11 @@ pub enum Event {
         latest: Option<Box<Placement>>,
         balance: WorkBalance,
     },
+    /// What the ledger holds of a work can't be read.
+    Unread {
+        work: WorkId,
+        why: String,
+    },
     /// The ledger would not hold money back.
     Refused {
         work: WorkId,
@@ -237,6 +242,8 @@ pub struct World {
     pub told: HashMap<WorkId, (i64, BTreeSet<String>)>,
     pub pace: Pace,
     pub refusals: HashMap<WorkId, (String, i64)>,
+    /// What the books hold of these can't be read, and why: nothing is done of them until somebody has put that right.
+    pub unread: HashMap<WorkId, String>,
     /// Why the books took no money into it, and when.
     pub unfunded: HashMap<FundingId, (String, i64)>,
     /// Whose pods the API server refuses.
@@ -326,6 +333,7 @@ impl World {
         self.tellings.clear();
         self.index.held_by.clear();
         self.refusals.clear();
+        self.unread.clear();
         self.unfunded.clear();
         self.records.clear();
         self.todo = Todo { pools: true, ..Todo::default() };
@@ -375,6 +383,7 @@ impl World {
         self.works.remove(work);
         self.told.remove(work);
         self.refusals.remove(work);
+        self.unread.remove(work);
         self.resting.remove(work);
         self.unmade.remove(work);
         self.asked.remove(work);
