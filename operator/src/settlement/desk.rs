@@ -124,6 +124,10 @@ impl Desk {
         }
     }
 
+    pub fn chain(&self) -> &str {
+        &self.config.name
+    }
+
     pub async fn turn(&mut self, now: i64) {
         if let Err(error) = self.names.read(&self.settler.ledger).await {
             self.log(&error.into());

@@ -9,7 +9,7 @@ use crate::runtime::config::{ChainConfig, Settlement};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_ledger::{Fence, Lane, Ledger, Room};
 use supercargo_market::money::Amount;
-use supercargo_market::posting::{self, LEAVING_SECONDS, Leaving, Owed, Terms};
+use supercargo_market::posting::{self, LEAVING_SECONDS, Leaving, Owed, REFUSED_SECONDS, Terms};
 use supercargo_market::work::FundingId;
 
 /// As many rows as one post carries.
@@ -119,15 +119,22 @@ impl Calendar {
         self.pressed.get(funding).is_some_and(|(known, at)| *known == until && since(*at, now) < LEAVING_SECONDS)
     }
 
-    /// Plans a post of each account that is due. What an account does not let through now waits for the next.
-    pub async fn plan(&mut self, ledger: &Ledger, fence: Fence, asked: &Asked<'_>, now: i64) -> Result<(), SettlementError> {
+    /// Plans a post of each account that is due. What an account does not let through now waits for the next. Gives back who has
+    /// a post that is planned, or was.
+    pub async fn plan(
+        &mut self,
+        ledger: &Ledger,
+        fence: Fence,
+        asked: &Asked<'_>,
+        now: i64,
+    ) -> Result<BTreeSet<FundingId>, SettlementError> {
         let Asked { followed, settings, .. } = asked;
         // What something goes from is posted at once when that is seen, and from then on every hour at least.
         self.pressed.retain(|funding, (until, _)| followed.leaving.get(funding) == Some(until));
         let waited_seconds = since(self.last_post, now);
         let open: BTreeSet<FundingId> = ledger.open_posts().await?.into_iter().map(|post| post.funding).collect();
         let unplanned = Unplanned::read(ledger, asked).await?;
-        let mut waiting = BTreeSet::new();
+        let (mut waiting, mut planned) = (BTreeSet::new(), BTreeSet::new());
         for (funding, lanes) in &unplanned.accounts {
             if followed.held.contains(funding) || open.contains(funding) {
                 continue;
@@ -145,6 +152,7 @@ impl Calendar {
             if let Some(due) = posting::due(&owed, &asked.terms(lanes.len(), most)) {
                 tracing::debug!(%funding, ?due, "a post is due");
                 ledger.plan_post_within(fence, funding, room, now).await?;
+                planned.insert(funding.clone());
             } else {
                 waiting.insert(funding);
             }
@@ -158,8 +166,14 @@ impl Calendar {
                 self.pressed.insert(funding.clone(), (*until, now));
             }
         }
-        Ok(())
+        Ok(planned.into_iter().chain(open).collect())
     }
+}
+
+/// Of what was refused long enough ago to be tried again, and is not, nothing is due any more: it keeps nobody from anything.
+pub fn forget(refused: &mut Refused, posts: &BTreeSet<FundingId>, settings: &Settlement, now: i64) {
+    let seconds = settings.post_seconds.min(REFUSED_SECONDS);
+    refused.retain(|funding, (_, at)| posts.contains(funding) || since(*at, now) < seconds);
 }
 
 /// A time that is yet to come was told by a clock that was wrong: whatever was done then is long ago.
@@ -217,7 +231,8 @@ mod tests {
             let Self { ledger, fence, calendar, followed, refused, gas, .. } = self;
             let asked = Asked { chain: "c", settings, followed, refused, gas: *gas };
             if calendar.is_worth_a_look(&asked, NOW + after) {
-                calendar.plan(ledger, *fence, &asked, NOW + after).await.expect("plans");
+                let posts = calendar.plan(ledger, *fence, &asked, NOW + after).await.expect("plans");
+                forget(refused, &posts, settings, NOW + after);
             }
             let posts = ledger.open_posts().await.expect("reads");
             for post in &posts {
@@ -343,6 +358,21 @@ mod tests {
         }
         office.followed.rooms.insert(account(0), Amount::from_units(40).into());
         assert_eq!(office.plans(&HOURLY, 600).await, [(account(0), 40)]);
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_and_is_too_little_to_be_posted_now_keeps_an_account_from_nothing() {
+        let mut office = Office::open().await;
+        let settings = Settlement { minimum_amount: Amount::from_units(100), ..HOURLY };
+        office.earns(0, 99).await;
+        office.earns(1, 100).await;
+        for number in 0..2 {
+            office.refused.insert(account(number), ("frozen".to_owned(), NOW));
+        }
+        for (after, posts, left) in [(599, vec![], vec![account(0), account(1)]), (600, vec![(account(1), 100)], vec![account(1)])] {
+            assert_eq!(office.plans(&settings, after).await, posts, "after {after} s");
+            assert_eq!(office.refused.keys().cloned().collect::<Vec<_>>(), left, "after {after} s");
+        }
     }
 
     #[tokio::test]

@@ -93,6 +93,9 @@ pub struct Settler {
     pub metrics: Metrics,
 }
 
+/// A look that takes longer waits for something that does not come: at very many accounts it takes minutes.
+const LONGEST_LOOK: Duration = Duration::from_secs(900);
+
 /// Serves one chain until told to stop.
 pub async fn run(settler: Settler, config: ChainConfig, stop: CancellationToken) {
     let mut pause = tokio::time::interval(Duration::from_secs(settler.settings.poll_seconds));
@@ -103,6 +106,14 @@ pub async fn run(settler: Settler, config: ChainConfig, stop: CancellationToken)
             () = stop.cancelled() => return,
             _ = pause.tick() => {}
         }
-        desk.turn(now()).await;
+        // Ended anywhere, a look goes on from what is in the books: a connection to them may be dead without a word.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            looked = tokio::time::timeout(LONGEST_LOOK, desk.turn(now())) => {
+                if looked.is_err() {
+                    tracing::error!(chain = desk.chain(), seconds = LONGEST_LOOK.as_secs(), "settling: a look did not end, and is given up");
+                }
+            }
+        }
     }
 }

@@ -40,7 +40,8 @@ pub async fn advance<R: Rail>(
     let mut progress = Progress::default();
     let posts: Vec<Post> =
         ledger.open_posts().await?.into_iter().filter(|post| post.funding.account().is_some_and(|(name, _)| name == chain)).collect();
-    // One post of a signer is under way at a time: its nonces follow each other without a gap.
+    // Of a signer's one post waits for its block at a time: its nonces follow each other without a gap. That a block becomes final is
+    // waited for by many at once.
     let (begun, planned): (Vec<Post>, Vec<Post>) = posts.into_iter().partition(|post| post.state != PostState::Planned);
     let quill = Quill { now, lent: ledger.foreign_nonce(chain, &rail.signer()).await?.is_some() };
     let mut busy = false;
@@ -58,6 +59,8 @@ pub async fn advance<R: Rail>(
                 busy = true;
                 progress.signed.push(post.funding);
             }
+            // The next nonce is free, and the chain says so.
+            Ok(Step::Mined) => progress.signed.push(post.funding),
             Ok(Step::Waits) => {}
             Ok(Step::Void) => {
                 busy = true;
@@ -101,6 +104,8 @@ enum Step {
     /// It was given up, and its rows are planned again.
     Void,
     UnderWay,
+    /// It is in a block that can still be undone, and its nonce is used.
+    Mined,
     Final(u64),
 }
 
@@ -224,7 +229,8 @@ async fn mined<R: Rail>(
 ) -> Result<Step, SettlementError> {
     if included.block > rail.finalized_block() {
         ledger.mark_mined(fence, &post.id, Some((&attempt.hash, included.block))).await?;
-        return Ok(Step::UnderWay);
+        let is_used = attempt.signer != rail.signer() || rail.latest_nonce().await? > attempt.nonce;
+        return Ok(if is_used { Step::Mined } else { Step::UnderWay });
     }
     if included.succeeded {
         ledger.book_final(fence, &post.id, &attempt.hash, included.block, &included.skipped).await?;

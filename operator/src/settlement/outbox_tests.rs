@@ -376,3 +376,29 @@ async fn a_post_waits_for_a_final_one_that_a_chain_undid_and_takes_no_nonce_of_i
     let nonces: Vec<u64> = ledger.attempts(&second.id).await.expect("reads").iter().map(|attempt| attempt.nonce).collect();
     assert_eq!(nonces, [4]);
 }
+
+#[tokio::test]
+async fn while_a_block_becomes_final_the_next_account_is_posted_for_if_the_chain_counts_the_nonce() {
+    let (ledger, fence) = books().await;
+    let look = async |rail: Told| step(&ledger, fence, &rail, &[]).await;
+    let nonces = async || {
+        let mut nonces = Vec::new();
+        for post in ledger.open_posts().await.expect("reads") {
+            nonces.extend(ledger.attempts(&post.id).await.expect("reads").iter().map(|attempt| attempt.nonce));
+        }
+        nonces
+    };
+    look(PLAIN).await;
+    assert_eq!(nonces().await, [3]);
+    // It is in a block that is not final; the node that is asked for the next nonce has not seen it.
+    let in_a_block = |used| Told { included: is_included("one", true), block: 101, used: (used, 0), ..PLAIN };
+    look(in_a_block(0)).await;
+    assert_eq!(nonces().await, [3]);
+    look(in_a_block(1)).await;
+    assert_eq!(nonces().await, [3, 4]);
+    // The chain undoes the block: both are sent again, and neither is signed anew.
+    look(PLAIN).await;
+    assert_eq!(nonces().await, [3, 4]);
+    let states: Vec<PostState> = ledger.open_posts().await.expect("reads").iter().map(|post| post.state).collect();
+    assert_eq!(states, [PostState::Signed, PostState::Signed]);
+}

@@ -13,6 +13,8 @@ use supercargo_market::work::FundingId;
 
 /// So many accounts are asked about at a time: each question goes to every endpoint, which count them.
 const AT_ONCE: usize = 4;
+/// After so many in a row that nobody answered for, nobody else's are asked about in this look.
+const UNANSWERED: u32 = 3;
 
 impl Desk {
     /// Every account of a chain that can't be used says so.
@@ -58,7 +60,7 @@ impl Desk {
     /// Tells what the chain says of each account, and gives back what it means for posts.
     async fn follow(&mut self, seen: &Eyes<'_>, times: Times, named: &[FundingId], now: i64) -> Result<Followed, SettlementError> {
         let (mut followed, mut credited, mut posted) = (Followed::default(), 0, 0);
-        let mut split = false;
+        let (mut split, mut unanswered) = (false, 0);
         self.unread.retain(|funding, _| named.contains(funding));
         let (ledger, config) = (&self.settler.ledger.clone(), &self.config.clone());
         let looks = stream::iter(self.names.in_turn(named));
@@ -68,8 +70,12 @@ impl Desk {
             let funding = &funding;
             let observed = match observed {
                 Ok(observed) => observed,
-                // The endpoints will agree on this one later; the others are no worse for it.
-                Err(error @ SettlementError::Waiting(_)) => {
+                // Of this one more is known later; the others are no worse for it. Where nobody answers at all the look ends.
+                Err(error @ (SettlementError::Waiting(_) | SettlementError::Chain(_))) => {
+                    unanswered += u32::from(matches!(error, SettlementError::Chain(_)));
+                    if unanswered == UNANSWERED {
+                        return Err(error);
+                    }
                     self.log(&error);
                     self.tell_unread(std::slice::from_ref(funding), &error, now).await;
                     followed.held.insert(funding.clone());
@@ -79,6 +85,7 @@ impl Desk {
                 Err(error) => return Err(error),
             };
             self.unread.remove(funding);
+            unanswered = 0;
             credited += observed.credited_units;
             posted += observed.posted_units;
             let mut account = observed.account;

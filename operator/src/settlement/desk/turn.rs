@@ -2,7 +2,7 @@
 
 use super::{Desk, Eyes, Followed, is_time};
 use crate::settlement::SettlementError;
-use crate::settlement::due::{Asked, Gas};
+use crate::settlement::due::{self, Asked, Gas};
 use crate::settlement::recheck::{Rechecked, recheck};
 use crate::settlement::steps::Steps;
 use supercargo_ledger::Fence;
@@ -42,7 +42,8 @@ impl Steps for Turn<'_> {
             return Ok(false);
         }
         asked.gas = Gas::of(config, settings, self.seen).await?;
-        calendar.plan(&settler.ledger, self.fence, &asked, self.now).await?;
+        let posts = calendar.plan(&settler.ledger, self.fence, &asked, self.now).await?;
+        due::forget(refused, &posts, settings, self.now);
         Ok(true)
     }
 }
