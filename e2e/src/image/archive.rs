@@ -105,7 +105,7 @@ fn append(tar: &mut Builder<Vec<u8>>, path: &str, mode: u32, content: &[u8]) -> 
 }
 
 fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes)?;
     Ok(encoder.finish()?)
 }
