@@ -151,8 +151,7 @@ impl Calendar {
             let owed = Owed { waited_seconds, refused_seconds, leaving, ..unplanned.owed(funding, lanes, &room) };
             if let Some(due) = posting::due(&owed, &asked.terms(lanes.len(), most)) {
                 tracing::debug!(%funding, ?due, "a post is due");
-                ledger.plan_post_within(fence, funding, room, now).await?;
-                planned.insert(funding.clone());
+                planned.extend(ledger.plan_post_within(fence, funding, room, now).await?.map(|post| post.funding));
             } else {
                 waiting.insert(funding);
             }
