@@ -109,9 +109,12 @@ pub fn drained_at(provided: &ProviderNode) -> Option<i64> {
 }
 
 /// An attempt failed at that time for reasons of the node's own, whenever it is told. When that happens too often the node is
-/// set apart, each time for twice as long.
+/// set apart, each time for twice as long. What fails until it is let back has had its quarantine: one power cut ends many.
 pub fn blame(world: &mut World, node: &str, at: i64) {
     let record = world.quarantine.entry(node.to_owned()).or_default();
+    if at < record.until {
+        return;
+    }
     record.faults.push(at);
     let latest = record.faults.iter().copied().max().unwrap_or(at);
     record.faults.retain(|fault| latest - fault < FAULTS_WITHIN_SECONDS);

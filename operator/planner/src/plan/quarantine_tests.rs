@@ -107,3 +107,19 @@ fn after_a_day_without_a_quarantine_the_next_is_as_short_as_the_first() {
         assert_eq!(theatre.written["n1"].record.as_ref().map(|record| record.quarantines), Some(2));
     }
 }
+
+#[test]
+fn one_power_cut_is_one_quarantine_however_many_tasks_it_ends() {
+    let mut theatre = calm([]);
+    let begun = theatre.now;
+    // Some are heard of later, and some of what was told late happened before.
+    for number in 0..24 {
+        theatre.now = begun + 10 * number;
+        blame(&mut theatre.world, "n1", begun + number % 3);
+    }
+    let record = &theatre.world.quarantine["n1"];
+    assert_eq!((record.times, record.until, record.faults.len()), (1, begun + 2 + 600, 0));
+    // What fails after it was let back counts again.
+    (0..3).for_each(|_| blame(&mut theatre.world, "n1", begun + 602));
+    assert_eq!(theatre.world.quarantine["n1"].times, 2);
+}
