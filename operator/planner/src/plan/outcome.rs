@@ -12,6 +12,8 @@ use supercargo_crds::task::GangSuccess;
 use supercargo_crds::task_status::{Attempt, ComputeTaskStatus, Cost, Receipt, Usage};
 
 const KEPT_ATTEMPTS: usize = 10;
+/// Whom so many nodes in a row could not make a sandbox for, or one node not attach a volume, would get none from the next.
+const LAST_TRY: usize = 4;
 /// A status has no room for a longer name of an image.
 const LONGEST_IMAGE: usize = 512;
 /// After the second fault of providers in a row, or a refusal by the API server, the next attempt waits, each time twice as
@@ -146,6 +148,21 @@ pub fn is_only_told(pod: &Pod) -> bool {
     pod.parting.unable && pod.hindrance.as_ref().is_none_or(|(reason, _)| TOLD_HINDRANCES.contains(&reason.as_str()))
 }
 
+/// Whether what this node could not do others could not do before it: then it is the task's doing, or its volume's, or it would
+/// be tried for ever.
+fn is_in_vain(before: &[Attempt], node: &str, pod: &Pod) -> bool {
+    let Some((reason, _)) = pod.hindrance.as_ref().filter(|_| pod.parting.unable) else { return false };
+    let faults = before.iter().rev().take_while(|attempt| attempt.outcome == Outcome::ProviderFault.name());
+    let alike = |words: &'static str| {
+        faults.take_while(move |attempt| attempt.message.as_deref().is_some_and(|message| message.starts_with(words)))
+    };
+    match reason.as_str() {
+        "FailedAttachVolume" => alike("AttachVolume").enumerate().any(|(times, attempt)| attempt.node != node || times + 2 == LAST_TRY),
+        "FailedCreatePodSandBox" => alike("Failed to create pod sandbox").count() + 1 >= LAST_TRY,
+        _ => false,
+    }
+}
+
 /// Whether its node could not start it for a volume's sake.
 fn waits_for_a_volume(pod: &Pod) -> bool {
     pod.parting.unable && pod.hindrance.as_ref().is_some_and(|(reason, _)| matches!(reason.as_str(), "FailedAttachVolume" | "FailedMount"))
@@ -230,6 +247,8 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
     let unfunded = account::ended_for(world, &work, attempt, pod).filter(|_| outcome == Outcome::Deleted);
     let outcome = if unfunded.is_some() { Outcome::Unfunded } else { outcome };
     let mut status = super::task::placed(task, placement, now);
+    let in_vain = outcome == Outcome::ProviderFault && is_in_vain(&status.attempts, &placement.workers[worker].node, pod);
+    let outcome = if in_vain { Outcome::StartTimeout } else { outcome };
     let started = workers.iter().map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0))));
     if let Some(Some(started)) = started.collect::<Option<Vec<i64>>>().map(|all| all.into_iter().max()) {
         status::set(&mut status.conditions, STARTED, true, "Ran", "the container ran", task.generation, started);
@@ -318,6 +337,13 @@ fn words(task: &Task, outcome: Outcome, worker: usize, workers: usize, pod: &Pod
         (Outcome::Succeeded, _) if workers > 1 => "its workers ended with exit code 0".to_owned(),
         (Outcome::Succeeded, _) => "it ended with exit code 0".to_owned(),
         (Outcome::TimeLimit, _) => "it was ended at its time limit, or before its budget would have been passed".to_owned(),
+        (Outcome::StartTimeout, _) if pod.parting.unable => {
+            format!(
+                "{} could not start {who} either: {}",
+                pod.node.as_deref().unwrap_or("its node"),
+                unable(pod).map_or("", String::as_str)
+            )
+        }
         (Outcome::StartTimeout, _) => format!("{who} did not start within {} s", place::start_timeout_seconds(task)),
         (Outcome::Suspended, _) => "it was suspended".to_owned(),
         (Outcome::ProviderFault, _) if pod.parting.unable => {

@@ -225,3 +225,42 @@ fn a_task_goes_back_to_the_node_that_failed_it_only_when_no_other_takes_it() {
     assert_eq!(second_attempt(in_use, None), ("n1".to_owned(), 60), "for a while: the same node before none");
     assert_eq!(second_attempt(cordoned, None), ("n1".to_owned(), 0), "what nobody can have is not");
 }
+
+/// The task gets its next place and its pods there, and one of them is kept from starting.
+fn again(theatre: &mut Theatre, why: (&str, &str)) -> ComputeTaskStatus {
+    let before = theatre.now;
+    while theatre.pods.is_empty() {
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        theatre.now += i64::from(effects.is_empty());
+        assert!(theatre.now < before + 1_000, "there is no other attempt");
+        effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+    }
+    hinder(theatre, "-0", why);
+    times_out(theatre)
+}
+
+#[test]
+fn what_one_node_after_the_other_can_not_start_comes_to_an_end() {
+    let gone = ("FailedAttachVolume", "AttachVolume.Attach failed for volume \"pvc-1\" : rpc error: code = NotFound");
+    let sandbox = ("FailedCreatePodSandBox", NETWORK);
+    for (why, tries) in [(gone, 2), (sandbox, 4)] {
+        let mut theatre = hindered(task("a", "1", 0), "-0", why);
+        let mut next = times_out(&mut theatre);
+        for _ in 1..tries {
+            assert_eq!(next.attempts.last().map(|last| last.outcome.as_str()), Some("ProviderFault"), "{}", why.0);
+            assert!(holds(&next, "Finished").is_none());
+            next = again(&mut theatre, why);
+        }
+        assert_eq!(next.attempts.len(), tries, "{}", why.0);
+        assert_eq!(holds(&next, "Succeeded"), Some((false, "StartTimeout".to_owned())));
+        let words = next.conditions.iter().find(|condition| condition.type_ == "Finished").expect("Finished");
+        assert!(words.message.ends_with(&format!("could not start it either: {}", why.1)), "{}", words.message);
+    }
+    // Other faults in between begin a new count.
+    let mut theatre = hindered(task("a", "1", 0), "-0", sandbox);
+    times_out(&mut theatre);
+    for why in [sandbox, sandbox, ("RunContainerError", "context deadline exceeded"), sandbox, sandbox, sandbox] {
+        let next = again(&mut theatre, why);
+        assert_eq!(next.attempts.last().map(|last| last.outcome.as_str()), Some("ProviderFault"));
+    }
+}
