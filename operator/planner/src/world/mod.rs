@@ -369,7 +369,9 @@ impl World {
             self.unfunded.clear();
             self.market.forget_times();
             self.told.values_mut().for_each(|(at, _)| *at = now.min(*at));
-            self.stale_since.values_mut().chain(self.heeded.values_mut()).for_each(|at| *at = now.min(*at));
+            self.led_since = now.min(self.led_since);
+            let times = self.stale_since.values_mut().chain(self.heeded.values_mut()).chain(self.asked.values_mut());
+            times.for_each(|at| *at = now.min(*at));
             self.nodes.values_mut().for_each(|node| node.turned = now.min(node.turned));
             self.returning.values_mut().for_each(|known| known.until = known.until.map(|until| until.min(now + known.seconds)));
             self.wake_returning();
