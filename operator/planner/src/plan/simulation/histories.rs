@@ -2,7 +2,7 @@
 
 use super::super::{Effect, attempt, place, status};
 use super::{DEVICES, NODES, Theatre};
-use crate::world::records::{Pod, Task};
+use crate::world::records::{Pod, PodPhase, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::task::GangSuccess;
 use supercargo_crds::task_status::ComputeTaskStatus;
@@ -106,6 +106,25 @@ impl Theatre {
         let charged = uids.iter().filter_map(|uid| self.books.segments.get(&format!("pod/{uid}/0/0"))).max();
         let told = charged.is_none_or(|charged| *charged == last.billed_seconds.unsigned_abs());
         assert!(told || !right, "seed {}: {charged:?} s were charged, and this is told: {last:?}", self.seed);
+    }
+
+    /// Nobody who runs is told to end by us, unless somebody said so, its node is or was away or closed, its time is over, or it
+    /// is one of several of which another one is not there.
+    pub(super) fn ends_for_a_reason(&self, pod: &Pod) {
+        let Some(ours) = pod.ours.as_ref().filter(|_| pod.phase == PodPhase::Running && !pod.deleting) else { return };
+        let Some(started) = pod.started.filter(|_| self.is_right(&pod.uid)) else { return };
+        // Also what was said and taken back before the operator heard of it.
+        let wanted = |task: Option<&Task>| task.is_some_and(|task| task.work() == ours.work && !task.deleting && !task.spec.suspend);
+        let known = self.world.tasks.values().find(|task| task.work() == ours.work);
+        let said = !wanted(self.tasks.get(&ours.task)) || !wanted(known.map(AsRef::as_ref));
+        let away = pod.node.as_ref().is_none_or(|node| self.were_silent.contains(node) || self.were_closed.contains(node));
+        let latest = self.books.latest.get(&ours.work).filter(|latest| latest.attempt == ours.attempt);
+        let over = latest.is_none_or(|latest| self.now + 1 >= started + latest.run_seconds.cast_signed());
+        let workers = self.books.workers.get(&(ours.work.clone(), ours.attempt)).copied().unwrap_or(1);
+        let of_it = |other: &&Pod| other.ours.as_ref().is_some_and(|other| (&other.work, other.attempt) == (&ours.work, ours.attempt));
+        let run = self.pods.values().filter(of_it).filter(|other| other.phase == PodPhase::Running && !other.deleting).count();
+        let reason = said || away || over || run < workers;
+        assert!(reason, "seed {}: {} runs since {started}, and is told to end at {} for no reason", self.seed, pod.name, self.now);
     }
 
     /// Whatever waits says why, or is told so now.

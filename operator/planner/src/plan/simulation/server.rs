@@ -41,6 +41,7 @@ impl Theatre {
             }
             Effect::DeletePod { name, uid, grace_seconds, .. } => {
                 self.is_ours(&name);
+                self.pods.get(&name).filter(|pod| pod.uid == uid).into_iter().for_each(|pod| self.ends_for_a_reason(pod));
                 let orderly = self.chance(2);
                 if let Some(pod) = self.pods.get_mut(&name).filter(|pod| pod.uid == uid) {
                     (pod.deleting, pod.delete_sent) = (true, pod.delete_sent.or(Some(self.now)));
@@ -69,15 +70,22 @@ impl Theatre {
             Effect::FreePod { name, uid, .. } => {
                 self.is_ours(&name);
                 self.time();
-                if self.pods.get(&name).is_some_and(|pod| pod.uid == uid)
-                    && let Some(pod) = self.pods.remove(&name)
-                {
+                if let Some(pod) = self.pods.get(&name).filter(|pod| pod.uid == uid).cloned() {
                     let charged = self.books.segments.get(&format!("pod/{}/0/0", pod.uid)).copied();
                     let charged = charged.unwrap_or_else(|| panic!("seed {}: {name} went before its evidence was taken", self.seed));
                     let added = self.books.added.get(&format!("pod/{}/0/0", pod.uid)).copied().unwrap_or_default();
                     self.is_what_ran(&pod, charged - added);
+                    // What nobody deletes stays to be looked at.
+                    let answer = if pod.deleting {
+                        self.pods.remove(&name);
+                        Event::PodGone { uid, at: self.clock() }
+                    } else {
+                        let pod = Pod { has_finalizer: false, ..pod };
+                        self.pods.insert(name, pod.clone());
+                        Event::Pod(Box::new(self.seen(&pod)))
+                    };
                     if answered {
-                        self.world.apply(Event::PodGone { uid: pod.uid, at: self.clock() });
+                        self.world.apply(answer);
                     }
                 }
             }
