@@ -6,12 +6,15 @@ use super::exchange::Topology;
 use super::holdings::{Holding, Holdings};
 use super::need::Need;
 use super::neighbours::{Tenancy, Who};
-use super::shelves::Level;
+use super::shelves::{Class, Level};
 use super::slot::Slot;
+use super::wish::Wish;
 use super::words::NOTHING;
 use foldhash::HashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+/// Of those that could use offers of the same terms, places are kept for so many at a time.
+const CLAIMS: usize = 4;
 /// A large task looks at so many nodes for its claim.
 const CONSIDERED: usize = 4_096;
 
@@ -28,7 +31,11 @@ struct Claim {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Claims(HashMap<u32, Claim>);
+pub(super) struct Claims {
+    by_slot: HashMap<u32, Claim>,
+    /// How many there are of each class of terms.
+    by_class: HashMap<u32, usize>,
+}
 
 /// What became of a wish for places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +61,12 @@ type Opening = (i64, u32, Need);
 
 impl Claims {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_slot.is_empty()
     }
 
     /// Whether a worker that ends then may come to a slot with so much room.
     pub(super) fn allow(&self, slot: u32, room: Need, need: Need, ends: i64, who: Who) -> bool {
-        self.0.get(&slot).is_none_or(|claim| {
+        self.by_slot.get(&slot).is_none_or(|claim| {
             let beside = || claim.by.iter().all(|by| who.may_join(*by, claim.of_one_namespace));
             ends <= claim.start || (need.plus(claim.need).fits_in(room.plus(claim.returning)) && beside())
         })
@@ -71,10 +78,22 @@ impl Claims {
             return;
         }
         for slot in catalog.ring(index) {
-            if let Some(claim) = self.0.get_mut(&slot).filter(|claim| ends <= claim.start) {
+            if let Some(claim) = self.by_slot.get_mut(&slot).filter(|claim| ends <= claim.start) {
                 claim.returning = claim.returning.plus(if slot == index { need } else { need.beside() });
             }
         }
+    }
+
+    /// Whether enough is kept already of all that a task could use: for the next few, and not for everybody. Who can only go to
+    /// certain nodes waits for those alone.
+    pub(super) fn suffice(&self, catalog: &Catalog, gang: Gang) -> bool {
+        let shape = catalog.shapes.shape(gang.shape);
+        if self.is_empty() || shape.asker.only.is_some() {
+            return false;
+        }
+        let enough = |class| self.by_class.get(&class).is_some_and(|claims| *claims >= CLAIMS);
+        let mut classes = agreed(catalog, &catalog.shapes.wished(shape.wish).wish).map(|(_, class, _)| class).peekable();
+        classes.peek().is_some() && classes.all(enough)
     }
 
     /// Claims the places that will be free the soonest.
@@ -102,6 +121,8 @@ impl Claims {
             return if self.is_empty() && slots.len() < CONSIDERED { Claimed::Never } else { Claimed::Behind };
         };
         let start = best.last().map_or(now, |(time, ..)| *time);
+        let classes: BTreeSet<u32> = best.iter().map(|(_, slot, _)| catalog.slot(*slot).class).collect();
+        classes.into_iter().for_each(|class| *self.by_class.entry(class).or_default() += 1);
         best.into_iter().for_each(|(_, slot, need)| self.add(catalog, holdings, gang.shape, (slot, need), start));
         Claimed::Kept(start)
     }
@@ -112,7 +133,7 @@ impl Claims {
         let slot = catalog.slot(index);
         let terms = catalog.terms(slot.class);
         let asker = &catalog.shapes.shape(gang.shape).asker;
-        let claimed = self.0.get(&index);
+        let claimed = self.by_slot.get(&index);
         let (offered, mut taken) = catalog.stock(index);
         let mut there = Slot { room: Need::default(), ..slot.clone() };
         let mut leaving: Vec<_> = holdings.on(slot.node).iter().collect();
@@ -141,7 +162,7 @@ impl Claims {
         for slot in catalog.ring(index) {
             let terms = catalog.terms(catalog.slot(slot).class);
             let none = Claim { start, need: Need::default(), returning: Need::default(), by: Vec::new(), of_one_namespace: false };
-            let claim = self.0.entry(slot).or_insert(none);
+            let claim = self.by_slot.entry(slot).or_insert(none);
             claim.start = claim.start.min(start);
             claim.need = claim.need.plus(if slot == index { need } else { need.beside() });
             let back = holdings.on(node).iter().filter(|holding| holding.ends <= claim.start);
@@ -177,12 +198,21 @@ pub(super) fn waits_for_several(catalog: &Catalog, holdings: &Holdings, shape: u
 /// Open nodes that would hold a worker if nobody else were there, with what it takes.
 fn wanted(catalog: &Catalog, shape: u32) -> impl Iterator<Item = (u32, Need)> {
     let shape = catalog.shapes.shape(shape);
-    let wish = &catalog.shapes.wished(shape.wish).wish;
-    let classes = catalog.shelves.classes.iter().zip(0..).filter(|(class, _)| !class.shelves.is_empty());
-    let agreed = classes.filter_map(|(class, number)| wish.agrees(catalog.terms(number)).ok().map(|agreed| (class, number, agreed.need)));
-    let slots = agreed.flat_map(move |(class, number, need)| {
+    let (asker, wish) = (&shape.asker, &catalog.shapes.wished(shape.wish).wish);
+    // Of a hundred thousand nodes nobody goes through more than those that it names.
+    let named = asker.only.iter().flat_map(|only| only.nodes.chunk_by(|one, two| one == two)).flat_map(|node| catalog.slots_of(node[0]));
+    let named = named.map(|slot| (slot, catalog.slot(slot))).filter(|(_, slot)| slot.closed.is_none());
+    let named = named.filter_map(|(index, slot)| Some((index, wish.agrees(catalog.terms(slot.class)).ok()?.need)));
+    let classes = asker.only.is_none().then(|| agreed(catalog, wish)).into_iter().flatten();
+    let anywhere = classes.flat_map(move |(class, number, need)| {
         let open = class.shelves.iter().map(|shelf| shelf.level).filter(|level| matches!(level, Level::Free(_)));
         open.flat_map(move |level| catalog.shelves.on(number, level)).map(move |place| (place.slot, need))
     });
-    slots.filter(move |(slot, need)| need.fits_in(catalog.stock(*slot).0) && shape.asker.unwanted(catalog.slot(*slot)).is_none())
+    named.chain(anywhere).filter(move |(slot, need)| need.fits_in(catalog.stock(*slot).0) && asker.unwanted(catalog.slot(*slot)).is_none())
+}
+
+/// Classes of offers whose terms a task agrees with, and what a worker takes there.
+fn agreed<'a>(catalog: &'a Catalog, wish: &Wish) -> impl Iterator<Item = (&'a Class, u32, Need)> {
+    let classes = catalog.shelves.classes.iter().zip(0..).filter(|(class, _)| !class.shelves.is_empty());
+    classes.filter_map(|(class, number)| Some((class, number, wish.agrees(catalog.terms(number)).ok()?.need)))
 }

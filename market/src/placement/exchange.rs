@@ -16,8 +16,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-/// Large tasks that places are kept for at a time.
-const CLAIMS: usize = 4;
 /// A small task that waits for several others to end is passed by smaller ones for so long at most.
 const PATIENCE_SECONDS: i64 = 600;
 /// Large tasks that have the first turns of a pass: the oldest of each escrow, up to so many escrows.
@@ -269,19 +267,18 @@ impl Exchange {
         let Some(large) = lane.waiters.iter().find(is_large).map(|(turn, _)| turn.clone()) else { return };
         let key = (large.1, large.2.clone());
         let late = self.stuck[&key].is_some_and(|begins| begins <= round.now);
-        let mut passed = false;
+        if late && lane.waiters.range(..&large).next().is_none() {
+            // Nobody puts it off any more: what is kept for it begins anew.
+            self.stuck.insert(key, None);
+        }
         for (turn, waiter) in lane.waiters.range(..&large) {
             if late && lane.price_units > least && self.would_fit(turn, waiter, round) {
                 return;
             }
             if let Some(price_units) = self.attempt(funding, turn, waiter, round) {
                 lane.price_units = lane.price_units.saturating_add(price_units);
-                passed = true;
                 break;
             }
-        }
-        if late && !passed {
-            self.stuck.insert(key, None);
         }
         let price_units = self.attempt(funding, &large, &lane.waiters[&large], round);
         lane.price_units = lane.price_units.saturating_add(price_units.unwrap_or_default());
@@ -356,16 +353,17 @@ impl Exchange {
             return;
         }
         let begins = self.stuck.entry((turn.1, turn.2.clone())).or_default();
-        let tried = round.claimed == CLAIMS || round.tries == TRIES || round.behind.contains(&gang);
+        let tried = round.tries == TRIES || round.behind.contains(&gang);
         if tried || self.hopeless.contains(&gang) {
             return;
         }
         round.tries += 1;
+        if round.claims.suffice(&self.catalog, gang) {
+            round.behind.insert(gang);
+            return;
+        }
         match round.claims.claim(&self.catalog, &self.holdings, gang, round.now) {
-            Claimed::Kept(start) => {
-                begins.get_or_insert(start);
-                round.claimed += 1;
-            }
+            Claimed::Kept(start) => *begins = begins.or(Some(start)),
             Claimed::Never => drop(self.hopeless.insert(gang)),
             // Whether it could ever fit is not for others' claims to say.
             Claimed::Behind => {
@@ -411,7 +409,6 @@ impl Exchange {
 struct Round {
     now: i64,
     claims: Claims,
-    claimed: usize,
     tries: usize,
     /// What finds all that it could use claimed by others.
     behind: HashSet<Gang>,

@@ -43,11 +43,11 @@ impl Plain {
             before.sort_by_key(rank);
             let late = self.stuck[&large.id].is_some_and(|begins| begins <= now);
             let holds_more = self.waits.iter().any(|task| self.held_by(&task.request.funding) < self.held_by(&large.request.funding));
+            if late && before.is_empty() {
+                self.stuck.insert(large.id.clone(), None);
+            }
             let next = before.into_iter().find(|task| self.places(task, now).is_some() || !passed.insert(task.id.clone()));
             if !(late && holds_more && next.is_some()) {
-                if late && next.is_none() {
-                    self.stuck.insert(large.id.clone(), None);
-                }
                 for task in next.into_iter().chain([large]) {
                     if !self.attempt(&task, now, &mut placed) {
                         passed.insert(task.id);

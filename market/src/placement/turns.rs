@@ -92,6 +92,71 @@ fn an_escrow_whose_urgent_ones_put_off_its_large_task_for_ever_keeps_nothing_fro
 }
 
 #[test]
+fn passes_that_find_nothing_free_do_not_begin_anew_what_is_kept() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    for number in 0..4 {
+        exchange.wait(&waiting(&format!("a-{number}"), held_by("a"), 0, 1, 100));
+    }
+    assert_eq!(placed(exchange.assign(0)).len(), 4);
+    exchange.wait(&waiting("large", Request { devices: 4, ..held_by("a") }, 1, 1, 60));
+    for number in 4..8 {
+        exchange.wait(&Waiting { priority: 9, ..waiting(&format!("a-{number}"), held_by("a"), 2, 1, 1_000) });
+        exchange.wait(&waiting(&format!("b-{number}"), held_by("b"), 3, 1, 1_000));
+    }
+    // They run longer than they may, as what ends on a silent node does; and something else changes now and then.
+    for second in [1, 100, 150, 200] {
+        exchange.wait(&Waiting { priority: 9, ..waiting(&format!("a-then-{second}"), held_by("a"), second, 1, 1_000) });
+        assert!(placed(exchange.assign(second)).is_empty());
+    }
+    (0..2).for_each(|number| exchange.ended(&format!("a-{number}")));
+    assert_eq!(placed(exchange.assign(201)), ["b-4", "b-5"], "the time of the large one is over, and others hold less");
+}
+
+#[test]
+fn of_many_large_tasks_each_keeps_what_only_it_waits_for() {
+    let mut exchange = Exchange::new();
+    let names: Vec<String> = (0..12).map(|number| format!("n{number:02}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        // Half of them are on the same terms, and each of the others on its own.
+        let price = if number < 6 { "1".to_owned() } else { number.to_string() };
+        exchange.offer(&offer(name, &price));
+        let there = Request { only_nodes: Some(vec![name.clone()]), ..held_by("others") };
+        exchange.wait(&waiting(&format!("has-{number}"), Request { devices: 3, ..there.clone() }, 0, 1, 100));
+        exchange.wait(&waiting(&format!("long-{number}"), Request { devices: 1, ..there }, 0, 1, 100));
+    }
+    assert_eq!(placed(exchange.assign(0)).len(), 24);
+    for (number, name) in names.iter().enumerate() {
+        let whole = Request { devices: 4, only_nodes: Some(vec![name.clone()]), ..held_by(&format!("large-{number}")) };
+        exchange.wait(&waiting(&format!("large-{number}"), whole, 1, 1, 60));
+    }
+    assert!(placed(exchange.assign(1)).is_empty());
+    (0..12).for_each(|number| exchange.ended(&format!("has-{number}")));
+    (0..12).for_each(|number| exchange.wait(&waiting(&format!("small-{number}"), held_by("small"), 2, 1, 1_000)));
+    assert!(placed(exchange.assign(2)).is_empty(), "what is free is kept, on each of the nodes");
+    (0..12).for_each(|number| exchange.ended(&format!("long-{number}")));
+    let placed = placed(exchange.assign(3));
+    assert!(placed.iter().all(|id| id.starts_with("large")) && placed.len() == 12, "{placed:?}");
+}
+
+#[test]
+fn of_large_tasks_that_wait_for_the_same_only_the_first_few_keep_it_from_others() {
+    let mut exchange = Exchange::new();
+    for number in 0..8 {
+        exchange.offer(&offer(&format!("n{number}"), "1"));
+        exchange.wait(&waiting(&format!("has-{number}"), Request { devices: 3, ..held_by("others") }, 0, 1, 100));
+    }
+    assert_eq!(placed(exchange.assign(0)).len(), 8);
+    exchange.offer(&Offer { free_devices: 3, total_devices: 3, ..offer("other", "2") });
+    exchange.wait(&waiting("elsewhere", Request { devices: 2, ..held_by("others") }, 0, 1, 100));
+    assert_eq!(placed(exchange.assign(1)).len(), 1);
+    (0..8).for_each(|number| exchange.wait(&waiting(&format!("large-{number}"), Request { devices: 4, ..held_by("large") }, 1, 1, 60)));
+    assert!(placed(exchange.assign(2)).is_empty());
+    (0..8).for_each(|number| exchange.wait(&waiting(&format!("small-{number}"), held_by("small"), 2, 1, 1_000)));
+    assert_eq!(placed(exchange.assign(3)).len(), 5, "on the nodes of the other four, and where no large one fits");
+}
+
+#[test]
 fn of_escrows_that_hold_the_same_the_one_whose_task_is_older_goes_first() {
     let mut exchange = Exchange::new();
     exchange.offer(&Offer { free_devices: 1, total_devices: 1, ..offer("n", "1") });
