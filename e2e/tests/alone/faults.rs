@@ -12,6 +12,8 @@ use supercargo_e2e::{kubectl, wait};
 
 const OPERATOR: &str = "/usr/local/bin/supercargo-operator";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Whoever runs on a node that nothing is heard of for five minutes is lost.
+const LONGER_THAN_SILENT: Duration = Duration::from_secs(330);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it takes minutes: a part of make nightly"]
@@ -55,6 +57,30 @@ async fn what_ends_while_the_api_server_is_away_is_billed_as_soon_as_it_is_back(
         adds_up(&journey, 10_000_000, &records).await?;
         ensure!(processes.that_run(OPERATOR)? == operators, "it took no new operator");
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes minutes: a part of make nightly"]
+async fn an_api_server_that_is_away_for_longer_than_a_node_may_be_silent_ends_nothing() {
+    alone("away-for-long", |journey| async move {
+        journey.pool().await?;
+        journey.grant("10").await?;
+        let client = sights::client(&journey.stage.info).await?;
+        let mut pods = Watch::begin(&client, "Pod", Some(&journey.namespace)).await?;
+        journey.task("goes-on", &["--for", "420"], json!({ "timeLimitSeconds": 900 })).await?;
+        journey.until("goes-on", "Started", "True", PATIENCE).await?;
+        let processes = Processes::new(&journey.stage.layout);
+        processes.kill(&[processes.alive("apiserver").context("the API server runs")?]);
+        tokio::time::sleep(LONGER_THAN_SILENT).await;
+        cluster::up(&journey.stage.layout).await?;
+        let task = journey.until("goes-on", "Finished", "True", LOST).await?;
+        let attempts = task["status"]["attempts"].as_array().context("attempts")?;
+        ensure!(succeeded(&task) && attempts.len() == 1, "{}", task["status"]);
+        let records = records(&mut pods)?;
+        is_paid_once(&task, &records)?;
+        adds_up(&journey, 10_000_000, &records).await
     })
     .await;
 }
