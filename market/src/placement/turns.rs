@@ -150,7 +150,9 @@ fn of_large_tasks_that_wait_for_the_same_only_the_first_few_keep_it_from_others(
     exchange.offer(&Offer { free_devices: 3, total_devices: 3, ..offer("other", "2") });
     exchange.wait(&waiting("elsewhere", Request { devices: 2, ..held_by("others") }, 0, 1, 100));
     assert_eq!(placed(exchange.assign(1)).len(), 1);
-    (0..8).for_each(|number| exchange.wait(&waiting(&format!("large-{number}"), Request { devices: 4, ..held_by("large") }, 1, 1, 60)));
+    (0..8).for_each(|number| {
+        exchange.wait(&waiting(&format!("large-{number}"), Request { devices: 4, ..held_by("large") }, 1, 1, 60 + number))
+    });
     assert!(placed(exchange.assign(2)).is_empty());
     (0..8).for_each(|number| exchange.wait(&waiting(&format!("small-{number}"), held_by("small"), 2, 1, 1_000)));
     assert_eq!(placed(exchange.assign(3)).len(), 5, "on the nodes of the other four, and where no large one fits");
