@@ -80,8 +80,8 @@ pub(super) struct Theatre {
     /// What came in the way of writes, and how often.
     hindered: BTreeMap<&'static str, u64>,
     pub(super) faults: bool,
-    /// What has ended stays to be looked at until somebody deletes it.
-    keeps_ended: bool,
+    /// Nobody stages what happens: what has ended stays to be looked at until somebody deletes it, and whatever ends has a reason.
+    random: bool,
     /// How far the operator's clock is from the nodes', and how often it has jumped.
     skew: i64,
     jumps: u64,
@@ -124,7 +124,7 @@ impl Theatre {
             in_flight: BTreeSet::new(),
             hindered: BTreeMap::new(),
             faults: true,
-            keeps_ended: false,
+            random: false,
             skew: 0,
             jumps: 0,
             jumps_before: BTreeMap::new(),

@@ -229,7 +229,7 @@ fn a_task_goes_back_to_the_node_that_failed_it_only_when_no_other_takes_it() {
 /// The task gets its next place and its pods there, and one of them is kept from starting.
 fn again(theatre: &mut Theatre, why: (&str, &str)) -> ComputeTaskStatus {
     let before = theatre.now;
-    while theatre.pods.is_empty() {
+    while theatre.pods.is_empty() || theatre.pods.values().any(|pod| pod.deleting) {
         let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
         theatre.now += i64::from(effects.is_empty());
         assert!(theatre.now < before + 1_000, "there is no other attempt");

@@ -111,7 +111,7 @@ impl Theatre {
     /// Nobody who runs is told to end by us, unless somebody said so, its node is or was away or closed, its time is over, or it
     /// is one of several of which another one is not there.
     pub(super) fn ends_for_a_reason(&self, pod: &Pod) {
-        let Some(ours) = pod.ours.as_ref().filter(|_| pod.phase == PodPhase::Running && !pod.deleting) else { return };
+        let Some(ours) = pod.ours.as_ref().filter(|_| self.random && pod.phase == PodPhase::Running && !pod.deleting) else { return };
         let Some(started) = pod.started.filter(|_| self.is_right(&pod.uid)) else { return };
         // Also what was said and taken back before the operator heard of it.
         let wanted = |task: Option<&Task>| task.is_some_and(|task| task.work() == ours.work && !task.deleting && !task.spec.suspend);

@@ -14,7 +14,7 @@ impl Theatre {
     pub(super) fn vary(&mut self) {
         let other = escrow_with(json!({ "funding": "Internal", "token": "USDC", "grant": "100" }));
         self.other = Some(Escrow { name: "other".into(), uid: "o".into(), funding: Escrow::funding("o", &other.spec), ..other });
-        self.keeps_ended = true;
+        self.random = true;
         self.pool.spec.tenancies = vec![Tenancy::Shared, Tenancy::Dedicated, Tenancy::Exclusive];
         if self.dice.roll(4) == 0 {
             self.pool.spec.binding = Binding::Scheduler;
