@@ -24,6 +24,8 @@ pub(super) struct Books {
     pub(super) held: BTreeMap<WorkId, u64>,
     pub(super) days: BTreeMap<(FundingId, i64), u64>,
     payers: BTreeMap<WorkId, FundingId>,
+    /// When what a work may use last became more while it ran.
+    pub(super) raised: BTreeMap<WorkId, i64>,
     /// How many workers each attempt has.
     pub(super) workers: BTreeMap<(WorkId, u32), usize>,
     /// How often the operator's clock had jumped when an attempt got its place.
@@ -106,17 +108,18 @@ impl Theatre {
                 self.tell_funding();
             }
             Posting::Reserve { work, funding, amount, detail, .. } => {
+                let before = self.books.open.get(&work).map_or(0, |(_, before, _)| *before);
                 let available = self.books.funds.get_mut(&funding).expect("a funding");
-                if let Some((_, before, _)) = self.books.open.remove(&work) {
-                    *available += before;
-                }
-                if *available < amount.units() {
+                if *available + before < amount.units() {
                     self.world.apply(Event::Refused { work, why: "there is too little".into(), at: self.clock() });
                     return;
                 }
-                *available -= amount.units();
+                *available = *available + before - amount.units();
                 let placement: Placement = serde_json::from_str(&detail).expect("a placement");
-                self.books.latest.insert(work.clone(), placement.clone());
+                let known = self.books.latest.insert(work.clone(), placement.clone());
+                if known.is_some_and(|known| known.attempt == placement.attempt && known.run_seconds < placement.run_seconds) {
+                    self.books.raised.insert(work.clone(), self.now);
+                }
                 self.books.payers.insert(work.clone(), funding.clone());
                 self.books.workers.insert((work.clone(), placement.attempt), placement.workers.len());
                 // It may be booked after our clock, by which it was decided, was set back.

@@ -124,7 +124,14 @@ impl Theatre {
         let of_it = |other: &&Pod| other.ours.as_ref().is_some_and(|other| (&other.work, other.attempt) == (&ours.work, ours.attempt));
         let run = self.pods.values().filter(of_it).filter(|other| other.phase == PodPhase::Running && !other.deleting).count();
         let reason = said || away || over || run < workers;
-        assert!(reason, "seed {}: {} runs since {started}, and is told to end at {} for no reason", self.seed, pod.name, self.now);
+        assert!(
+            reason,
+            "seed {}: {} runs since {started}, and is told to end at {} for no reason: {latest:?}, {:?}",
+            self.seed,
+            pod.name,
+            self.now,
+            self.world.pods.get(&pod.uid)
+        );
     }
 
     /// Whatever waits says why, or is told so now.
