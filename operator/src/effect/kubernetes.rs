@@ -47,20 +47,8 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
             made => made,
         },
         Effect::FindPods { work, attempt, namespace, names, at } => find_pods(client, work, attempt, &namespace, &names, at).await,
-        Effect::DeletePod { namespace, name, uid, grace_seconds } => {
-            let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-            let parameters = DeleteParams {
-                grace_period_seconds: grace_seconds,
-                preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            match api.delete(&name, &parameters).await {
-                Err(error) if !is_code(&error, 404) => Err(failed("deleting a pod")(error)),
-                answer => match answer.ok().and_then(|answer| answer.left()) {
-                    Some(pod) => Ok(seen(&pod, &uid)),
-                    None => Ok(vec![Event::PodGone { uid, at: now() }]),
-                },
-            }
+        Effect::DeletePod { namespace, name, uid, grace_seconds, version } => {
+            delete_pod(&Api::namespaced(client.clone(), &namespace), &name, uid, grace_seconds, version).await
         }
         Effect::MarkPod { namespace, name, uid, notice } => {
             let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
@@ -303,6 +291,27 @@ async fn free_pod(client: &Client, namespace: &str, name: &str, uid: &str) -> Re
     let rest: Vec<String> = found.metadata.finalizers.unwrap_or_default().into_iter().filter(|one| one != FINALIZER_EVIDENCE).collect();
     let patch = json!({ "metadata": { "uid": uid, "resourceVersion": found.metadata.resource_version, "finalizers": rest } });
     patch_pod(&api, name, uid, &patch, "taking the finalizer off a pod").await
+}
+
+async fn delete_pod(
+    api: &Api<Pod>,
+    name: &str,
+    uid: String,
+    grace_period_seconds: Option<u32>,
+    version: Option<String>,
+) -> Result<Vec<Event>, EffectError> {
+    let seen_before = version.is_some();
+    let preconditions = Some(Preconditions { uid: Some(uid.clone()), resource_version: version });
+    let there = match api.delete(name, &DeleteParams { grace_period_seconds, preconditions, ..DeleteParams::default() }).await {
+        // It is another one than was seen: whether it is to end is thought over.
+        Err(error) if is_code(&error, 409) && seen_before => {
+            let found = api.get_opt(name).await.map_err(failed("reading a pod"))?;
+            found.filter(|found| found.metadata.uid.as_ref() == Some(&uid))
+        }
+        Err(error) if !is_code(&error, 404) => return Err(failed("deleting a pod")(error)),
+        answer => answer.ok().and_then(|answer| answer.left()),
+    };
+    Ok(there.map_or_else(|| vec![Event::PodGone { uid: uid.clone(), at: now() }], |pod| seen(&pod, &uid)))
 }
 
 /// What an answer says of a pod. One that nothing holds any more goes with the answer: a watch may have told so already, and

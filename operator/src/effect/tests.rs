@@ -184,9 +184,39 @@ async fn the_finalizer_is_taken_off_as_it_was_looked_at_and_others_stay() {
     assert!(!error.needs_a_person() && error.event().is_none());
 }
 
+fn delete_pod(version: Option<&str>) -> Effect {
+    let version = version.map(str::to_owned);
+    Effect::DeletePod { namespace: "n".into(), name: "t-0-0".into(), uid: "pod".into(), grace_seconds: Some(0), version }
+}
+
+#[tokio::test]
+async fn who_has_started_since_it_was_looked_at_is_not_ended_for_having_not() {
+    let found = pod("mine", &[], false);
+    let (client, asked) = api_server(move |method| match *method {
+        Method::GET => (200, found.clone()),
+        _ => (409, status(409, "the ResourceVersion in the precondition does not match", 0)),
+    })
+    .await;
+    let events = kubernetes::carry_out(&client, delete_pod(Some("6"))).await.expect("it is looked at again");
+    assert!(matches!(&events[..], [Event::Pod(pod)] if pod.version.as_deref() == Some("7")), "{events:?}");
+    let asked = asked.lock().expect("nobody panics with it");
+    assert_eq!(asked[0].2["preconditions"], json!({ "uid": "pod", "resourceVersion": "6" }));
+
+    // Another one has its name by now.
+    let mut other = pod("mine", &[], false);
+    other["metadata"]["uid"] = json!("other");
+    let (client, _) = api_server(move |method| match *method {
+        Method::GET => (200, other.clone()),
+        _ => (409, status(409, "the UID in the precondition does not match", 0)),
+    })
+    .await;
+    let events = kubernetes::carry_out(&client, delete_pod(Some("6"))).await.expect("it is gone");
+    assert!(matches!(&events[..], [Event::PodGone { uid, .. }] if uid == "pod"), "{events:?}");
+}
+
 #[tokio::test]
 async fn what_is_to_be_deleted_and_is_not_there_is_gone_and_what_conflicts_is_tried_again() {
-    let delete_pod = || Effect::DeletePod { namespace: "n".into(), name: "t-0-0".into(), uid: "pod".into(), grace_seconds: Some(0) };
+    let delete_pod = || delete_pod(None);
     let delete_task = || Effect::DeleteTask { namespace: "n".into(), name: "t".into(), uid: "mine".into() };
     let (client, _) = api_server(|_| (404, status(404, "not found", 0))).await;
     let events = kubernetes::carry_out(&client, delete_pod()).await.expect("it is gone");

@@ -137,26 +137,28 @@ fn end(task: &Task, workers: &[Option<&Pod>], plan: &mut Plan) {
     let grace = u32::try_from(task.spec.grace_period_seconds).unwrap_or_default();
     for pod in workers.iter().flatten().filter(|pod| !pod.is_over()) {
         // What has not started has nothing to put in order.
-        plan.effects.extend(delete(pod, Some(if pod.phase == PodPhase::Running { grace } else { 0 })));
+        let (grace, version) = if pod.phase == PodPhase::Running { (grace, None) } else { (0, pod.version.clone()) };
+        plan.effects.extend(delete(pod, Some(grace), version));
     }
 }
 
 /// Ends a pod that is not ended already; with the grace that it was made with, unless another is given. For what a silent node
 /// was told to end the API server waits until it is told not to.
-pub fn delete(pod: &Pod, grace_seconds: Option<u32>) -> Option<Effect> {
+pub fn delete(pod: &Pod, grace_seconds: Option<u32>, version: Option<String>) -> Option<Effect> {
     let forces = grace_seconds == Some(0) && pod.is_left_behind() && !pod.forced;
     (!pod.deleting || forces).then(|| Effect::DeletePod {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
         uid: pod.uid.clone(),
         grace_seconds,
+        version,
     })
 }
 
 /// Its task is gone, or goes: what of it runs ends.
 pub fn abandon(world: &World, work: &WorkId, plan: &mut Plan) {
     for pod in world.pods_of(work).filter(|pod| !pod.is_over()) {
-        plan.effects.extend(delete(pod, None));
+        plan.effects.extend(delete(pod, None, None));
     }
 }
 

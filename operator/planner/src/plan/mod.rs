@@ -130,6 +130,8 @@ pub enum Effect {
         uid: String,
         /// The pod's own when it is not given.
         grace_seconds: Option<u32>,
+        /// Only if it is still as it was seen: what has not started may have, and nobody has heard of it yet.
+        version: Option<String>,
     },
     /// What its containers find in the file of their budget's marks. None: nothing.
     MarkPod {

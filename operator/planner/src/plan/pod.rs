@@ -28,7 +28,7 @@ pub fn plan(world: &mut World, work: &WorkId, task: Option<&Task>, plan: &mut Pl
         let held = world.reservations.get(work).is_some_and(|reservation| reservation.placement.attempt == ours.attempt);
         let charged = world.is_charged(work, ours.attempt);
         if !held && (pod.parting.lost || !pod.is_over()) {
-            plan.effects.extend(attempt::delete(pod, Some(0)));
+            plan.effects.extend(attempt::delete(pod, Some(0), None));
         }
         if pod.is_over() && (charged || !held) && task.is_none_or(|task| task.deleting || !charged || task.was_told(ours.attempt)) {
             told.push(pod.clone());

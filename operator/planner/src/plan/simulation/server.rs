@@ -39,6 +39,12 @@ impl Theatre {
                     self.world.apply(Event::Pod(Box::new(self.seen(&self.pods[&name]))));
                 }
             }
+            Effect::DeletePod { name, version: Some(version), .. } if self.is_another(&name, &version) => {
+                let pod = self.seen(&self.pods[&name]);
+                if answered {
+                    self.world.apply(Event::Pod(Box::new(pod)));
+                }
+            }
             Effect::DeletePod { name, uid, grace_seconds, .. } => {
                 self.is_ours(&name);
                 self.pods.get(&name).filter(|pod| pod.uid == uid).into_iter().for_each(|pod| self.ends_for_a_reason(pod));
@@ -157,6 +163,11 @@ impl Theatre {
         let made = self.made.entry(name.to_owned()).or_default();
         *made += 1;
         if *made == 1 { format!("uid-of-{name}") } else { format!("uid-of-{name}-{made}") }
+    }
+
+    /// Whether it has changed since it was looked at.
+    fn is_another(&self, name: &str, version: &str) -> bool {
+        self.random && self.pods.get(name).is_some_and(|pod| self.version_of(pod) != version)
     }
 
     fn is_ours(&self, name: &str) {
