@@ -108,8 +108,8 @@ impl Theatre {
         assert!(told || !right, "seed {}: {charged:?} s were charged, and this is told: {last:?}", self.seed);
     }
 
-    /// Nobody who runs is told to end by us, unless somebody said so, its node is or was away or closed, its time is over, or it
-    /// is one of several of which another one is not there.
+    /// Nobody who runs is told to end by us, unless somebody said so, its node or one of its gang's is or was away or closed, its time
+    /// is over, or it is one of several of which another one is not there.
     pub(super) fn ends_for_a_reason(&self, pod: &Pod) {
         let Some(ours) = pod.ours.as_ref().filter(|_| self.random && pod.phase == PodPhase::Running && !pod.deleting) else { return };
         let Some(started) = pod.started.filter(|_| self.is_right(&pod.uid)) else { return };
@@ -117,8 +117,9 @@ impl Theatre {
         let wanted = |task: Option<&Task>| task.is_some_and(|task| task.work() == ours.work && !task.deleting && !task.spec.suspend);
         let known = self.world.tasks.values().find(|task| task.work() == ours.work);
         let said = !wanted(self.tasks.get(&ours.task)) || !wanted(known.map(AsRef::as_ref));
-        let away = pod.node.as_ref().is_none_or(|node| self.were_silent.contains(node) || self.were_closed.contains(node));
         let latest = self.books.latest.get(&ours.work).filter(|latest| latest.attempt == ours.attempt);
+        let mut nodes = latest.into_iter().flat_map(|latest| &latest.workers).map(|place| &place.node);
+        let away = nodes.any(|node| self.were_silent.contains(node) || self.were_closed.contains(node));
         // Of what is decided at once with more time for it nobody has heard yet.
         let over = latest.is_none_or(|latest| self.now + 1 >= started + latest.run_seconds.cast_signed())
             || self.books.raised.get(&ours.work) == Some(&self.now);
