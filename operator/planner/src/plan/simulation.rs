@@ -80,8 +80,10 @@ pub(super) struct Theatre {
     /// What came in the way of writes, and how often.
     hindered: BTreeMap<&'static str, u64>,
     pub(super) faults: bool,
-    /// Nobody stages what happens: what has ended stays to be looked at until somebody deletes it, and whatever ends has a reason.
+    /// Nobody stages what happens: whatever ends has a reason.
     random: bool,
+    /// What has ended stays to be looked at until somebody deletes it.
+    keeps_ended: bool,
     /// How far the operator's clock is from the nodes', and how often it has jumped.
     skew: i64,
     jumps: u64,
@@ -125,6 +127,7 @@ impl Theatre {
             hindered: BTreeMap::new(),
             faults: true,
             random: false,
+            keeps_ended: false,
             skew: 0,
             jumps: 0,
             jumps_before: BTreeMap::new(),

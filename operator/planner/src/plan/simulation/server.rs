@@ -81,7 +81,7 @@ impl Theatre {
                     let charged = charged.unwrap_or_else(|| panic!("seed {}: {name} went before its evidence was taken", self.seed));
                     let added = self.books.added.get(&format!("pod/{}/0/0", pod.uid)).copied().unwrap_or_default();
                     self.is_what_ran(&pod, charged - added);
-                    let answer = if pod.deleting || !self.random {
+                    let answer = if pod.deleting || !self.keeps_ended {
                         self.pods.remove(&name);
                         Event::PodGone { uid, at: self.clock() }
                     } else {

@@ -14,7 +14,8 @@ impl Theatre {
     pub(super) fn vary(&mut self) {
         let other = escrow_with(json!({ "funding": "Internal", "token": "USDC", "grant": "100" }));
         self.other = Some(Escrow { name: "other".into(), uid: "o".into(), funding: Escrow::funding("o", &other.spec), ..other });
-        self.random = true;
+        // Others are done with them sooner: whatever is kept is looked at again and again.
+        (self.random, self.keeps_ended) = (true, self.dice.roll(8) == 0);
         self.pool.spec.tenancies = vec![Tenancy::Shared, Tenancy::Dedicated, Tenancy::Exclusive];
         if self.dice.roll(4) == 0 {
             self.pool.spec.binding = Binding::Scheduler;
