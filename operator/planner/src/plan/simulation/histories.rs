@@ -98,9 +98,11 @@ impl Theatre {
     pub(super) fn is_told_as_charged(&self, task: &str, status: &ComputeTaskStatus) {
         let (Some(task), Some(last)) = (self.tasks.get(task), status.attempts.last()) else { return };
         let pods = (0..place::workers(task)).map(|worker| place::pod_name(task, last.index.unsigned_abs(), worker));
-        // Of a pod that somebody took away unseen another one was made.
-        let uids =
-            pods.flat_map(|pod| [format!("uid-of-{pod}"), format!("uid-of-{pod}-{}", self.made.get(&pod).copied().unwrap_or_default())]);
+        // Of a pod that somebody took away unseen another one was made, and perhaps another.
+        let uids = pods.flat_map(|pod| {
+            let made = self.made.get(&pod).copied().unwrap_or_default();
+            (2..=made).map(|number| format!("uid-of-{pod}-{number}")).chain([format!("uid-of-{pod}")]).collect::<Vec<_>>()
+        });
         let uids: Vec<String> = uids.collect();
         let right = uids.iter().filter(|uid| self.jumps_before.contains_key(*uid)).all(|uid| self.is_right(uid));
         let charged = uids.iter().filter_map(|uid| self.books.segments.get(&format!("pod/{uid}/0/0"))).max();
