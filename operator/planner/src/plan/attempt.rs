@@ -52,8 +52,13 @@ fn look(
     let timeout = placement.bound + place::start_timeout_seconds(task);
     let until = started.map_or(timeout, |started| started + placement.run_seconds.cast_signed());
     let until = account::recalled_at(world, &work, placement.attempt).map_or(until, |at| until.min(at));
-    if is_ending(Some(task), &workers) || now >= until {
-        end(task, &workers, plan);
+    let ending = is_ending(Some(task), &workers);
+    if ending || now >= until {
+        // Who has not started may have, and nobody has heard of it yet: then nobody else is to end either.
+        let waiting = |pod: &&Pod| !pod.is_over() && !pod.deleting && pod.phase != PodPhase::Running;
+        let late: Vec<_> =
+            workers.iter().copied().filter(|pod| !ending && started.is_none() && pod.as_ref().is_some_and(waiting)).collect();
+        end(task, if late.is_empty() { &workers } else { &late }, plan);
         return (None, None);
     }
     let slow = placement.bound + SLOW_SECONDS;

@@ -6,14 +6,17 @@ use super::{account, evidence, hindrance, node, status, waiting};
 use crate::world::World;
 use crate::world::convert::TOLD_HINDRANCES;
 use crate::world::records::{Placement, Pod, PodPhase, Task};
+use std::collections::BTreeSet;
 use supercargo_crds::common::Money;
 use supercargo_crds::names::task_condition::{FINISHED, PLACED, RECONCILING, RESERVED, STARTED, SUCCEEDED};
 use supercargo_crds::task::GangSuccess;
 use supercargo_crds::task_status::{Attempt, ComputeTaskStatus, Cost, Receipt, Usage};
 
 const KEPT_ATTEMPTS: usize = 10;
-/// Whom so many nodes in a row could not make a sandbox for, or one node not attach a volume, would get none from the next.
-const LAST_TRY: usize = 4;
+/// Whom so many nodes in a row, one after the other, made no sandbox for, no other one would.
+const SANDBOX_NODES: usize = 3;
+/// Whose volume was not attached so often in a row has one that can't be, also where there is no other node.
+const VOLUME_TRIES: usize = 4;
 /// A status has no room for a longer name of an image.
 const LONGEST_IMAGE: usize = 512;
 /// After the second fault of providers in a row, or a refusal by the API server, the next attempt waits, each time twice as
@@ -88,11 +91,17 @@ pub fn succeeded(pod: &Pod) -> bool {
     pod.exit_code == Some(0) && pod.phase != PodPhase::Failed && !was_stopped(pod)
 }
 
+/// Its node could not start it while there was time. One that has started after all, before anybody could end it, has run as
+/// every other.
+fn was_unable(pod: &Pod) -> bool {
+    pod.parting.unable && !evidence::has_run(pod)
+}
+
 /// The one table of ends that are the node's doing, or the cluster's, and never the task's.
 pub fn is_provider_fault(pod: &Pod) -> bool {
     match pod.reason.as_deref().unwrap_or_default() {
         _ if succeeded(pod) => false,
-        _ if pod.parting.drained || pod.parting.unable => true,
+        _ if pod.parting.drained || was_unable(pod) => true,
         // Its kubelet would not have it.
         "InvalidNodeInfo" | "NodeAffinity" | "SMTAlignmentError" | "TaintToleration" | "TopologyAffinityError" => true,
         "UnexpectedAdmissionError" | "UnexpectedPredicateFailureType" | "UnknownReason" => true,
@@ -145,27 +154,30 @@ pub fn is_of_the_node(reason: &str, message: &str) -> bool {
 
 /// Whether its node could not start it by what Events say alone, and not by what its kubelet writes where nobody else may.
 pub fn is_only_told(pod: &Pod) -> bool {
-    pod.parting.unable && pod.hindrance.as_ref().is_none_or(|(reason, _)| TOLD_HINDRANCES.contains(&reason.as_str()))
+    was_unable(pod) && pod.hindrance.as_ref().is_none_or(|(reason, _)| TOLD_HINDRANCES.contains(&reason.as_str()))
 }
 
 /// Whether what this node could not do others could not do before it: then it is the task's doing, or its volume's, or it would
 /// be tried for ever.
-fn is_in_vain(before: &[Attempt], node: &str, pod: &Pod) -> bool {
-    let Some((reason, _)) = pod.hindrance.as_ref().filter(|_| pod.parting.unable) else { return false };
+pub fn is_in_vain(before: &[Attempt], node: &str, pod: &Pod) -> bool {
+    let Some((reason, _)) = pod.hindrance.as_ref().filter(|_| was_unable(pod)) else { return false };
     let faults = before.iter().rev().take_while(|attempt| attempt.outcome == Outcome::ProviderFault.name());
     let alike = |words: &'static str| {
         faults.take_while(move |attempt| attempt.message.as_deref().is_some_and(|message| message.starts_with(words)))
     };
     match reason.as_str() {
-        "FailedAttachVolume" => alike("AttachVolume").enumerate().any(|(times, attempt)| attempt.node != node || times + 2 == LAST_TRY),
-        "FailedCreatePodSandBox" => alike("Failed to create pod sandbox").count() + 1 >= LAST_TRY,
+        "FailedAttachVolume" => alike("AttachVolume").zip(2..).any(|(attempt, tries)| attempt.node != node || tries == VOLUME_TRIES),
+        "FailedCreatePodSandBox" => {
+            let nodes: BTreeSet<&str> = alike("Failed to create pod sandbox").map(|attempt| attempt.node.as_str()).chain([node]).collect();
+            nodes.len() >= SANDBOX_NODES
+        }
         _ => false,
     }
 }
 
 /// Whether its node could not start it for a volume's sake.
 fn waits_for_a_volume(pod: &Pod) -> bool {
-    pod.parting.unable && pod.hindrance.as_ref().is_some_and(|(reason, _)| matches!(reason.as_str(), "FailedAttachVolume" | "FailedMount"))
+    was_unable(pod) && pod.hindrance.as_ref().is_some_and(|(reason, _)| matches!(reason.as_str(), "FailedAttachVolume" | "FailedMount"))
 }
 
 /// The kubelet calls it an eviction too when the task itself outgrows its disk.
@@ -261,7 +273,7 @@ pub fn ended(world: &mut World, task: &Task, now: i64) -> Option<ComputeTaskStat
         index: i32::try_from(placement.attempt).unwrap_or(i32::MAX),
         node: placement.workers[worker].node.clone(),
         outcome: outcome.name().to_owned(),
-        exit_code: pod.exit_code.filter(|_| !matches!(outcome, Outcome::StartTimeout | Outcome::Refused) && !pod.parting.unable),
+        exit_code: pod.exit_code.filter(|_| !matches!(outcome, Outcome::StartTimeout | Outcome::Refused) && !was_unable(pod)),
         billed_seconds: wall.cast_signed(),
         evidence: billed[worker].map_or("None", |measured| evidence::name(measured.evidence)).to_owned(),
         message: refused.as_ref().map_or_else(|| last_words(pod), |refused| Some(refused.why.clone())),
@@ -317,7 +329,7 @@ fn last_words(pod: &Pod) -> Option<String> {
 
 /// Why its node could not start it, as far as that is still known.
 fn unable(pod: &Pod) -> Option<&String> {
-    pod.hindrance.as_ref().filter(|_| pod.parting.unable).map(|(_, message)| message)
+    pod.hindrance.as_ref().filter(|_| was_unable(pod)).map(|(_, message)| message)
 }
 
 pub fn cost(world: &World, task: &Task, token: &str) -> Option<Cost> {
@@ -337,7 +349,7 @@ fn words(task: &Task, outcome: Outcome, worker: usize, workers: usize, pod: &Pod
         (Outcome::Succeeded, _) if workers > 1 => "its workers ended with exit code 0".to_owned(),
         (Outcome::Succeeded, _) => "it ended with exit code 0".to_owned(),
         (Outcome::TimeLimit, _) => "it was ended at its time limit, or before its budget would have been passed".to_owned(),
-        (Outcome::StartTimeout, _) if pod.parting.unable => {
+        (Outcome::StartTimeout, _) if was_unable(pod) => {
             format!(
                 "{} could not start {who} either: {}",
                 pod.node.as_deref().unwrap_or("its node"),
@@ -346,7 +358,7 @@ fn words(task: &Task, outcome: Outcome, worker: usize, workers: usize, pod: &Pod
         }
         (Outcome::StartTimeout, _) => format!("{who} did not start within {} s", place::start_timeout_seconds(task)),
         (Outcome::Suspended, _) => "it was suspended".to_owned(),
-        (Outcome::ProviderFault, _) if pod.parting.unable => {
+        (Outcome::ProviderFault, _) if was_unable(pod) => {
             let why = unable(pod).map(|why| format!(": {why}")).unwrap_or_default();
             format!("{} could not start {who} in time{why}", pod.node.as_deref().unwrap_or("its node"))
         }

@@ -20,7 +20,8 @@ use books::Books;
 use gpus::Gpus;
 use objects::escrow;
 pub(super) use objects::{escrow_with, gang, made, node, pool, task, terms};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use supercargo_crds::common::Money;
 use supercargo_crds::node::ProviderNodeStatus;
 
@@ -62,6 +63,8 @@ pub(super) struct Theatre {
     gpus: Gpus,
     /// How many pods there were of each name.
     made: BTreeMap<String, u32>,
+    /// What was last written into each pod, and its version, by UID.
+    versions: RefCell<HashMap<String, (String, u64)>>,
     /// What was written of nodes, and which of them were tainted.
     pub(super) written: BTreeMap<String, ProviderNodeStatus>,
     pub(super) tainted: BTreeSet<String>,
@@ -115,6 +118,7 @@ impl Theatre {
             torn: BTreeSet::new(),
             gpus: Gpus::default(),
             made: BTreeMap::new(),
+            versions: RefCell::default(),
             written: BTreeMap::new(),
             tainted: BTreeSet::new(),
             turned: BTreeMap::new(),

@@ -3,13 +3,13 @@
 
 use super::ends_tests::{holds, obeys, settled};
 use super::node_tests::stranger;
-use super::outcome::{is_of_the_node, is_provider_fault};
-use super::plan;
+use super::outcome::{is_in_vain, is_of_the_node, is_provider_fault};
 use super::simulation::{Theatre, gang, task, terms};
 use super::tests::{calm, pods, set, status, until};
+use super::{Effect, plan};
 use crate::world::Event;
-use crate::world::records::{Node, Pod, PodPhase, Requests, Task};
-use supercargo_crds::task_status::ComputeTaskStatus;
+use crate::world::records::{Node, Parting, Pod, PodPhase, Requests, Task};
+use supercargo_crds::task_status::{Attempt, ComputeTaskStatus};
 
 const NETWORK: &str = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox \"5f\": plugin type=\"calico\" failed (add)";
 const OCI: &str = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";
@@ -245,25 +245,86 @@ fn again(theatre: &mut Theatre, why: (&str, &str)) -> ComputeTaskStatus {
 #[test]
 fn what_one_node_after_the_other_can_not_start_comes_to_an_end() {
     let gone = ("FailedAttachVolume", "AttachVolume.Attach failed for volume \"pvc-1\" : rpc error: code = NotFound");
+    let mut theatre = hindered(task("a", "1", 0), "-0", gone);
+    let next = times_out(&mut theatre);
+    assert!(next.attempts[0].outcome == "ProviderFault" && holds(&next, "Finished").is_none());
+    let next = again(&mut theatre, gone);
+    assert_eq!(holds(&next, "Succeeded"), Some((false, "StartTimeout".to_owned())));
+    let words = next.conditions.iter().find(|condition| condition.type_ == "Finished").expect("Finished");
+    assert!(words.message.ends_with(&format!("could not start it either: {}", gone.1)), "{}", words.message);
+
+    // Two nodes that make no sandbox, however often, are the nodes' own trouble.
     let sandbox = ("FailedCreatePodSandBox", NETWORK);
-    for (why, tries) in [(gone, 2), (sandbox, 4)] {
-        let mut theatre = hindered(task("a", "1", 0), "-0", why);
-        let mut next = times_out(&mut theatre);
-        for _ in 1..tries {
-            assert_eq!(next.attempts.last().map(|last| last.outcome.as_str()), Some("ProviderFault"), "{}", why.0);
-            assert!(holds(&next, "Finished").is_none());
-            next = again(&mut theatre, why);
-        }
-        assert_eq!(next.attempts.len(), tries, "{}", why.0);
-        assert_eq!(holds(&next, "Succeeded"), Some((false, "StartTimeout".to_owned())));
-        let words = next.conditions.iter().find(|condition| condition.type_ == "Finished").expect("Finished");
-        assert!(words.message.ends_with(&format!("could not start it either: {}", why.1)), "{}", words.message);
-    }
-    // Other faults in between begin a new count.
     let mut theatre = hindered(task("a", "1", 0), "-0", sandbox);
     times_out(&mut theatre);
-    for why in [sandbox, sandbox, ("RunContainerError", "context deadline exceeded"), sandbox, sandbox, sandbox] {
-        let next = again(&mut theatre, why);
+    for _ in 0..5 {
+        let next = again(&mut theatre, sandbox);
         assert_eq!(next.attempts.last().map(|last| last.outcome.as_str()), Some("ProviderFault"));
+    }
+}
+
+#[test]
+fn only_what_several_nodes_say_in_a_row_is_in_vain() {
+    let attempt = |(node, outcome, message): (&str, &str, &str)| Attempt {
+        node: node.into(),
+        outcome: outcome.into(),
+        message: Some(message.into()),
+        index: 0,
+        exit_code: None,
+        billed_seconds: 0,
+        evidence: "None".into(),
+        image_digest: None,
+    };
+    let unable = |reason: &str, message: &str| Pod {
+        parting: Parting { unable: true, ..Parting::default() },
+        hindrance: Some((reason.into(), message.into())),
+        ..Pod::default()
+    };
+    let sandbox = unable("FailedCreatePodSandBox", NETWORK);
+    let volume = unable("FailedAttachVolume", "AttachVolume.Attach failed");
+    let fault = |node| (node, "ProviderFault", NETWORK);
+    let detached = |node| (node, "ProviderFault", "AttachVolume.Attach failed");
+    let cases: [(&[(&str, &str, &str)], &Pod, bool); 8] = [
+        (&[fault("n1"), fault("n2")], &sandbox, true),
+        (&[fault("n1"), fault("n3"), fault("n1")], &sandbox, false),
+        (&[fault("n1"), ("n2", "ProviderFault", "context deadline exceeded")], &sandbox, false),
+        (&[fault("n1"), ("n2", "Failed", NETWORK)], &sandbox, false),
+        (&[detached("n1")], &volume, true),
+        (&[detached("n3"), detached("n3")], &volume, false),
+        (&[detached("n3"), detached("n3"), detached("n3")], &volume, true),
+        (&[fault("n1")], &volume, false),
+    ];
+    for (index, (before, pod, in_vain)) in cases.into_iter().enumerate() {
+        let before: Vec<Attempt> = before.iter().copied().map(attempt).collect();
+        assert_eq!(is_in_vain(&before, "n3", pod), in_vain, "case {index}");
+    }
+}
+
+#[test]
+fn who_starts_after_all_ends_as_every_other_does() {
+    for restarts in [false, true] {
+        let mut theatre = hindered(task("a", "1", 0), "-0", ("FailedCreatePodSandBox", NETWORK));
+        theatre.now += 600;
+        let seen = |theatre: &Theatre| theatre.world.reservations.values().any(|held| held.placement.workers[0].parting.unable);
+        while !seen(&theatre) {
+            // What it is told to end by is lost.
+            until(&mut theatre, "book")
+                .into_iter()
+                .filter(|effect| matches!(effect, Effect::Book(_)))
+                .for_each(|effect| theatre.carry_out(effect));
+        }
+        let now = theatre.now;
+        set(&mut theatre, |pod| {
+            (pod.has_sandbox, pod.phase, pod.started, pod.first_running) = (true, PodPhase::Running, Some(now), Some(now));
+        });
+        if restarts {
+            theatre.restart();
+        }
+        theatre.now += 200;
+        set(&mut theatre, |pod| super::tests::ends(pod, now + 200, 1));
+        let next = settled(&mut theatre);
+        let last = &next.attempts[0];
+        assert_eq!((last.outcome.as_str(), last.exit_code, last.billed_seconds), ("Failed", Some(1), 200), "restarts: {restarts}");
+        assert_eq!(faults(&theatre), []);
     }
 }

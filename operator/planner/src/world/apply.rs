@@ -227,8 +227,8 @@ impl World {
             pod.first_running = before.first_running.or(pod.first_running);
             pod.terminal = before.terminal.or(pod.terminal);
             pod.recorded = before.recorded.or(pod.recorded);
-            // That it is listed once more as it was says nothing of it either.
-            let known = silent || (pod.version.is_some() && pod.version == before.version);
+            // That it is told once more as it was, or was before, says nothing of it either.
+            let known = silent || pod.is_no_newer_than(before);
             pod.last_alive = if known { before.last_alive } else { before.last_alive.max(pod.last_alive) };
             pod.parting = before.parting;
             pod.ran_on |= before.ran_on;

@@ -177,6 +177,13 @@ impl Device {
 }
 
 impl Pod {
+    /// Whether it is as it was seen already, or earlier: versions are numbers that grow, wherever they are numbers.
+    pub fn is_no_newer_than(&self, before: &Self) -> bool {
+        let number = |version: &Option<String>| version.as_ref()?.parse::<u64>().ok();
+        let older = || number(&self.version).zip(number(&before.version)).is_some_and(|(now, before)| now < before);
+        (self.version.is_some() && self.version == before.version) || older()
+    }
+
     /// What it shows of how long its container ran.
     pub fn record(&self) -> PodRecord {
         PodRecord {

@@ -135,8 +135,17 @@ impl Theatre {
         pod.node.as_ref().is_none_or(|node| !self.silent.contains_key(node))
     }
 
-    /// Another one whenever anybody has written something else into it.
+    /// Another number, and a greater one, whenever anybody has written something else into it.
     pub(super) fn version_of(&self, pod: &Pod) -> String {
+        let (marks, mut versions) = (self.marks_of(pod), self.versions.borrow_mut());
+        let (last, number) = versions.entry(pod.uid.clone()).or_default();
+        if *last != marks {
+            (*last, *number) = (marks, *number + 1);
+        }
+        number.to_string()
+    }
+
+    fn marks_of(&self, pod: &Pod) -> String {
         let marks = [pod.deleting, pod.has_finalizer, pod.forced, self.is_heard(pod)].map(u8::from);
         let ill = self.devices_of(pod).iter().filter(|device| device.healthy == Some(false)).count();
         let times = [pod.started, pod.finished, pod.delete_sent].map(Option::unwrap_or_default);
