@@ -7,13 +7,13 @@ use super::holdings::{Holding, Holdings};
 use super::need::Need;
 use super::neighbours::{Tenancy, Who};
 use super::shelves::{Class, Level};
-use super::slot::Slot;
+use super::slot::{Asker, Slot};
 use super::wish::Wish;
 use super::words::NOTHING;
 use foldhash::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Of those that could use offers of the same terms, places are kept for so many at a time.
+/// Of those that could use offers on the same card, places are kept for so many at a time.
 const CLAIMS: usize = 4;
 /// A large task looks at so many nodes for its claim.
 const CONSIDERED: usize = 4_096;
@@ -33,8 +33,8 @@ struct Claim {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     by_slot: HashMap<u32, Claim>,
-    /// How many there are of each class of terms.
-    by_class: HashMap<u32, usize>,
+    /// How many there are of each card.
+    by_card: HashMap<u32, usize>,
 }
 
 /// What became of a wish for places.
@@ -91,9 +91,10 @@ impl Claims {
         if self.is_empty() || shape.asker.only.is_some() {
             return false;
         }
-        let enough = |class| self.by_class.get(&class).is_some_and(|claims| *claims >= CLAIMS);
-        let mut classes = agreed(catalog, &catalog.shapes.wished(shape.wish).wish).map(|(_, class, _)| class).peekable();
-        classes.peek().is_some() && classes.all(enough)
+        let short = |number: u32| self.by_card.get(&catalog.terms(number).card).is_none_or(|claims| *claims < CLAIMS);
+        let mut agreed = agreed(catalog, &catalog.shapes.wished(shape.wish).wish).filter(|(_, number, _)| short(*number));
+        // What would never do is not waited for.
+        !agreed.any(|(class, number, need)| open(catalog, class, number).any(|slot| would_do(catalog, &shape.asker, slot, need)))
     }
 
     /// Claims the places that will be free the soonest.
@@ -121,8 +122,8 @@ impl Claims {
             return if self.is_empty() && slots.len() < CONSIDERED { Claimed::Never } else { Claimed::Behind };
         };
         let start = best.last().map_or(now, |(time, ..)| *time);
-        let classes: BTreeSet<u32> = best.iter().map(|(_, slot, _)| catalog.slot(*slot).class).collect();
-        classes.into_iter().for_each(|class| *self.by_class.entry(class).or_default() += 1);
+        let cards: BTreeSet<u32> = best.iter().map(|(_, slot, _)| catalog.terms(catalog.slot(*slot).class).card).collect();
+        cards.into_iter().for_each(|card| *self.by_card.entry(card).or_default() += 1);
         best.into_iter().for_each(|(_, slot, need)| self.add(catalog, holdings, gang.shape, (slot, need), start));
         Claimed::Kept(start)
     }
@@ -204,11 +205,19 @@ fn wanted(catalog: &Catalog, shape: u32) -> impl Iterator<Item = (u32, Need)> {
     let named = named.map(|slot| (slot, catalog.slot(slot))).filter(|(_, slot)| slot.closed.is_none());
     let named = named.filter_map(|(index, slot)| Some((index, wish.agrees(catalog.terms(slot.class)).ok()?.need)));
     let classes = asker.only.is_none().then(|| agreed(catalog, wish)).into_iter().flatten();
-    let anywhere = classes.flat_map(move |(class, number, need)| {
-        let open = class.shelves.iter().map(|shelf| shelf.level).filter(|level| matches!(level, Level::Free(_)));
-        open.flat_map(move |level| catalog.shelves.on(number, level)).map(move |place| (place.slot, need))
-    });
-    named.chain(anywhere).filter(move |(slot, need)| need.fits_in(catalog.stock(*slot).0) && asker.unwanted(catalog.slot(*slot)).is_none())
+    let anywhere = classes.flat_map(move |(class, number, need)| open(catalog, class, number).map(move |slot| (slot, need)));
+    named.chain(anywhere).filter(move |(slot, need)| would_do(catalog, asker, *slot, *need))
+}
+
+/// All slots of a class that are not closed.
+fn open<'a>(catalog: &'a Catalog, class: &'a Class, number: u32) -> impl Iterator<Item = u32> + 'a {
+    let levels = class.shelves.iter().map(|shelf| shelf.level).filter(|level| matches!(level, Level::Free(_)));
+    levels.flat_map(move |level| catalog.shelves.on(number, level)).map(|place| place.slot)
+}
+
+/// Whether a slot would hold a worker if nobody else were there.
+fn would_do(catalog: &Catalog, asker: &Asker, slot: u32, need: Need) -> bool {
+    need.fits_in(catalog.stock(slot).0) && asker.unwanted(catalog.slot(slot)).is_none()
 }
 
 /// Classes of offers whose terms a task agrees with, and what a worker takes there.

@@ -143,7 +143,13 @@ impl Exchange {
         if known.is_some_and(|known| known.gang == gang && known.seconds == waiting.seconds) {
             return self.leave(shape);
         }
+        // Asking for something else, or for the same on other nodes, costs nobody its place in the line.
+        let key = (waiting.created, waiting.id.clone());
+        let stuck = self.stuck.contains_key(&key);
         self.forget(&waiting.id);
+        if stuck {
+            self.stuck.insert(key, None);
+        }
         self.changed = true;
         let funding = waiting.request.funding.clone();
         self.turns.insert(turn.2.clone(), (funding.clone(), turn.clone()));

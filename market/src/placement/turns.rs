@@ -114,6 +114,29 @@ fn passes_that_find_nothing_free_do_not_begin_anew_what_is_kept() {
 }
 
 #[test]
+fn who_asks_for_other_nodes_than_before_stays_in_the_line() {
+    let mut exchange = Exchange::new();
+    ["n1", "n2"].into_iter().for_each(|node| exchange.offer(&offer(node, "1")));
+    let on =
+        |nodes: &[&str]| Request { devices: 4, only_nodes: Some(nodes.iter().map(|node| (*node).to_owned()).collect()), ..held_by("a") };
+    for (node, by) in [("n1", "a"), ("n2", "c")] {
+        exchange.wait(&waiting(
+            &format!("has-{node}"),
+            Request { devices: 3, only_nodes: Some(vec![node.into()]), ..held_by(by) },
+            0,
+            1,
+            100,
+        ));
+    }
+    assert_eq!(placed(exchange.assign(0)).len(), 2);
+    exchange.wait(&waiting("large", on(&["n1"]), 1, 1, 60));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.wait(&waiting("large", on(&["n1", "n3"]), 1, 1, 60));
+    exchange.wait(&waiting("small", Request { only_nodes: Some(vec!["n1".into()]), ..held_by("b") }, 2, 1, 1_000));
+    assert!(placed(exchange.assign(2)).is_empty(), "what is kept for it is kept from who came later, and holds less");
+}
+
+#[test]
 fn of_many_large_tasks_each_keeps_what_only_it_waits_for() {
     let mut exchange = Exchange::new();
     let names: Vec<String> = (0..12).map(|number| format!("n{number:02}")).collect();
@@ -148,6 +171,8 @@ fn of_large_tasks_that_wait_for_the_same_only_the_first_few_keep_it_from_others(
     }
     assert_eq!(placed(exchange.assign(0)).len(), 8);
     exchange.offer(&Offer { free_devices: 3, total_devices: 3, ..offer("other", "2") });
+    // Nobody waits for a node that is closed, whatever its terms.
+    exchange.offer(&Offer { closed: Some(Closed::Cordoned), ..offer("closed", "3") });
     exchange.wait(&waiting("elsewhere", Request { devices: 2, ..held_by("others") }, 0, 1, 100));
     assert_eq!(placed(exchange.assign(1)).len(), 1);
     (0..8).for_each(|number| {
