@@ -107,7 +107,8 @@ impl Theatre {
         let right = uids.iter().filter(|uid| self.jumps_before.contains_key(*uid)).all(|uid| self.is_right(uid));
         let charged = uids.iter().filter_map(|uid| self.books.segments.get(&format!("pod/{uid}/0/0"))).max();
         let told = charged.is_none_or(|charged| *charged == last.billed_seconds.unsigned_abs());
-        assert!(told || !right, "seed {}: {charged:?} s were charged, and this is told: {last:?}", self.seed);
+        let latest = self.books.latest.get(&task.work());
+        assert!(told || !right, "seed {}: {charged:?} s of {uids:?} were charged, and this is told: {last:?}, of {latest:?}", self.seed);
     }
 
     /// Nobody who runs is told to end by us, unless somebody said so, its node or one of its gang's is or was away or closed, its time
