@@ -273,6 +273,7 @@ fn a_gang_of_which_one_never_starts_has_failed_by_its_start_timeout() {
             let names: Vec<String> = effects.iter().filter_map(deletes).collect();
             assert!(names.len() == 1 && names[0].ends_with(ends), "{names:?}");
             effects.into_iter().for_each(|effect| theatre.carry_out(effect));
+            set(&mut theatre, |_| ());
         }
         obeys(&mut theatre, 0);
         let status = settled(&mut theatre);

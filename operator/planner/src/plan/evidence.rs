@@ -91,7 +91,8 @@ pub fn added(workers: &[Option<&Pod>], placement: &Placement, billed: &[Option<M
         before_seconds: placement.billed_before_seconds,
         longest_seconds: billed.iter().flatten().map(|one| one.seconds).max().unwrap_or_default(),
         ran: billed.iter().all(|one| one.is_some_and(has_shown)),
-        by_provider: workers.iter().flatten().any(|pod| is_provider_fault(pod)),
+        // Of whom nothing is left the books know how its node parted with it.
+        by_provider: workers.iter().zip(&placement.workers).any(|(pod, place)| pod.map_or(!place.parting.is_none(), is_provider_fault)),
     };
     placement.workers.iter().map(|place| over.added_seconds(place.minimum_seconds)).collect()
 }
