@@ -20,6 +20,6 @@ pub use bindings::{Escrow, TestToken};
 pub use client::{AccountState, Chain, ChainError, ChangeState, Finality, Finalized, LaneState, PostedEvent, Receipt};
 pub use deploy::{Addresses, Terms, deploy, deploy_with};
 pub use encoding::{Row, account_id, pack_rows, release_digest, row_digest, tenant_id, unpack_rows};
-pub use transaction::{Call, Fees, SignedTransaction, sign};
+pub use transaction::{Call, Fees, SignedTransaction, read, sign};
 pub use voucher::{PayeeRequest, Voucher, Vouchers, sign_row};
 pub use words::revert_words;

@@ -2,7 +2,7 @@
 //! send the same bytes again when no answer came.
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
-use alloy::eips::eip2718::Encodable2718;
+use alloy::eips::eip2718::{Decodable2718, Encodable2718};
 use alloy::network::TxSignerSync;
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy::signers::local::PrivateKeySigner;
@@ -53,6 +53,13 @@ pub fn sign(
     Ok(SignedTransaction { raw: envelope.encoded_2718().into(), hash: *envelope.tx_hash() })
 }
 
+/// What [`sign`] made these bytes of: the nonce and the call. `None` for others.
+pub fn read(mut raw: &[u8]) -> Option<(u64, Call)> {
+    let TxEnvelope::Eip1559(signed) = TxEnvelope::decode_2718(&mut raw).ok()? else { return None };
+    let TxEip1559 { nonce, gas_limit, to, input, .. } = signed.strip_signature();
+    Some((nonce, Call { to: to.to().copied(), data: input, gas_limit }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +73,18 @@ mod tests {
         assert_eq!(first, sign(&signer, 1, 5, fees, &call).unwrap());
         assert_ne!(first.hash, sign(&signer, 1, 6, fees, &call).unwrap().hash);
         assert_eq!(first.hash, alloy::primitives::keccak256(&first.raw));
+    }
+
+    #[test]
+    fn what_was_signed_is_read_from_its_bytes() {
+        let signer = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+        let fees = Fees { max_fee_wei: 10, priority_fee_wei: 1 };
+        for to in [Some(Address::repeat_byte(1)), None] {
+            let call = Call { to, data: Bytes::from_static(b"rows"), gas_limit: 21_000 };
+            let signed = sign(&signer, 1, 5, fees, &call).unwrap();
+            assert_eq!(read(&signed.raw), Some((5, call)));
+            assert_eq!(read(&signed.raw[1..]), None);
+        }
+        assert_eq!(read(&[]), None);
     }
 }

@@ -3,7 +3,7 @@
 use super::SettlementError;
 use super::rail::{Included, Node, Pen, Price, Takes};
 use supercargo_contracts::{
-    Address, B256, BlockId, Bytes, Call, Chain, ChainError, Fees, Finality, Finalized, PrivateKeySigner, Row, calls, sign,
+    Address, B256, BlockId, Bytes, Call, Chain, ChainError, Fees, Finality, Finalized, PrivateKeySigner, Row, calls, read, sign,
 };
 use supercargo_ledger::{Attempt, Post};
 use supercargo_market::work::FundingId;
@@ -148,9 +148,21 @@ impl Pen for EvmPen {
     }
 
     fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {
+        self.signed(nonce, price, &Call { to: Some(self.contract), data: post_data(post)?, gas_limit: price.gas })
+    }
+
+    fn replace(&self, signed: &Attempt, price: Price) -> Result<Attempt, SettlementError> {
+        let unread = || SettlementError::Stalled(format!("what was signed as {} can't be read", signed.hash));
+        let (nonce, call) = read(&signed.raw).ok_or_else(unread)?;
+        // What the post lacks by now, the first bytes may carry.
+        self.signed(nonce, price, &Call { gas_limit: call.gas_limit.max(price.gas), ..call })
+    }
+}
+
+impl EvmPen {
+    fn signed(&self, nonce: u64, price: Price, call: &Call) -> Result<Attempt, SettlementError> {
         let fees = Fees { max_fee_wei: price.max_fee_wei, priority_fee_wei: price.priority_fee_wei.min(price.max_fee_wei) };
-        let call = Call { to: Some(self.contract), data: post_data(post)?, gas_limit: price.gas };
-        let signed = sign(&self.key, self.chain_id, nonce, fees, &call).map_err(ChainError::from)?;
+        let signed = sign(&self.key, self.chain_id, nonce, fees, call).map_err(ChainError::from)?;
         Ok(Attempt { hash: signed.hash.to_string(), signer: self.signer(), nonce, raw: signed.raw.to_vec(), max_fee: fees.max_fee_wei })
     }
 }
@@ -158,6 +170,35 @@ impl Pen for EvmPen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use supercargo_ledger::PostState;
+    use supercargo_market::money::Amount;
+
+    #[test]
+    fn a_replacement_calls_the_same_with_the_same_nonce_also_when_its_post_has_lost_rows_since() {
+        let contract = Address::repeat_byte(9);
+        let pen = EvmPen { key: PrivateKeySigner::random(), chain_id: 1, contract, most_fee_wei: None };
+        let post = Post {
+            id: "p".to_owned(),
+            funding: FundingId::chain("c", &B256::ZERO.to_string()),
+            state: PostState::Planned,
+            rows: vec![(7, 9), (8, 2)],
+            amount: Amount::from_units(11),
+            lines_root: [3; 32],
+            journal_head: [4; 32],
+            winner: None,
+            block: None,
+        };
+        let price = |gas, fee| Price { gas, max_fee_wei: fee, priority_fee_wei: fee };
+        let first = pen.sign(&post, 5, price(90_000, 10)).expect("signs");
+        for (gas, least) in [(70_000, 90_000), (95_000, 95_000)] {
+            let second = pen.replace(&first, price(gas, 13)).expect("signs");
+            assert_eq!((second.nonce, second.max_fee, &second.signer), (5, 13, &first.signer));
+            assert_ne!(second.hash, first.hash);
+            let ((_, before), (nonce, after)) = (read(&first.raw).expect("is ours"), read(&second.raw).expect("is ours"));
+            assert_eq!((nonce, after.to, &after.data, after.gas_limit), (5, Some(contract), &before.data, least));
+        }
+        assert!(pen.replace(&Attempt { raw: vec![1, 2], ..first }, price(1, 1)).is_err());
+    }
 
     #[test]
     fn a_lane_with_an_open_case_takes_rows_until_a_window_before_the_case_lapses() {

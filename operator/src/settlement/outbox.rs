@@ -11,7 +11,7 @@ use supercargo_market::work::FundingId;
 const SECONDS_BEFORE_REPLACEMENT: i64 = 60;
 /// After so many attempts more is offered only when gas costs more than the last of them does, and less often.
 const MOST_ATTEMPTS: usize = 6;
-const SECONDS_BEFORE_LATE_REPLACEMENT: i64 = 600;
+pub const SECONDS_BEFORE_LATE_REPLACEMENT: i64 = 600;
 
 /// What came of one step of every open post.
 #[derive(Debug, Default)]
@@ -206,8 +206,11 @@ pub fn foremost(attempts: &[Attempt], next: u64) -> Option<&Attempt> {
 
 /// Whether more may be offered now. A time that is yet to come was told by a clock that was wrong.
 fn is_late(tries: usize, signed_at: i64, now: i64) -> bool {
-    let patience = if tries < MOST_ATTEMPTS { SECONDS_BEFORE_REPLACEMENT } else { SECONDS_BEFORE_LATE_REPLACEMENT };
-    now < signed_at || now >= signed_at + patience
+    is_over(signed_at, if tries < MOST_ATTEMPTS { SECONDS_BEFORE_REPLACEMENT } else { SECONDS_BEFORE_LATE_REPLACEMENT }, now)
+}
+
+pub fn is_over(signed_at: i64, patience_seconds: i64, now: i64) -> bool {
+    now < signed_at || now >= signed_at + patience_seconds
 }
 
 /// Nodes want an eighth more for a replacement; the same nonce, so that only one of them can ever be included.
@@ -216,7 +219,12 @@ async fn replacement<R: Rail>(rail: &R, post: &Post, last: &Attempt, tries: usiz
     if tries >= MOST_ATTEMPTS && rail.sign(post, last.nonce, 0).await?.max_fee <= last.max_fee {
         return Ok(None);
     }
-    rail.sign(post, last.nonce, last.max_fee + last.max_fee / 4 + 1).await.map(Some)
+    dearer(rail, post, last).await.map(Some)
+}
+
+/// The same call for as much more as nodes want of a replacement, or for what gas costs if that is more.
+pub async fn dearer<R: Rail>(rail: &R, post: &Post, last: &Attempt) -> Result<Attempt, SettlementError> {
+    rail.replace(post, last, last.max_fee + last.max_fee / 4 + 1).await
 }
 
 async fn mined<R: Rail>(

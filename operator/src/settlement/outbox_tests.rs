@@ -101,6 +101,9 @@ impl Rail for Told {
             }
         }
     }
+    async fn replace(&self, post: &Post, signed: &Attempt, least_fee: u128) -> Result<Attempt, SettlementError> {
+        self.sign(post, signed.nonce, least_fee).await
+    }
     async fn send(&self, _: &[u8]) -> Result<(), SettlementError> {
         Ok(())
     }

@@ -65,6 +65,9 @@ pub trait Rail {
     async fn is_credited(&self, post: &Post) -> Result<bool, SettlementError>;
     /// The post, signed with this nonce; the fee is at least `least_fee`.
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError>;
+    /// What was signed for the post before, for at least this fee: all but the offer is the same, and only one of both can ever be
+    /// included.
+    async fn replace(&self, post: &Post, signed: &Attempt, least_fee: u128) -> Result<Attempt, SettlementError>;
     async fn send(&self, raw: &[u8]) -> Result<(), SettlementError>;
 }
 
@@ -98,6 +101,8 @@ pub trait Pen {
     }
     /// The same post, nonce and price give the same bytes.
     fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError>;
+    /// The same call with the same nonce as in these bytes, whatever their post says by now, at another price.
+    fn replace(&self, signed: &Attempt, price: Price) -> Result<Attempt, SettlementError>;
 }
 
 /// The endpoints of one chain, in the order of the configuration.
@@ -206,6 +211,31 @@ impl<N: Node, P> Seen<'_, N, P> {
         Ok(agree::low_middle(balances).unwrap_or_default())
     }
 
+    /// What is offered for a post, as far as the configuration and the signer's balance let it.
+    async fn offer(&self, post: &Post, least_fee: u128) -> Result<Price, SettlementError>
+    where
+        P: Pen,
+    {
+        let price = self.price(post).await?;
+        let max_fee_wei = price.max_fee_wei.max(least_fee);
+        if let Some(most) = self.pen.most_fee_wei().filter(|most| max_fee_wei > *most) {
+            let most = most / 1_000_000_000;
+            // What it would be moves with every block, and is no news.
+            return Err(SettlementError::FeeHigh(format!(
+                "a post would have to offer more than {most} gwei for gas (chains[].maxFeeGwei): it waits until gas is cheaper"
+            )));
+        }
+        // Nodes want both fees of a replacement raised, and what was offered before is not known here.
+        let priority_fee_wei = if least_fee > 0 { max_fee_wei } else { price.priority_fee_wei };
+        let price = Price { gas: price.gas.saturating_add(price.gas / 4), max_fee_wei, priority_fee_wei };
+        let (most, left) = (price.max_fee_wei.saturating_mul(price.gas.into()), self.gas_balance_wei().await?);
+        if left < most {
+            let signer = self.pen.signer();
+            return Err(SettlementError::NoGas(format!("{signer} has {left} wei for gas and a post may cost {most}: send it some")));
+        }
+        Ok(price)
+    }
+
     /// What most of them take the post for. One that refuses alone is not heard: it may be behind.
     async fn price(&self, post: &Post) -> Result<Price, SettlementError> {
         let answers = join_all(self.agreeing().map(|node| node.price(post))).await;
@@ -260,24 +290,11 @@ impl<N: Node, P: Pen> Rail for Seen<'_, N, P> {
     }
 
     async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
-        let price = self.price(post).await?;
-        let max_fee_wei = price.max_fee_wei.max(least_fee);
-        if let Some(most) = self.pen.most_fee_wei().filter(|most| max_fee_wei > *most) {
-            let most = most / 1_000_000_000;
-            // What it would be moves with every block, and is no news.
-            return Err(SettlementError::FeeHigh(format!(
-                "a post would have to offer more than {most} gwei for gas (chains[].maxFeeGwei): it waits until gas is cheaper"
-            )));
-        }
-        // Nodes want both fees of a replacement raised, and what was offered before is not known here.
-        let priority_fee_wei = if least_fee > 0 { max_fee_wei } else { price.priority_fee_wei };
-        let price = Price { gas: price.gas.saturating_add(price.gas / 4), max_fee_wei, priority_fee_wei };
-        let (most, left) = (price.max_fee_wei.saturating_mul(price.gas.into()), self.gas_balance_wei().await?);
-        if left < most {
-            let signer = self.signer();
-            return Err(SettlementError::NoGas(format!("{signer} has {left} wei for gas and a post may cost {most}: send it some")));
-        }
-        self.pen.sign(post, nonce, price)
+        self.pen.sign(post, nonce, self.offer(post, least_fee).await?)
+    }
+
+    async fn replace(&self, post: &Post, signed: &Attempt, least_fee: u128) -> Result<Attempt, SettlementError> {
+        self.pen.replace(signed, self.offer(post, least_fee).await?)
     }
 
     /// To one of them, and to the next when it fails: the same bytes, so that they count once. Who keeps them to itself is

@@ -113,6 +113,9 @@ impl Pen for TestPen {
         let raw = format!("{} {} {}", price.gas, price.max_fee_wei, price.priority_fee_wei).into_bytes();
         Ok(Attempt { hash: "h".to_owned(), signer: self.signer(), nonce, raw, max_fee: price.max_fee_wei })
     }
+    fn replace(&self, signed: &Attempt, price: Price) -> Result<Attempt, SettlementError> {
+        self.sign(&post(), signed.nonce, price)
+    }
 }
 
 /// It offers ten gwei at most.
@@ -127,6 +130,9 @@ impl Pen for Thrifty {
     }
     fn sign(&self, post: &Post, nonce: u64, price: Price) -> Result<Attempt, SettlementError> {
         TestPen.sign(post, nonce, price)
+    }
+    fn replace(&self, signed: &Attempt, price: Price) -> Result<Attempt, SettlementError> {
+        TestPen.replace(signed, price)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Posts that were final, looked at again. A chain that undid what it had promised never to undo may have lost them: then the
-//! same bytes are sent again, and only where these can never be included any more, and the chain's lanes have less than they said,
-//! is what they paid owed anew. Whatever is paid twice by that is credited once: a row is a total.
+//! same bytes are sent again, or, where gas costs more by now than they offer, the same call for more. Only where these can never
+//! be included any more, and the chain's lanes have less than they said, is what they paid owed anew. Whatever is paid twice by that
+//! is credited once: a row is a total.
 
 use super::SettlementError;
-use super::outbox::foremost;
+use super::outbox::{SECONDS_BEFORE_LATE_REPLACEMENT, dearer, foremost, is_over};
 use super::rail::{Included, Rail};
 use supercargo_ledger::{Attempt, Fence, Ledger, Post};
 
@@ -25,8 +26,8 @@ pub struct Rechecked {
 
 /// What can be done for a post that is in no block any more.
 enum Fate {
-    /// Its bytes can be included again.
-    Free(Attempt),
+    /// Its bytes can be included again: those that were, and of the same nonce those that offer most.
+    Free { first: Attempt, dearest: Attempt },
     /// What used its nonce may be undone too, and its bytes come back.
     Unsure,
     /// A node has forgotten the receipt, or a claim or a later post has brought it: nothing of it is lost.
@@ -49,8 +50,8 @@ pub async fn recheck<R: Rail>(
     recheck.go_on(closed)?;
     // The oldest first: its nonce comes before the others'.
     for (post, fate) in lost.iter().rev() {
-        if let Fate::Free(attempt) = fate {
-            let sent = recheck.send_again(post, attempt).await;
+        if let Fate::Free { first, dearest } = fate {
+            let sent = recheck.send_again(chain, post, (first, dearest), now).await;
             recheck.go_on(sent)?;
         }
     }
@@ -137,8 +138,10 @@ impl<R: Rail> Recheck<'_, R> {
         let next = self.rail.latest_nonce().await?;
         if let Some(attempt) = foremost(&ours, next) {
             if next <= attempt.nonce {
-                let is_winner = |other: &&Attempt| other.nonce == attempt.nonce && Some(&other.hash) == post.winner.as_ref();
-                return Ok(Fate::Free(ours.iter().find(is_winner).unwrap_or(attempt).clone()));
+                let same = || ours.iter().filter(|other| other.nonce == attempt.nonce);
+                let first = same().find(|other| Some(&other.hash) == post.winner.as_ref()).unwrap_or(attempt).clone();
+                let dearest = same().max_by_key(|other| other.max_fee).unwrap_or(attempt).clone();
+                return Ok(Fate::Free { first, dearest });
             }
             if self.rail.final_nonce().await? <= attempt.nonce {
                 return Ok(Fate::Unsure);
@@ -150,7 +153,8 @@ impl<R: Rail> Recheck<'_, R> {
     /// Bytes whose nonce comes after one that nothing of ours uses any more are never included: the oldest of these posts is signed
     /// for that, too. Both count once: a row is a total.
     async fn close_gap(&mut self, chain: &str, lost: &[(Post, Fate)], now: i64) -> Result<(), SettlementError> {
-        let free = lost.iter().filter_map(|(post, fate)| if let Fate::Free(attempt) = fate { Some((attempt.nonce, post)) } else { None });
+        let free =
+            lost.iter().filter_map(|(post, fate)| if let Fate::Free { first, .. } = fate { Some((first.nonce, post)) } else { None });
         let Some((lowest, post)) = free.min_by_key(|(nonce, _)| *nonce) else { return Ok(()) };
         let (signer, next) = (self.rail.signer(), self.rail.latest_nonce().await?);
         let lent = self.ledger.foreign_nonce(chain, &signer).await?.is_some();
@@ -163,11 +167,44 @@ impl<R: Rail> Recheck<'_, R> {
         self.rail.send(&attempt.raw).await
     }
 
-    async fn send_again(&mut self, post: &Post, attempt: &Attempt) -> Result<(), SettlementError> {
+    async fn send_again(
+        &mut self,
+        chain: &str,
+        post: &Post,
+        (first, dearest): (&Attempt, &Attempt),
+        now: i64,
+    ) -> Result<(), SettlementError> {
+        let attempt = match self.enough(chain, post, (first, dearest), now).await {
+            Ok(attempt) => attempt,
+            Err(error @ SettlementError::Ledger(_)) => return Err(error),
+            // Whatever keeps it from being signed for more, what was signed may do.
+            Err(error) => {
+                tracing::warn!(post = post.id, "not replaced: {error}");
+                dearest.clone()
+            }
+        };
         self.rail.send(&attempt.raw).await?;
         self.done.sent += 1;
-        tracing::error!(post = post.id, hash = attempt.hash, "the chain undid a post that was final: the same bytes are sent again");
+        tracing::error!(post = post.id, hash = attempt.hash, "the chain undid a post that was final: it is sent again");
         Ok(())
+    }
+
+    /// Of what was signed for the post with one nonce the bytes that offer enough by now, or others that do, written down. Since all
+    /// of them call the same, whichever is included does the same. More is offered only when gas costs more, as it is of a post
+    /// that was replaced often: most that a chain undid comes back by itself.
+    async fn enough(&self, chain: &str, post: &Post, (first, dearest): (&Attempt, &Attempt), now: i64) -> Result<Attempt, SettlementError> {
+        let is_lent = self.ledger.foreign_nonce(chain, &self.rail.signer()).await?.is_some();
+        let signed_at = self.ledger.last_signed_at(&post.id).await?;
+        if is_lent || !is_over(signed_at, SECONDS_BEFORE_LATE_REPLACEMENT, now) {
+            return Ok(dearest.clone());
+        }
+        let fee = self.rail.sign(post, dearest.nonce, 0).await?.max_fee;
+        if let Some(enough) = [first, dearest].into_iter().find(|attempt| attempt.max_fee >= fee) {
+            return Ok(enough.clone());
+        }
+        let replacement = dearer(self.rail, post, dearest).await?;
+        self.ledger.record_attempt(self.fence, &post.id, &replacement, now).await?;
+        Ok(replacement)
     }
 
     async fn undo(&mut self, post: &Post, words: &str) -> Result<(), SettlementError> {

@@ -16,16 +16,22 @@ struct Undone {
     credited: bool,
     asked: Mutex<u32>,
     sent: Mutex<Vec<u64>>,
+    /// What gas costs; nobody says it otherwise.
+    fee: Option<u128>,
 }
 
 impl Undone {
     fn of(has: u64) -> Self {
-        Self { has, forgotten: 0, finalized: 100, credited: false, asked: Mutex::default(), sent: Mutex::default() }
+        Self { has, forgotten: 0, finalized: 100, credited: false, asked: Mutex::default(), sent: Mutex::default(), fee: None }
     }
 
     /// How many receipts were asked for, and which posts were sent again.
     async fn looked(&self, ledger: &Ledger, fence: Fence) -> (u32, Vec<u64>) {
-        let (_, failed) = recheck(ledger, fence, self, "c", 30).await.expect("looks");
+        self.looked_at(ledger, fence, 30).await
+    }
+
+    async fn looked_at(&self, ledger: &Ledger, fence: Fence, now: i64) -> (u32, Vec<u64>) {
+        let (_, failed) = recheck(ledger, fence, self, "c", now).await.expect("looks");
         assert!(failed.is_none(), "{failed:?}");
         (*self.asked.lock().expect("one thread"), self.sent.lock().expect("one thread").clone())
     }
@@ -60,8 +66,16 @@ impl Rail for Undone {
     async fn is_credited(&self, _: &Post) -> Result<bool, SettlementError> {
         Ok(self.credited)
     }
-    async fn sign(&self, _: &Post, _: u64, _: u128) -> Result<Attempt, SettlementError> {
-        Err(SettlementError::Waiting("nothing is signed by looking".to_owned()))
+    async fn sign(&self, post: &Post, nonce: u64, least_fee: u128) -> Result<Attempt, SettlementError> {
+        let nobody = || SettlementError::Waiting("nobody says what gas costs".to_owned());
+        let max_fee = self.fee.ok_or_else(nobody)?.max(least_fee);
+        // Its hash is that of nothing in a block.
+        let raw = vec![100 + u8::try_from(max_fee).expect("is small")];
+        assert_eq!(post.winner, Some(nonce.to_string()), "it is the nonce that it was in a block with");
+        Ok(Attempt { hash: format!("{}{max_fee}", 1_000 + nonce), signer: self.signer(), nonce, raw, max_fee })
+    }
+    async fn replace(&self, post: &Post, signed: &Attempt, least_fee: u128) -> Result<Attempt, SettlementError> {
+        self.sign(post, signed.nonce, least_fee).await
     }
     async fn send(&self, raw: &[u8]) -> Result<(), SettlementError> {
         self.sent.lock().expect("one thread").push(raw[0].into());
@@ -95,6 +109,36 @@ async fn all_that_a_chain_undid_is_sent_again_however_much_it_is_and_the_oldest_
     // It is shorter now, and comes to the later ones again.
     let shorter = Undone { finalized: 20, ..Undone::of(3) };
     assert_eq!(shorter.looked(&ledger, fence).await.1, (3..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_was_final_and_is_sent_again_offers_more_once_gas_costs_more_and_never_has_another_nonce() {
+    let (ledger, fence) = posted(2).await;
+    let id = ledger.newest_final("c", None, 1).await.expect("reads").remove(0).id;
+    let signed = async || -> Vec<(u64, u128)> {
+        ledger.attempts(&id).await.expect("reads").iter().map(|attempt| (attempt.nonce, attempt.max_fee)).collect()
+    };
+    // The second post is gone. The first number of its bytes is 1; of those that offer more, a hundred more than the fee.
+    for (fee, now, sent, offers) in [
+        (Some(1), 700, 1, vec![1]),
+        (None, 700, 1, vec![1]),
+        (Some(8), 599, 1, vec![1]),
+        (Some(8), 600, 108, vec![1, 8]),
+        (Some(20), 610, 108, vec![1, 8]),
+        (Some(8), 1_200, 108, vec![1, 8]),
+        (Some(9), 1_210, 111, vec![1, 8, 11]),
+        (Some(1), 1_820, 1, vec![1, 8, 11]),
+        (None, 1_830, 111, vec![1, 8, 11]),
+    ] {
+        let rail = Undone { fee, ..Undone::of(1) };
+        assert_eq!(rail.looked_at(&ledger, fence, now).await.1, [sent], "{fee:?} at {now}");
+        assert_eq!(signed().await, offers.into_iter().map(|fee| (1, fee)).collect::<Vec<_>>(), "{fee:?} at {now}");
+    }
+    // With a key that somebody else has nothing new is signed.
+    ledger.note_foreign_nonce(fence, "of no post", "c", "one", 9).await.expect("notes");
+    let dear = Undone { fee: Some(50), ..Undone::of(1) };
+    assert_eq!(dear.looked_at(&ledger, fence, 9_000).await.1, [111]);
+    assert_eq!(signed().await.len(), 3);
 }
 
 #[tokio::test]

@@ -192,6 +192,18 @@ impl Pen for Arc<Simulated> {
         drop(state);
         Ok(Attempt { hash, signer: self.signer(), nonce, raw, max_fee: fee })
     }
+
+    fn replace(&self, signed: &Attempt, price: Price) -> Result<Attempt, SettlementError> {
+        let mut state = self.state.lock().expect("one thread");
+        let (fee, nonce, first) = (price.max_fee_wei, signed.nonce, state.known[&signed.raw].clone());
+        assert!(fee > first.fee && first.sender == Some((state.key, nonce)), "{} can't be replaced for {fee}", signed.hash);
+        assert!(!state.lent.contains(&state.key), "somebody else has the key, and it signs {} again", signed.hash);
+        let hash = format!("{} for {fee}", signed.hash);
+        let raw = hash.clone().into_bytes();
+        state.known.insert(raw.clone(), Transaction { hash: hash.clone(), fee, ..first });
+        drop(state);
+        Ok(Attempt { hash, signer: self.signer(), nonce, raw, max_fee: fee })
+    }
 }
 
 pub(super) fn account(number: u64) -> FundingId {
