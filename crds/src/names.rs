@@ -73,7 +73,8 @@ pub mod escrow_condition {
     pub const FROZEN: &str = "Frozen";
     /// The settler's key will soon be unable to pay for transactions, or they cost more than the operator may pay.
     pub const GAS_LOW: &str = "GasLow";
-    /// For longer than posting takes the chain has credited something else than the books have as posted.
+    /// For longer than posting takes the chain has credited something else than the books have as posted; or its contract does not
+    /// know a payee that the books have.
     pub const CHAIN_DIFFERS: &str = "ChainDiffers";
     /// A person must act. What was charged is kept, and posted once it is mended.
     pub const STALLED: &str = "Stalled";
@@ -86,6 +87,10 @@ pub mod escrow_gas {
     /// Gas costs more than the operator may pay: posts wait.
     pub const FEE_HIGH: &str = "FeeHigh";
 }
+
+/// A chain's contract does not know a payee: what it has earned is kept, and posted once somebody registered it. Said of a pool's
+/// vouchers, which can't be claimed until then, and of an escrow that owes it something.
+pub const PAYEE_UNKNOWN: &str = "PayeeUnknown";
 
 /// Why an escrow is stalled.
 pub mod escrow_stall {

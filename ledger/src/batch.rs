@@ -150,6 +150,7 @@ pub(crate) const CHARGES: Table = Table {
         Bytes("salt"),
         Text("post"),
         Text("metered"),
+        Number("payee"),
         Number("entry"),
     ],
 };

@@ -2,11 +2,12 @@
 
 use crate::commit::amount;
 use crate::receipt::summary;
+use crate::rows::owed_to_others;
 use crate::working::asset;
 use crate::{Ledger, LedgerError, Result};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use supercargo_market::asset::Asset;
 use supercargo_market::money::Amount;
 use supercargo_market::placement::Record;
@@ -212,10 +213,13 @@ impl Ledger {
         Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(4)), lane(row))).collect())
     }
 
-    /// How many charges of each chain's account no post carries yet.
-    pub async fn unposted_charges(&self) -> Result<BTreeMap<FundingId, u64>> {
-        let query = "SELECT funding, COUNT(*) FROM charges WHERE post IS NULL AND funding LIKE 'chain:%' GROUP BY funding";
-        let rows = sqlx::query(query).fetch_all(self.pool()).await.map_err(LedgerError::database("counting what is not posted"))?;
+    /// How many charges of each chain's account no post carries yet, but for those that wait for payees that the contract does not
+    /// know.
+    pub async fn unposted_charges(&self, unknown: &BTreeSet<u32>) -> Result<BTreeMap<FundingId, u64>> {
+        let others = owed_to_others(unknown);
+        let query = format!("SELECT funding, COUNT(*) FROM charges WHERE post IS NULL AND funding LIKE 'chain:%'{others} GROUP BY funding");
+        let rows =
+            sqlx::query(AssertSqlSafe(query)).fetch_all(self.pool()).await.map_err(LedgerError::database("counting what is not posted"))?;
         Ok(rows.iter().map(|row| (FundingId::from_stored(row.get::<String, _>(0)), row.get::<i64, _>(1).unsigned_abs())).collect())
     }
 

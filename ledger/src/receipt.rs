@@ -204,7 +204,7 @@ async fn anchors(reading: &mut AnyConnection, body: &Body, kept: &[Kept]) -> Res
 
 /// Usage lines up to an entry of the journal as leaves, in the order of their segments' bytes, which not every database has by
 /// itself.
-pub(crate) async fn lines(reading: &mut AnyConnection, of: &'static str, id: &str, until: i64) -> Result<Vec<(String, Hash)>> {
+pub(crate) async fn lines(reading: &mut AnyConnection, of: &str, id: &str, until: i64) -> Result<Vec<(String, Hash)>> {
     let query = format!(
         "SELECT segment, work, attempt, seconds, evidence, amount, salt, metered FROM charges WHERE {of} AND COALESCE(entry, 0) <= $2"
     );

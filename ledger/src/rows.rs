@@ -2,7 +2,7 @@
 
 use crate::Lane;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
@@ -13,12 +13,14 @@ pub struct Room {
     /// What the chain has of each lane. Payees claim with vouchers, so it may have more than was posted, and that takes no
     /// room any more.
     pub credited: BTreeMap<u32, Amount>,
+    /// Payees that the contract does not know: it would refuse a post with a row of theirs.
+    pub unknown: BTreeSet<u32>,
 }
 
 /// With nothing that is known to be on the chain.
 impl From<Amount> for Room {
     fn from(units: Amount) -> Self {
-        Self { units, credited: BTreeMap::new() }
+        Self { units, credited: BTreeMap::new(), unknown: BTreeSet::new() }
     }
 }
 
@@ -28,6 +30,11 @@ impl Room {
         rows_within(lanes, self).1
     }
 
+    /// Whether its payee can be posted to.
+    pub(crate) fn takes(&self, lane: &Lane) -> bool {
+        !self.unknown.contains(&lane.payee)
+    }
+
     /// What of a lane is on the chain, or planned to be.
     fn there(&self, lane: &Lane) -> u64 {
         self.credited.get(&lane.payee).copied().unwrap_or_default().min(lane.total).max(lane.planned).units()
@@ -35,10 +42,10 @@ impl Room {
 }
 
 /// What of each lane there is room for: those with least to credit first, so that one large lane keeps nobody waiting. With
-/// what they add to what was planned, and whether that is all of it.
+/// what they add to what was planned, and whether that is all of it; of lanes whose payees can be posted to.
 pub(crate) fn rows_within(lanes: &[Lane], room: &Room) -> (Vec<(u32, u64)>, u64, bool) {
     let missing = |lane: &Lane| lane.total.units() - room.there(lane);
-    let mut order: Vec<&Lane> = lanes.iter().collect();
+    let mut order: Vec<&Lane> = lanes.iter().filter(|lane| room.takes(lane)).collect();
     order.sort_by_key(|lane| (missing(lane), lane.payee));
     let (mut left, mut more, mut whole, mut rows) = (room.units.units(), 0, true, Vec::new());
     for lane in order {
@@ -53,6 +60,19 @@ pub(crate) fn rows_within(lanes: &[Lane], room: &Room) -> (Vec<(u32, u64)>, u64,
     }
     rows.sort_unstable();
     (rows, more, whole)
+}
+
+/// Of the rows of `charges` those of which nothing is owed to any of these payees, neither as the provider nor as a fee. Whose
+/// provider was never noted counts to none of them.
+pub(crate) fn owed_to_others(payees: &BTreeSet<u32>) -> String {
+    if payees.is_empty() {
+        return String::new();
+    }
+    let payees = payees.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    format!(
+        " AND payee NOT IN ({payees}) AND NOT EXISTS (SELECT 1 FROM reservations r JOIN lanes l ON l.funding = charges.funding \
+         WHERE r.work = charges.work AND l.payee IN ({payees}) AND r.split LIKE '%\"' || CAST(l.payee AS TEXT) || '\":%')"
+    )
 }
 
 /// The same rows of an account give the same name.
@@ -105,7 +125,23 @@ mod tests {
             (0, 10, vec![(2, 50)], 10, false),
             (500, 10, vec![(1, 100), (2, 50)], 100, true),
         ] {
-            let room = Room { units: Amount::from_units(room), credited: [(1, Amount::from_units(claimed))].into() };
+            let credited = [(1, Amount::from_units(claimed))].into();
+            let room = Room { credited, ..Room::from(Amount::from_units(room)) };
+            assert_eq!(rows_within(&lanes, &room), (rows, sum, whole), "{room:?}");
+            assert_eq!(room.books(&lanes), sum);
+        }
+    }
+
+    #[test]
+    fn a_payee_that_the_contract_does_not_know_takes_no_row_and_no_room_of_others() {
+        let lanes = [lane(1, 100, 10), lane(2, 50, 40)];
+        for (unknown, room, rows, sum, whole) in [
+            (vec![2], 90, vec![(1, 100)], 90, true),
+            (vec![2], 89, vec![(1, 99)], 89, false),
+            (vec![1, 3], u64::MAX, vec![(2, 50)], 10, true),
+            (vec![1, 2], u64::MAX, vec![], 0, true),
+        ] {
+            let room = Room { unknown: unknown.into_iter().collect(), ..Room::from(Amount::from_units(room)) };
             assert_eq!(rows_within(&lanes, &room), (rows, sum, whole), "{room:?}");
             assert_eq!(room.books(&lanes), sum);
         }

@@ -305,6 +305,7 @@ impl Changes {
             salt.as_slice().into(),
             Cell::Null,
             metered.map_or(Cell::Null, |written| written.text.as_str().into()),
+            charge.payee.map_or(Cell::Null, |payee| i64::from(payee).into()),
             Cell::Null,
         ]);
         // Its own line comes next.

@@ -126,6 +126,7 @@ async fn run() -> Result<()> {
         accounts,
         news: news_out,
         owners: Owners::default(),
+        fee_payees: [].into(),
         metrics: Metrics::new()?,
     };
     let stop = CancellationToken::new();

@@ -106,6 +106,7 @@ async fn run(config: &Path) -> Result<()> {
             accounts: accounts.clone(),
             news: news_out.clone(),
             owners: owners.clone(),
+            fee_payees: config.fees.shares.iter().filter(|_| config.fees.basis_points > 0).map(|share| share.payee).collect(),
             metrics: metrics.clone(),
         };
         desks.spawn(settlement::run(settler, chain.clone(), stop.clone()));

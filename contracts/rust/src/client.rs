@@ -286,10 +286,14 @@ impl Chain {
         Ok((seen.owner, seen.payTo))
     }
 
-    /// Who owns a payee, as of a block: for ever.
-    pub async fn payee_owner(&self, contract: Address, payee: u32, at: BlockId) -> Result<Address> {
-        let seen = Escrow::new(contract, &self.provider).viewPayee(payee).block(at).call().await.map_err(calling("viewPayee"))?;
-        Ok(seen.owner)
+    /// Who owns a payee, as of a block: for ever. `None`: the contract says that it knows no payee of this number; that it refuses
+    /// for another reason says nothing of the payee.
+    pub async fn payee_owner(&self, contract: Address, payee: u32, at: BlockId) -> Result<Option<Address>> {
+        match Escrow::new(contract, &self.provider).viewPayee(payee).block(at).call().await {
+            Ok(seen) => Ok(Some(seen.owner)),
+            Err(error) if error.as_decoded_error::<Escrow::UnknownPayee>().is_some() => Ok(None),
+            Err(error) => Err(calling("viewPayee")(error)),
+        }
     }
 
     /// What an address has of the contract's token.

@@ -121,7 +121,7 @@ on_both! {
         let (ledger, fence) = place.books().await;
         ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
         // All that is owed to one of the two is on the chain by its voucher, and what may leave now is the other's.
-        let room = Room { units: units(10), credited: [(7, units(90))].into() };
+        let room = Room { credited: [(7, units(90))].into(), ..Room::from(units(10)) };
         assert_eq!(room.books(&ledger.lanes(&account()).await.expect("reads")), 100);
         let post = ledger.plan_post_within(fence, &account(), room.clone(), 0).await.expect("plans").expect("something is owed");
         assert_eq!((post.rows.as_slice(), post.amount), ([(1, 10), (7, 90)].as_slice(), units(100)));
@@ -130,6 +130,45 @@ on_both! {
         assert_eq!((balance.posted, balance.owed), (units(100), units(0)));
         assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(100), "its lines are on the chain, too");
         assert_eq!(ledger.plan_post_within(fence, &account(), room, 0).await.expect("plans"), None);
+    }
+
+    async fn what_is_owed_to_a_payee_that_the_contract_does_not_know_waits_with_its_lines_and_keeps_nobody_else_from_theirs(place: Place) {
+        let (ledger, fence) = place.books().await;
+        let of = |payee: u32, work: &str| {
+            let Posting::Charge(charge) = charge(work, 0, 100) else { unreachable!("it is a charge") };
+            Posting::Charge(Charge { payee: Some(payee), ..charge })
+        };
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), reserve("b", 400), of(7, "a"), of(8, "b")]).await.expect("commits");
+        let without = |payees: &[u32]| Room { unknown: payees.iter().copied().collect(), ..Room::from(Amount::MAX) };
+        let settled = async |work: &str| ledger.work(&WorkId::task(work)).await.expect("reads").settled;
+        let left = async |unknown: &[u32]| ledger.unposted_charges(&unknown.iter().copied().collect()).await.expect("reads");
+        assert_eq!(left(&[]).await, [(account(), 2)].into());
+        assert_eq!(left(&[8]).await, [(account(), 1)].into());
+        assert_eq!(left(&[1]).await, [].into(), "each owes the fee");
+
+        let post = ledger.plan_post_within(fence, &account(), without(&[8, 9]), 0).await.expect("plans").expect("something is owed");
+        assert_eq!((post.rows.as_slice(), post.amount), ([(1, 20), (7, 90)].as_slice(), units(110)));
+        assert_ne!(post.lines_root, [0; 32]);
+        ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books");
+        assert_eq!((settled("a").await, settled("b").await), (units(100), units(0)));
+        assert_eq!(ledger.plan_post_within(fence, &account(), without(&[8, 9]), 0).await.expect("plans"), None);
+
+        let rest = ledger.plan_post_within(fence, &account(), without(&[9]), 0).await.expect("plans").expect("it is registered");
+        assert_eq!(rest.rows, [(8, 90)]);
+        ledger.book_final(fence, &rest.id, "0x2", 10, &[]).await.expect("books");
+        assert_eq!((settled("b").await, left(&[]).await), (units(100), [].into()));
+    }
+
+    async fn no_line_of_what_a_fee_waits_for_is_posted(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let room = |unknown: &[u32]| Room { unknown: unknown.iter().copied().collect(), ..Room::from(Amount::MAX) };
+        let post = ledger.plan_post_within(fence, &account(), room(&[1]), 0).await.expect("plans").expect("something is owed");
+        assert_eq!((post.rows.as_slice(), post.lines_root), ([(7, 90)].as_slice(), [0; 32]));
+        ledger.book_final(fence, &post.id, "0x1", 9, &[]).await.expect("books");
+        let rest = ledger.plan_post_within(fence, &account(), room(&[]), 0).await.expect("plans").expect("the fee");
+        ledger.book_final(fence, &rest.id, "0x2", 10, &[]).await.expect("books");
+        assert_eq!(ledger.work(&WorkId::task("a")).await.expect("reads").settled, units(100));
     }
 
     async fn rows_that_the_chain_skips_time_and_again_are_planned_each_time(place: Place) {

@@ -49,6 +49,29 @@ fn payees(post: &Post) -> Vec<u32> {
 }
 
 on_both! {
+    async fn who_is_not_known_to_the_contract_ends_no_round_and_has_its_turn_when_it_is(place: Place) {
+        let (ledger, fence) = owing(&place).await;
+        let plan = async |unknown: std::ops::Range<u32>| {
+            let room = crate::Room { unknown: unknown.collect(), ..crate::Room::from(Amount::MAX) };
+            ledger.plan_post_within(fence, &account(), room, 0).await.expect("plans")
+        };
+        // Those with least to credit would be first.
+        let first = plan(10..40).await.expect("something is owed");
+        assert_eq!((payees(&first), first.lines_root), ((40..140).collect(), [0; 32]));
+        books(&ledger, fence, &first, 1).await;
+        // In the middle of it some are registered.
+        let second = plan(30..40).await.expect("something is owed");
+        assert_eq!(payees(&second), std::iter::once(FEE_PAYEE).chain(10..30).chain(140..160).collect::<Vec<_>>());
+        books(&ledger, fence, &second, 2).await;
+        assert_ne!((settled(&ledger, 0).await, settled(&ledger, 149).await), (0, 0));
+        assert_eq!(settled(&ledger, 25).await, 0, "its provider is not known yet");
+        assert_eq!(plan(30..40).await, None);
+        let third = plan(0..0).await.expect("something is owed");
+        assert_eq!(payees(&third), (30..40).collect::<Vec<_>>());
+        books(&ledger, fence, &third, 3).await;
+        assert_ne!(settled(&ledger, 25).await, 0);
+    }
+
     async fn who_is_owed_has_a_turn_in_each_round_and_is_settled_with_its_last_post(place: Place) {
         let (ledger, fence) = owing(&place).await;
         let first = plans(&ledger, fence).await;

@@ -12,6 +12,7 @@ use super::health::{self, Differing, Owing};
 use super::key::KeyFile;
 use super::names::Names;
 use super::outbox::{self, Progress};
+use super::owners;
 use super::rail::Seen;
 use super::setup::{self, Wires};
 use super::steps;
@@ -181,12 +182,18 @@ impl Desk {
         if goes_on(self.last_final, agreed.block, self.blind_since, now)? == Course::Undone {
             tracing::error!(chain = self.config.name, last = agreed.block.number, "the chain undid what was final");
             self.settler.owners.forget(&self.config.name);
-            self.last_recheck = 0;
+            (self.last_owners, self.last_recheck) = (0, 0);
         }
         let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
         let times = match self.times {
             Some(times) => times,
-            None => *self.times.insert(setup::check_contract(&seen, &self.config).await?),
+            None => {
+                let times = setup::check_contract(&seen, &self.config).await?;
+                if let Some(words) = setup::check_fees(&seen, &self.config, &self.settler.owners, &self.settler.fee_payees).await? {
+                    tracing::error!(chain = self.config.name, "{words}");
+                }
+                *self.times.insert(times)
+            }
         };
         let checked = setup::check_key(&seen, &self.config).await;
         if matches!(checked, Err(SettlementError::Stalled(_))) {
@@ -227,8 +234,9 @@ impl Desk {
         };
         if is_time(self.last_owners, HEALTH_SECONDS, now) {
             let payees = self.settler.ledger.payees(&self.config.name).await?;
-            vouchers::learn(seen, &self.settler.owners, &self.config.name, payees).await?;
-            self.last_owners = now;
+            if self.learn(seen, &payees).await {
+                self.last_owners = now;
+            }
         }
         let Some(fence) = *self.settler.fence.borrow() else {
             // Whoever leads meanwhile may post what was refused.
@@ -240,6 +248,13 @@ impl Desk {
         let signer = seen.pen.key.address();
         self.no_gas = (gas == 0).then(|| format!("the settler's key {signer} has nothing left for gas: send it some"));
         steps::take(&mut Turn { desk: self, seen, followed: &followed, fence, now }).await
+    }
+
+    /// Asks the contract for payees. Whether it said something of each: what it can't be asked keeps nobody from being paid.
+    async fn learn(&mut self, seen: &Eyes<'_>, payees: &BTreeSet<u32>) -> bool {
+        let learnt = owners::learn(seen, &self.settler.owners, &self.config.name, payees).await;
+        self.calendar.change(learnt.changed);
+        learnt.failed.inspect(|error| self.log(error)).is_none()
     }
 
     /// One step of each open post. Gives back what kept the rest from one.
@@ -315,7 +330,8 @@ impl Desk {
                 None => ledger.payees(&self.config.name).await?,
             };
             let unsigned = self.unsigned.look(&unsigned, now);
-            self.send(Event::Vouched { chain: self.config.name.clone(), unsigned }).await;
+            let unknown = self.settler.owners.unknown(&self.config.name);
+            self.send(Event::Vouched { chain: self.config.name.clone(), unsigned, unknown }).await;
         }
         Ok(())
     }

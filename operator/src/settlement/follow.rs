@@ -69,6 +69,7 @@ pub async fn observe(
         leaving: leaving(&state, change, reach, with_credited(reach.there_units), seen.agreed.block.timestamp, config.settler),
         cases: lanes.iter().map(|found| found.cases).filter(|cases| !(cases.clawback.is_zero() && cases.fees.is_zero())).collect(),
         differs: None,
+        unknown_payees: Vec::new(),
         gas_low: None,
     };
     let credited = lanes.iter().map(|found| (found.lane.payee, units(found.credited_units))).collect();
@@ -76,7 +77,7 @@ pub async fn observe(
         account,
         credited_units: state.credited_units,
         posted_units: lanes.iter().map(|found| u128::from(found.lane.posted.units())).sum(),
-        room: Room { units: units(room), credited },
+        room: Room { credited, ..Room::from(units(room)) },
         most: units(state.balance_units.min(state.allowance_units).min(state.burst_units)),
     })
 }

@@ -13,6 +13,7 @@ mod health;
 mod key;
 mod names;
 mod outbox;
+mod owners;
 mod rail;
 mod recheck;
 mod setup;
@@ -35,13 +36,14 @@ use crate::runtime::config::{ChainConfig, Settlement};
 use crate::runtime::telemetry::Metrics;
 use crate::watch::{News, now};
 use desk::Desk;
+pub use owners::Owners;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use supercargo_contracts::ChainError;
 use supercargo_ledger::{Fence, Ledger, LedgerError};
 use supercargo_market::work::FundingId;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-pub use vouchers::Owners;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SettlementError {
@@ -90,6 +92,8 @@ pub struct Settler {
     pub news: mpsc::Sender<News>,
     /// Who owns which payee, for whoever asks for vouchers.
     pub owners: Owners,
+    /// Whom fees go to, by the configuration.
+    pub fee_payees: BTreeSet<u32>,
     pub metrics: Metrics,
 }
 

@@ -2,8 +2,10 @@
 
 use super::SettlementError;
 use super::evm::{EvmNode, EvmPen};
+use super::owners::{self, Owners};
 use super::rail::{Endpoints, Seen};
 use crate::runtime::config::ChainConfig;
+use std::collections::BTreeSet;
 use supercargo_contracts::{Address, Chain, ChainError, PrivateKeySigner};
 use supercargo_market::account::Times;
 
@@ -66,6 +68,30 @@ pub async fn check_contract(seen: &Seen<'_, EvmNode, EvmPen>, config: &ChainConf
         Ok((window_seconds, thaw_seconds)) => Ok(Times { window_seconds, thaw_seconds }),
         Err(words) => stalled(format!("what is at {contract} on chain {} is not our contract: {words}", config.name)),
     }
+}
+
+/// Fees go to payees that the contract knows; else it is told in words. That stalls nothing: their part is kept, and everybody else
+/// is paid.
+pub async fn check_fees(
+    seen: &Seen<'_, EvmNode, EvmPen>,
+    config: &ChainConfig,
+    owners: &Owners,
+    payees: &BTreeSet<u32>,
+) -> Result<Option<String>, SettlementError> {
+    if let Some(error) = owners::learn(seen, owners, &config.name, payees).await.failed {
+        return Err(error);
+    }
+    let unknown: Vec<String> = owners.unknown(&config.name).intersection(payees).map(u32::to_string).collect();
+    let words = || {
+        format!(
+            "the configuration's fees.shares name payee {}, and the contract {} on chain {} knows none of that number: fees for it are \
+             kept and not posted until it is registered, or another is named",
+            unknown.join(", "),
+            seen.pen.contract,
+            config.name
+        )
+    };
+    Ok((!unknown.is_empty()).then(words))
 }
 
 /// Our key is our settler's hot key. That may change at any time: the cold key sets another.

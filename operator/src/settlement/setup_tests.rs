@@ -4,12 +4,14 @@ use super::SettlementError;
 use super::agree::{Agreed, Terms};
 use super::course::{self, no_agreement};
 use super::evm::EvmNode;
+use super::owners::Owners;
 use super::rail::{Node, Seen, Takes};
 use super::setup::{self, Wires};
 use crate::runtime::config::ChainConfig;
 use alloy::rpc::types::Block;
 use alloy::sol_types::{SolError, SolValue};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use supercargo_contracts::{Address, B256, Bytes, Chain, Escrow, PrivateKeySigner, U256, keccak256};
 use supercargo_ledger::{Post, PostState};
 use supercargo_market::account::Times;
@@ -18,6 +20,8 @@ use supercargo_market::work::FundingId;
 use warp::Filter;
 
 const SETTLER: u32 = 1;
+/// Asked for this payee the contract gives no reason.
+const STRANGE: u32 = 66;
 
 /// What a chain has.
 #[derive(Clone)]
@@ -27,6 +31,9 @@ struct There {
     token: Option<Address>,
     decimals: Option<u64>,
     hot: Option<Address>,
+    /// Whoever has these owns them; of others it can't be asked while it is away.
+    payees: &'static [u32],
+    away: bool,
     /// It has the block that it calls its newest.
     newest: bool,
 }
@@ -44,7 +51,16 @@ fn key() -> PrivateKeySigner {
 }
 
 fn all_is_well() -> There {
-    There { chain_id: 1, code: "0x60", token: Some(token()), decimals: Some(6), hot: Some(key().address()), newest: true }
+    There {
+        chain_id: 1,
+        code: "0x60",
+        token: Some(token()),
+        decimals: Some(6),
+        hot: Some(key().address()),
+        payees: &[1],
+        away: false,
+        newest: true,
+    }
 }
 
 impl There {
@@ -68,6 +84,14 @@ impl There {
             // It matures, and a case about it is open: it takes what comes in until a window before 1,000.
             return Ok([5, 0, 0, 0, 1_000, 0, 0].map(number).concat());
         }
+        if is("viewPayee(uint32)") {
+            let payee = u32::from_be_bytes(data[32..36].try_into().expect("a number"));
+            let owner = Address::repeat_byte(5).abi_encode();
+            let known = || [owner.clone(), owner.clone(), number(0), owner.clone()].concat();
+            // Another contract refuses for reasons of its own.
+            let refusal = || if payee == STRANGE { Vec::new() } else { Escrow::UnknownPayee { payee }.abi_encode() };
+            return self.payees.contains(&payee).then(known).ok_or_else(refusal);
+        }
         assert!(is("viewSettler(uint32)"), "nobody asks that: {data:?}");
         let words = |hot: Address| [hot.abi_encode(), hot.abi_encode(), number(0), hot.abi_encode(), number(0)].concat();
         self.hot.map(words).ok_or_else(|| Escrow::UnknownSettler { settler: SETTLER }.abi_encode())
@@ -83,6 +107,10 @@ impl There {
             "eth_call" => {
                 let call = &asked["params"][0];
                 let data: Bytes = call["input"].as_str().or(call["data"].as_str()).expect("data").parse().expect("hex");
+                if self.away && data.starts_with(&keccak256("viewPayee(uint32)")[..4]) {
+                    let error = json!({ "code": -32_000, "message": "header not found" });
+                    return json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+                }
                 match self.call(&data) {
                     Ok(result) => json!(Bytes::from(result)),
                     Err(data) => {
@@ -167,6 +195,38 @@ async fn whatever_is_set_up_wrongly_is_told_in_words_that_name_it() {
         assert!(matches!(error, SettlementError::Stalled(_)), "asking again would change nothing: {error}");
         assert_eq!(error.to_string(), words);
     }
+}
+
+/// Who is unknown after that, and what is said of it.
+async fn fees_to(there: There, owners: &Owners, payees: &[u32]) -> (BTreeSet<u32>, Result<Option<String>, SettlementError>) {
+    let config = configured(there).await;
+    let (wires, agreed) = look(&config).await.expect("it answers");
+    let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
+    let said = setup::check_fees(&seen, &config, owners, &payees.iter().copied().collect()).await;
+    (owners.unknown("c"), said)
+}
+
+#[tokio::test]
+async fn fees_for_payees_that_the_contract_does_not_know_are_told_and_nobody_is_unknown_because_an_endpoint_is_away() {
+    let (owners, contract) = (Owners::default(), contract());
+    let (unknown, said) = fees_to(There { away: true, ..all_is_well() }, &owners, &[1, 9]).await;
+    assert!(matches!(said, Err(SettlementError::Chain(_))), "it is asked again: {said:?}");
+    assert!(unknown.is_empty());
+    let (unknown, said) = fees_to(all_is_well(), &owners, &[1, STRANGE]).await;
+    assert!(matches!(said, Err(SettlementError::Waiting(_))), "that says nothing of the payee: {said:?}");
+    assert!(unknown.is_empty());
+
+    assert_eq!(fees_to(all_is_well(), &owners, &[1]).await.1.expect("it answers"), None);
+    let (unknown, said) = fees_to(all_is_well(), &owners, &[1, 9, 12]).await;
+    let words = format!(
+        "the configuration's fees.shares name payee 9, 12, and the contract {contract} on chain c knows none of that number: fees for it \
+         are kept and not posted until it is registered, or another is named"
+    );
+    assert_eq!((unknown, said.expect("it answers")), ([9, 12].into(), Some(words)));
+    let (unknown, _) = fees_to(There { away: true, ..all_is_well() }, &owners, &[9, 12]).await;
+    assert_eq!(unknown, [9, 12].into(), "nor is anybody known because of that");
+    let (unknown, _) = fees_to(There { payees: &[1, 9], ..all_is_well() }, &owners, &[9, 12]).await;
+    assert_eq!(unknown, [12].into(), "it was registered");
 }
 
 #[tokio::test]

@@ -1,14 +1,10 @@
 //! Vouchers: of each lane the newest total is signed for its payee, and kept in the books before anybody is given it. A row
-//! is a total, so whatever is signed, posted and claimed of one lane counts once. Whose key may ask for a payee's vouchers is
-//! read from the chain.
+//! is a total, so whatever is signed, posted and claimed of one lane counts once.
 
 use super::SettlementError;
-use super::evm::{EvmNode, EvmPen, account_of};
-use super::rail::Seen;
-use super::setup::said;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, RwLock};
-use supercargo_contracts::{Address, BlockId, ChainError, Row, sign_row};
+use super::evm::{EvmPen, account_of};
+use std::collections::{BTreeMap, BTreeSet};
+use supercargo_contracts::{ChainError, Row, sign_row};
 use supercargo_ledger::{Fence, Lane, Ledger, Voucher, VoucherTerms};
 use supercargo_market::work::FundingId;
 
@@ -16,31 +12,6 @@ use supercargo_market::work::FundingId;
 const MOST_AT_ONCE: u32 = 256;
 /// What is not signed for so long is told.
 const PATIENCE_SECONDS: i64 = 300;
-/// So many payees' owners are asked for in one go.
-const MOST_OWNERS: usize = 32;
-
-/// Who owns which payee of which chain, as far as it is known.
-#[derive(Debug, Clone, Default)]
-pub struct Owners(Arc<RwLock<HashMap<(String, u32), Address>>>);
-
-impl Owners {
-    pub fn of(&self, chain: &str, payee: u32) -> Option<Address> {
-        self.0.read().ok()?.get(&(chain.to_owned(), payee)).copied()
-    }
-
-    pub fn learn(&self, chain: &str, payee: u32, owner: Address) {
-        if let Ok(mut known) = self.0.write() {
-            known.insert((chain.to_owned(), payee), owner);
-        }
-    }
-
-    /// The chain undid what was final: its payees may be others.
-    pub fn forget(&self, chain: &str) {
-        if let Ok(mut known) = self.0.write() {
-            known.retain(|(name, _), _| name != chain);
-        }
-    }
-}
 
 /// Since when something that each payee has earned is not signed for.
 #[derive(Debug, Default)]
@@ -121,25 +92,11 @@ pub async fn unsigned(ledger: &Ledger, pen: &EvmPen, chain: &str) -> Result<BTre
     Ok(ledger.payees_without_voucher(chain, &terms(pen)).await?)
 }
 
-/// Reads who owns payees that are owed for and not known yet.
-pub async fn learn(seen: &Seen<'_, EvmNode, EvmPen>, owners: &Owners, chain: &str, payees: BTreeSet<u32>) -> Result<(), SettlementError> {
-    let at = BlockId::number(seen.agreed.block.number);
-    for payee in payees.into_iter().filter(|payee| owners.of(chain, *payee).is_none()).take(MOST_OWNERS) {
-        let chains = seen.agreeing().map(|node| node.chain.clone());
-        let contract = seen.pen.contract;
-        let asked = chains.map(|chain| async move { said(chain.payee_owner(contract, payee, at).await) });
-        if let Ok(owner) = seen.majority("a payee", asked).await? {
-            owners.learn(chain, payee, owner);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settlement::simulation::{account, charge, open};
-    use supercargo_contracts::{B256, PrivateKeySigner};
+    use supercargo_contracts::{Address, B256, PrivateKeySigner};
     use supercargo_ledger::Posting;
     use supercargo_market::asset::Asset;
     use supercargo_market::money::Amount;
@@ -154,15 +111,6 @@ mod tests {
         assert_eq!(unsigned.look(&[7].into(), 400), [(7, 100)].into());
         assert_eq!(unsigned.look(&[].into(), 500), [].into());
         assert_eq!(unsigned.look(&both, 600), [].into(), "it is another delay");
-    }
-
-    #[test]
-    fn who_owns_a_payee_is_known_by_chain() {
-        let owners = Owners::default();
-        owners.learn("a", 7, Address::repeat_byte(1));
-        owners.learn("b", 7, Address::repeat_byte(2));
-        owners.forget("a");
-        assert_eq!((owners.of("a", 7), owners.of("b", 7), owners.of("b", 8)), (None, Some(Address::repeat_byte(2)), None));
     }
 
     #[tokio::test]

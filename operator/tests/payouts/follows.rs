@@ -46,8 +46,8 @@ impl Office {
         let (accounts, named) = watch::channel(vec![funding.clone()]);
         let (fences, lead) = watch::channel(Some(fence));
         let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1), ..Settlement::default() };
-        let (metrics, owners) = (Metrics::new()?, Owners::default());
-        let settler = Settler { ledger: ledger.clone(), settings, fence: lead, accounts: named, news: sender, metrics, owners };
+        let (metrics, owners, fee_payees) = (Metrics::new()?, Owners::default(), [FEE_PAYEE].into());
+        let settler = Settler { ledger: ledger.clone(), settings, fence: lead, accounts: named, news: sender, metrics, owners, fee_payees };
         let config = serde_json::from_value(market.config.clone())?;
         tokio::spawn(settlement::run(settler, config, CancellationToken::new()));
         Ok(Self { ledger, fence, funding, news, _accounts: accounts, _fences: fences })

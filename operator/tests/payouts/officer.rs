@@ -75,8 +75,8 @@ pub async fn serve(orders: Orders) -> Result<i32> {
     let (_accounts, accounts) = watch::channel(vec![orders.funding()]);
     let (_fence, fences) = watch::channel(Some(fence));
     let settings = Settlement { poll_seconds: 1, post_seconds: 1, minimum_amount: Amount::from_units(1), ..Settlement::default() };
-    let settler =
-        Settler { ledger: ledger.clone(), settings, fence: fences, accounts, news, metrics: Metrics::new()?, owners: Owners::default() };
+    let (metrics, owners, fee_payees) = (Metrics::new()?, Owners::default(), [FEE_PAYEE].into());
+    let settler = Settler { ledger: ledger.clone(), settings, fence: fences, accounts, news, metrics, owners, fee_payees };
     tokio::spawn(settlement::run(settler, config, CancellationToken::new()));
 
     let deposited = Amount::from_units(DEPOSIT_UNITS);

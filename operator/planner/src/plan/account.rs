@@ -8,6 +8,7 @@ use crate::world::records::{Account, Differs, Escrow, Leaving, Pod, Pool, Recall
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::EscrowStatus;
+use supercargo_crds::names::PAYEE_UNKNOWN;
 use supercargo_crds::names::escrow_condition::{CHAIN_DIFFERS, FROZEN, GAS_LOW, LEAVING};
 use supercargo_crds::names::node_condition::VOUCHER_FRESH;
 use supercargo_crds::pool::ProviderPoolStatus;
@@ -142,8 +143,17 @@ pub fn voucher_fresh(world: &World, pool: &Pool, next: &mut ProviderPoolStatus, 
     let Some((unsigned, payee)) = paid else {
         return status::clear(&mut next.conditions, VOUCHER_FRESH);
     };
+    let chain = pool.spec.chain.as_deref().unwrap_or_default();
+    let unknown = world.unknown_payees.get(chain).is_some_and(|unknown| unknown.contains(&payee));
     let since = unsigned.get(&payee).copied();
     let (reason, message) = match since {
+        _ if unknown => (
+            PAYEE_UNKNOWN,
+            format!(
+                "the contract of chain {chain:?} knows no payee {payee}: what it earns is kept and can be neither posted nor claimed \
+                 until somebody registers it with `kubectl supercargo payee register`"
+            ),
+        ),
         None => ("Signed", format!("all that payee {payee} has earned is signed for: take it with `kubectl supercargo voucher pull`")),
         Some(since) => (
             "NotSigned",
@@ -153,7 +163,7 @@ pub fn voucher_fresh(world: &World, pool: &Pool, next: &mut ProviderPoolStatus, 
             ),
         ),
     };
-    status::set(&mut next.conditions, VOUCHER_FRESH, since.is_none(), reason, message, pool.generation, now);
+    status::set(&mut next.conditions, VOUCHER_FRESH, since.is_none() && !unknown, reason, message, pool.generation, now);
 }
 
 /// What differs, and by how much.
@@ -167,6 +177,22 @@ fn differing(Differs { credited, posted, since }: Differs) -> (&'static str, Str
     let more = posted.saturating_sub(credited);
     let words = "the chain has undone what was final, and it is posted again";
     ("BooksHaveMore", format!("since {since} the books have {more} more as posted than the chain has credited: {words}"))
+}
+
+/// Whom it owes that the chain does not know.
+fn unknown(payees: &[u32]) -> Option<(&'static str, String)> {
+    let (first, others) = payees.split_first()?;
+    let others = if others.is_empty() { String::new() } else { format!(" nor {} more", others.len()) };
+    let message = format!(
+        "the chain's contract knows no payee {first}{others}: what is owed there is kept, and posted once somebody registers it; all \
+         other payees are paid"
+    );
+    Some((PAYEE_UNKNOWN, message))
+}
+
+/// The first one's reason, and the words of both.
+fn both((reason, first): (&'static str, String), (_, second): (&'static str, String)) -> (&'static str, String) {
+    (reason, format!("{first}; and {second}"))
 }
 
 /// What an escrow's status says of its account.
@@ -192,11 +218,8 @@ pub fn told(world: &World, escrow: &Escrow, next: &mut EscrowStatus, now: i64) {
         Some(Stall { reason, words }) => status::set(&mut next.conditions, GAS_LOW, true, reason, words, escrow.generation, now),
         None => status::clear(&mut next.conditions, GAS_LOW),
     }
-    match account.differs {
-        Some(differs) => {
-            let (reason, message) = differing(differs);
-            status::set(&mut next.conditions, CHAIN_DIFFERS, true, reason, message, escrow.generation, now);
-        }
+    match account.differs.map(differing).into_iter().chain(unknown(&account.unknown_payees)).reduce(both) {
+        Some((reason, message)) => status::set(&mut next.conditions, CHAIN_DIFFERS, true, reason, message, escrow.generation, now),
         None => status::clear(&mut next.conditions, CHAIN_DIFFERS),
     }
     match leaving.frozen_until {

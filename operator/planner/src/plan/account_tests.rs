@@ -269,9 +269,9 @@ fn that_the_settlers_key_runs_out_of_gas_or_that_gas_is_dear_is_told_before_anyt
 #[test]
 fn what_the_chain_and_the_books_say_differently_is_told_with_how_much_and_since_when_and_goes_when_they_agree() {
     let mut theatre = calm([]);
-    let mut told = |differs: Option<(u64, u64)>| {
+    let mut says_of = |differs: Option<(u64, u64)>, unknown_payees: &[u32]| {
         let differs = differs.map(|(credited, posted)| Differs { credited: units(credited), posted: units(posted), since: 1_800_000_000 });
-        says(&mut theatre, Account { differs, ..account(Leaving::default()) });
+        says(&mut theatre, Account { differs, unknown_payees: unknown_payees.to_vec(), ..account(Leaving::default()) });
         let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
         let status =
             effects.into_iter().find_map(|effect| if let Effect::WriteEscrow { status, .. } = effect { Some(*status) } else { None })?;
@@ -279,8 +279,10 @@ fn what_the_chain_and_the_books_say_differently_is_told_with_how_much_and_since_
         escrow.status = status.clone();
         theatre.world.apply(Event::Escrow(Box::new(escrow)));
         let differs = status.conditions.iter().find(|condition| condition.type_ == "ChainDiffers");
+        assert!(status.conditions.iter().all(|condition| condition.type_ != "Stalled"), "that stalls nothing");
         Some(differs.map(|told| (told.reason.clone(), told.message.clone())))
     };
+    let mut told = |differs| says_of(differs, &[]);
     assert_eq!(told(None), Some(None));
     let (reason, words) = told(Some((1_500_000, 1_000_000))).flatten().expect("it is told");
     assert_eq!(reason, "ChainHasMore");
@@ -292,6 +294,15 @@ fn what_the_chain_and_the_books_say_differently_is_told_with_how_much_and_since_
     assert_eq!(reason, "BooksHaveMore");
     assert!(words.starts_with("since 2027-01-15T08:00:00Z the books have 1.00 more as posted than the chain has credited"), "{words}");
     assert_eq!(told(None), Some(None));
+
+    let waits = "what is owed there is kept, and posted once somebody registers it; all other payees are paid";
+    let words = |of: &str| format!("the chain's contract knows no payee {of}: {waits}");
+    assert_eq!(says_of(None, &[9]).flatten(), Some(("PayeeUnknown".to_owned(), words("9"))));
+    assert_eq!(says_of(None, &[9, 12, 13]).flatten(), Some(("PayeeUnknown".to_owned(), words("9 nor 2 more"))));
+    let (reason, both) = says_of(Some((0, 1_000_000)), &[9]).flatten().expect("it is told");
+    assert_eq!(reason, "BooksHaveMore");
+    assert!(both.ends_with(&format!("it is posted again; and {}", words("9"))), "{both}");
+    assert_eq!(says_of(None, &[]), Some(None), "it is registered");
 }
 
 #[test]
@@ -300,8 +311,9 @@ fn a_pool_says_whether_its_payee_could_claim_all_that_it_has_earned() {
     let mut paid = super::simulation::pool();
     (paid.spec.chain, paid.spec.payee) = (Some("c".into()), Some(7));
     theatre.world.apply(Event::Pool(Box::new(paid)));
-    let mut told = |unsigned: &[(u32, i64)]| {
-        theatre.world.apply(Event::Vouched { chain: "c".into(), unsigned: unsigned.iter().copied().collect() });
+    let mut says = |unsigned: &[(u32, i64)], unknown: &[u32]| {
+        let (unsigned, unknown) = (unsigned.iter().copied().collect(), unknown.iter().copied().collect());
+        theatre.world.apply(Event::Vouched { chain: "c".into(), unsigned, unknown });
         let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
         let status =
             effects.into_iter().find_map(|effect| if let Effect::WritePool { status, .. } = effect { Some(*status) } else { None });
@@ -311,6 +323,7 @@ fn a_pool_says_whether_its_payee_could_claim_all_that_it_has_earned() {
         theatre.world.apply(Event::Pool(Box::new(pool)));
         fresh.map(|fresh| (fresh.status, fresh.message))
     };
+    let mut told = |unsigned: &[(u32, i64)]| says(unsigned, &[]);
     let words = |status: &str, message: &str| Some((status.to_owned(), message.to_owned()));
     let good = "all that payee 7 has earned is signed for: take it with `kubectl supercargo voucher pull`";
     assert_eq!(told(&[]), words("True", good));
@@ -318,4 +331,11 @@ fn a_pool_says_whether_its_payee_could_claim_all_that_it_has_earned() {
     let bad = "since 2027-01-15T08:00:00Z something that payee 7 has earned is not signed for: the operator can't use its key or its books";
     assert_eq!(told(&[(7, 1_800_000_000)]), words("False", bad));
     assert_eq!(told(&[]), words("True", good));
+
+    let nobody = "the contract of chain \"c\" knows no payee 7: what it earns is kept and can be neither posted nor claimed until somebody \
+                  registers it with `kubectl supercargo payee register`";
+    assert_eq!(says(&[], &[8]), None, "that is another payee");
+    assert_eq!(says(&[], &[7]), words("False", nobody));
+    assert_eq!(says(&[(7, 1_800_000_000)], &[7]), None, "whether it is signed for helps nobody then");
+    assert_eq!(says(&[], &[]), words("True", good));
 }

@@ -160,9 +160,10 @@ impl World {
                 });
                 payers.iter().for_each(|key| if same { self.todo.escrows.push(key.clone()) } else { self.escrow_changed(key) });
             }
-            Event::Vouched { chain, unsigned } => {
-                if self.unsigned.get(&chain) != Some(&unsigned) {
-                    self.unsigned.insert(chain, unsigned);
+            Event::Vouched { chain, unsigned, unknown } => {
+                if self.unsigned.get(&chain) != Some(&unsigned) || self.unknown_payees.get(&chain) != Some(&unknown) {
+                    self.unsigned.insert(chain.clone(), unsigned);
+                    self.unknown_payees.insert(chain, unknown);
                     self.todo.pools = true;
                 }
             }

@@ -172,6 +172,8 @@ pub enum Event {
     Vouched {
         chain: String,
         unsigned: BTreeMap<u32, i64>,
+        /// And which of them its contract does not know.
+        unknown: BTreeSet<u32>,
     },
     /// What an attempt's containers used, as far as anybody tells; by their pods' UIDs.
     Used {
@@ -268,6 +270,7 @@ pub struct World {
     pub accounts: HashMap<FundingId, Account>,
     /// By chain: payees whom something is owed that is not signed for, and since when.
     pub unsigned: BTreeMap<String, BTreeMap<u32, i64>>,
+    pub unknown_payees: BTreeMap<String, BTreeSet<u32>>,
     /// Whose money goes.
     pub recalled: HashMap<WorkId, Recall>,
     /// The day of UTC, from 1970: one that has begun is not over because a clock is set back.

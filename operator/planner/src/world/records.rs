@@ -403,6 +403,8 @@ pub struct Account {
     pub cases: Vec<LaneCases>,
     /// The books say something else of what was credited, and that lasts.
     pub differs: Option<Differs>,
+    /// Payees that it owes and its contract does not know: what is theirs waits, and nothing else does.
+    pub unknown_payees: Vec<u32>,
     /// The settler's key has little left for gas, or posts wait until it is cheaper: no task has to wait for that.
     pub gas_low: Option<Stall>,
 }

@@ -63,6 +63,7 @@ impl Desk {
         let (mut split, mut unanswered) = (false, 0);
         self.unread.retain(|funding, _| named.contains(funding));
         let (ledger, config) = (&self.settler.ledger.clone(), &self.config.clone());
+        let unknown = self.settler.owners.unknown(&config.name);
         let looks = stream::iter(self.names.in_turn(named));
         let looks = looks.map(|funding| async move { (follow::observe(ledger, seen, config, times, &funding).await, funding) });
         let mut looks = looks.buffered(AT_ONCE);
@@ -100,11 +101,12 @@ impl Desk {
             if let Some(until) = account.leaving.until {
                 followed.leaving.insert(funding.clone(), until);
             }
-            followed.rooms.insert(funding.clone(), observed.room);
             followed.most.insert(funding.clone(), observed.most);
+            account.unknown_payees = observed.room.credited.keys().filter(|payee| unknown.contains(payee)).copied().collect();
             account.gas_low = self.fee_high.clone().or_else(|| self.gas_low.clone());
             account.stalled = account.stalled.or_else(|| self.not_posted(funding));
             account.stalled = self.told.tell(funding, account.stalled, now);
+            followed.rooms.insert(funding.clone(), observed.room);
             self.send(Event::Account { funding: funding.clone(), account: Box::new(account) }).await;
         }
         health::of_accounts(&self.settler.metrics.payment, &self.config.name, &self.told, credited, posted);

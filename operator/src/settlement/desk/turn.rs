@@ -5,7 +5,9 @@ use crate::settlement::SettlementError;
 use crate::settlement::due::{self, Asked, Gas};
 use crate::settlement::recheck::{Rechecked, recheck};
 use crate::settlement::steps::Steps;
+use std::collections::BTreeSet;
 use supercargo_ledger::Fence;
+use supercargo_market::work::FundingId;
 
 /// So often final posts are looked at again, and when the chain undid what was final.
 const RECHECK_SECONDS: i64 = 600;
@@ -16,6 +18,13 @@ pub(super) struct Turn<'a> {
     pub(super) followed: &'a Followed,
     pub(super) fence: Fence,
     pub(super) now: i64,
+}
+
+impl Turn<'_> {
+    fn asked<'a>(&'a self, unknown: &'a BTreeSet<u32>) -> Asked<'a> {
+        let Desk { settler, config, refused, .. } = &*self.desk;
+        Asked { chain: &config.name, settings: &settler.settings, followed: self.followed, refused, gas: None, unknown }
+    }
 }
 
 impl Steps for Turn<'_> {
@@ -35,12 +44,21 @@ impl Steps for Turn<'_> {
     }
 
     async fn plan(&mut self) -> Result<bool, SettlementError> {
-        let Desk { settler, config, calendar, refused, .. } = &mut *self.desk;
-        let (chain, settings) = (config.name.as_str(), &settler.settings);
-        let mut asked = Asked { chain, settings, followed: self.followed, refused, gas: None };
-        if !calendar.is_worth_a_look(&asked, self.now) {
+        if !self.desk.calendar.is_worth_a_look(&self.asked(&BTreeSet::new()), self.now) {
             return Ok(false);
         }
+        // Who was never asked for is asked for before a post has a row for it.
+        let (settler, chain) = (&self.desk.settler, self.desk.config.name.as_str());
+        let is_here = |funding: &FundingId| funding.account().is_some_and(|(name, _)| name == chain);
+        let owed = settler.ledger.unsettled().await?.into_iter().filter(|(funding, _)| is_here(funding));
+        let strangers = settler.owners.strangers(chain, owed.map(|(_, lane)| lane.payee).collect());
+        if !strangers.is_empty() {
+            self.desk.learn(self.seen, &strangers).await;
+        }
+        let unknown = self.desk.settler.owners.unknown(&self.desk.config.name);
+        let Desk { settler, config, calendar, refused, .. } = &mut *self.desk;
+        let (chain, settings) = (config.name.as_str(), &settler.settings);
+        let mut asked = Asked { chain, settings, followed: self.followed, refused, gas: None, unknown: &unknown };
         asked.gas = Gas::of(config, settings, self.seen).await?;
         let posts = calendar.plan(&settler.ledger, self.fence, &asked, self.now).await?;
         due::forget(refused, &posts, settings, self.now);
