@@ -1,6 +1,7 @@
 //! `kubectl supercargo`: the people's commands. Each that touches a chain prints the exact transaction, and sends it only
 //! when asked to: nobody needs another tool to start, and nobody has to trust this one with a key.
 
+mod claim;
 mod escrow;
 mod payee;
 mod receipt;

@@ -1,6 +1,7 @@
 //! `kubectl supercargo voucher`: what a payee can claim on the chain without the operator. Pull them while it lives; claim with
 //! them when it doesn't.
 
+use crate::claim::{self, Claims, Clock, Lane};
 use crate::transaction::On;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
@@ -9,13 +10,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use supercargo_contracts::{Address, B256, BlockId, Bytes, Chain, PayeeRequest, Row, Voucher, Vouchers, calls};
-use supercargo_market::money::Amount;
 
 /// An answer has at most 200 of some 500 bytes each.
 const MOST_BYTES: usize = 1 << 20;
 /// Nobody has so many accounts that it pays to ask on.
 const MOST_PAGES: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The operator signs for no more steps of a lane at a time. Where a file has more than some such sets, old ones are left out.
+const MOST_OF_LANE: usize = 256;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -30,11 +32,11 @@ pub enum Command {
         /// The chain's name in the operator's configuration, as the ProviderPool has it
         #[arg(long, default_value = "default")]
         chain: String,
-        /// Where they are kept: what is there already stays unless it is older
+        /// Where they are kept: what is there already stays
         #[arg(long, default_value = "vouchers.json")]
         file: PathBuf,
     },
-    /// Claim with the vouchers of a file: anybody may, and what is credited is the payee's to collect
+    /// Claim with the vouchers of a file as much as goes now: anybody may, and what is credited is the payee's to collect
     Claim {
         #[arg(default_value = "vouchers.json")]
         file: PathBuf,
@@ -55,17 +57,17 @@ async fn pull(payee: u32, on: &On, api: &str, chain: &str, file: &Path) -> Resul
     let chain_id = on.signing.chain()?.chain_id().await?;
     let client = reqwest::Client::builder().timeout(PATIENCE).build().context("making an HTTP client")?;
     let path = format!("/v1/vouchers/{chain}/{payee}");
-    let (mut found, mut after) = (Vec::new(), None::<B256>);
+    let (mut found, mut after) = (Vec::new(), None::<(B256, u64)>);
     for _ in 0..MOST_PAGES {
         let at = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs())?;
         let request = PayeeRequest { chain_id, contract: on.contract, payee, path: &path, at };
-        let query = after.map(|after| format!("?after={after}")).unwrap_or_default();
+        let query = after.map(|(after, below)| format!("?after={after}&below={below}")).unwrap_or_default();
         let asked = client
             .get(format!("{}{path}{query}", api.trim_end_matches('/')))
             .header("supercargo-at", at.to_string())
             .header("supercargo-signature", request.sign(&key)?.to_string());
         let page = read(asked.send().await.with_context(|| format!("asking {api}"))?).await?;
-        after = page.vouchers.last().map(|last| last.account);
+        after = page.vouchers.last().map(|last| (last.account, last.total_units));
         found.extend(page.vouchers);
         if !page.more || after.is_none() {
             break;
@@ -76,6 +78,7 @@ async fn pull(payee: u32, on: &On, api: &str, chain: &str, file: &Path) -> Resul
     }
     let known = kept(file)?;
     let (pulled, all) = (found.len(), merged(known, found));
+    let all = thinned(&on.signing.chain()?, chain_id, on.contract, all).await;
     keep(file, &all)?;
     println!("{pulled} vouchers of payee {payee}, {} in {}", all.len(), file.display());
     Ok(())
@@ -119,17 +122,39 @@ fn kept(file: &Path) -> Result<Vec<Voucher>> {
     }
 }
 
-/// Of each lane the one for the most; of two for as much the one that was signed later, for keys change.
+/// Of each lane all of them, for a claim takes the greatest that fits; of two for as much the one that was signed later, for keys
+/// change.
 fn merged(known: Vec<Voucher>, found: Vec<Voucher>) -> Vec<Voucher> {
-    let mut lanes: BTreeMap<(u64, Address, B256, u32), Voucher> = BTreeMap::new();
+    let mut steps: BTreeMap<(u64, Address, B256, u32, u64), Voucher> = BTreeMap::new();
     for voucher in known.into_iter().chain(found) {
-        let lane = (voucher.chain_id, voucher.contract, voucher.account, voucher.payee);
-        let better = lanes.get(&lane).is_none_or(|kept| (voucher.total_units, voucher.signed_at) > (kept.total_units, kept.signed_at));
-        if better {
-            lanes.insert(lane, voucher);
+        let step = (voucher.chain_id, voucher.contract, voucher.account, voucher.payee, voucher.total_units);
+        if steps.get(&step).is_none_or(|kept| voucher.signed_at > kept.signed_at) {
+            steps.insert(step, voucher);
         }
     }
-    lanes.into_values().collect()
+    steps.into_values().collect()
+}
+
+fn is_same_lane(one: &Voucher, other: &Voucher) -> bool {
+    (one.chain_id, one.contract, one.account, one.payee) == (other.chain_id, other.contract, other.account, other.payee)
+}
+
+/// Without those of long lanes of this contract that have matured on the chain, for which nobody claims any more. What can't be
+/// asked is kept.
+async fn thinned(chain: &Chain, chain_id: u64, contract: Address, vouchers: Vec<Voucher>) -> Vec<Voucher> {
+    let mut thin = Vec::new();
+    for lane in vouchers.chunk_by(is_same_lane) {
+        let is_asked = lane.len() > MOST_OF_LANE && (lane[0].chain_id, lane[0].contract) == (chain_id, contract);
+        let state = if is_asked { chain.lane(contract, lane[0].account, lane[0].payee, BlockId::latest()).await.ok() } else { None };
+        thin.extend(unripe(lane, state.map_or(0, |state| state.mature_units)));
+    }
+    thin
+}
+
+/// Of a lane's vouchers those for more than what has matured, and the last.
+fn unripe(lane: &[Voucher], mature_units: u128) -> impl Iterator<Item = Voucher> {
+    let last = lane.last().map(|last| last.total_units);
+    lane.iter().filter(move |voucher| u128::from(voucher.total_units) > mature_units || Some(voucher.total_units) == last).cloned()
 }
 
 /// Wholly or not at all: what was there is worth money.
@@ -151,39 +176,60 @@ async fn claim(file: &Path, on: &On) -> Result<()> {
     let here = |voucher: &Voucher| (voucher.chain_id, voucher.contract) == (chain_id, on.contract) && voucher.is_signed();
     let mut accounts: BTreeMap<B256, Vec<Voucher>> = BTreeMap::new();
     for voucher in kept(file)?.into_iter().filter(here) {
-        if let Some(more) = left(&chain, on.contract, &voucher).await? {
-            println!("account {}: {more} more for payee {}", voucher.account, voucher.payee);
-            accounts.entry(voucher.account).or_default().push(voucher);
-        }
+        accounts.entry(voucher.account).or_default().push(voucher);
     }
-    if accounts.is_empty() {
+    let mut found = false;
+    let refused = each(accounts, async |account, vouchers| {
+        let Claims { vouchers, words } = claims(&chain, on.contract, account, vouchers).await?;
+        found |= !words.is_empty();
+        words.iter().for_each(|words| println!("account {account}: {words}"));
+        if !vouchers.is_empty() {
+            on.signing.transact("claiming with vouchers", on.contract, claim_data(account, &vouchers)).await?;
+        }
+        Ok(())
+    })
+    .await;
+    ensure!(refused == 0, "{refused} of the accounts let nothing be claimed now: see above");
+    if !found {
         println!("there is nothing to claim now");
     }
+    Ok(())
+}
+
+/// Does that for each account, and says how many of them refused: what one lets nobody have now is no reason to leave what others do.
+async fn each(accounts: BTreeMap<B256, Vec<Voucher>>, mut claim: impl AsyncFnMut(B256, Vec<Voucher>) -> Result<()>) -> usize {
     let mut refused = 0;
     for (account, vouchers) in accounts {
-        // What one account lets nobody have now is no reason to leave what others do.
-        if let Err(error) = on.signing.transact("claiming with vouchers", on.contract, claim_data(account, &vouchers)).await {
+        if let Err(error) = claim(account, vouchers).await {
             eprintln!("account {account}: {error:#}");
             refused += 1;
         }
     }
-    ensure!(refused == 0, "{refused} of the accounts let nothing be claimed now: see above");
-    Ok(())
+    refused
 }
 
-/// What a voucher is good for beyond what its lane has; `None` for nothing, or not now.
-async fn left(chain: &Chain, contract: Address, voucher: &Voucher) -> Result<Option<Amount>> {
-    let lane = chain.lane(contract, voucher.account, voucher.payee, BlockId::latest()).await?;
-    let more = u128::from(voucher.total_units).saturating_sub(lane.posted_units);
-    if more == 0 {
-        return Ok(None);
+/// What the chain lets be claimed of an account now.
+async fn claims(chain: &Chain, contract: Address, account: B256, vouchers: Vec<Voucher>) -> Result<Claims> {
+    let (height, (window_seconds, _)) = (chain.height().await?, chain.window_and_thaw(contract).await?);
+    let now = chain.block(height).await?.context("the endpoint lacks its newest block")?.timestamp;
+    let at = BlockId::number(height);
+    let state = chain.account(contract, account, at).await?;
+    let keys = chain.settler_keys(contract, state.settler).await?;
+    let (good, old) = claim::good(vouchers, &keys, now);
+    let mut lanes: BTreeMap<u32, Vec<Voucher>> = BTreeMap::new();
+    for voucher in good {
+        lanes.entry(voucher.payee).or_default().push(voucher);
     }
-    // A case takes what is credited meanwhile; else a lane takes nothing until what it has is mature.
-    if lane.posted_units > lane.mature_units && lane.disputed_until == 0 {
-        println!("account {}: its lane takes no more until {} (Unix seconds)", voucher.account, lane.matures_at);
-        return Ok(None);
+    let mut found = Vec::new();
+    for (payee, mut vouchers) in lanes {
+        vouchers.sort_by_key(|voucher| voucher.total_units);
+        found.push(Lane { payee, state: chain.lane(contract, account, payee, at).await?, vouchers });
     }
-    Ok(Some(Amount::from_units(u64::try_from(more).unwrap_or(u64::MAX))))
+    let mut claims = claim::choose(&state, &found, Clock { now, window_seconds, halted_until: keys.halted_until });
+    if old > 0 {
+        claims.words.push(format!("{old} vouchers are signed by a key that its settler has no more: pull newer ones"));
+    }
+    Ok(claims)
 }
 
 fn claim_data(account: B256, vouchers: &[Voucher]) -> Bytes {
@@ -214,7 +260,29 @@ mod tests {
         let known = vec![voucher(1, 50, 5), voucher(2, 10, 5)];
         // An operator with old books tells of less.
         let found = vec![voucher(1, 40, 9), voucher(2, 10, 9), voucher(3, 1, 9)];
-        assert_eq!(merged(known, found), [voucher(1, 50, 5), voucher(2, 10, 9), voucher(3, 1, 9)]);
+        assert_eq!(merged(known, found), [voucher(1, 40, 9), voucher(1, 50, 5), voucher(2, 10, 9), voucher(3, 1, 9)]);
+    }
+
+    #[test]
+    fn what_has_matured_is_left_out_of_a_long_lane_and_never_the_last() {
+        let lane = [voucher(1, 10, 5), voucher(1, 20, 5), voucher(1, 30, 5)];
+        for (mature, left) in [(0, 3), (9, 3), (10, 2), (20, 1), (99, 1)] {
+            assert_eq!(unripe(&lane, mature).collect::<Vec<_>>(), lane[3 - left..], "{mature} are mature");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_account_that_refuses_keeps_no_other_from_being_claimed_from() {
+        let accounts = [1, 2, 3].map(|number| (B256::repeat_byte(number), vec![voucher(number, 50, 5)]));
+        let mut claimed = Vec::new();
+        let refused = each(accounts.into(), async |account, vouchers| {
+            ensure!(account != B256::repeat_byte(1), "frozen");
+            claimed.extend(vouchers.into_iter().map(|voucher| voucher.account));
+            Ok(())
+        })
+        .await;
+        assert_eq!((refused, claimed), (1, vec![B256::repeat_byte(2), B256::repeat_byte(3)]));
+        assert_eq!(each(BTreeMap::new(), async |_, _| bail!("nobody is asked")).await, 0);
     }
 
     #[test]

@@ -197,11 +197,12 @@ pub(crate) const RECORDS: Table =
 
 pub(crate) const VOUCHERS: Table = Table {
     name: "vouchers",
-    keys: 2,
+    keys: 3,
     columns: &[
         Text("funding"),
         Number("payee"),
         Number("total"),
+        Number("step"),
         Number("chain_id"),
         Text("contract"),
         Text("signer"),

@@ -5,7 +5,7 @@ use crate::store::Dialect;
 use crate::{LedgerError, Result};
 use sqlx::{Any, AnyPool, AssertSqlSafe, Row, Transaction};
 
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     include_str!("../migrations/0001_books.sql"),
     include_str!("../migrations/0002_signed_heads.sql"),
     include_str!("../migrations/0003_records.sql"),
@@ -18,6 +18,7 @@ const STEPS: [&str; 12] = [
     include_str!("../migrations/0011_kin.sql"),
     include_str!("../migrations/0012_replaced.sql"),
     include_str!("../migrations/0013_payees.sql"),
+    include_str!("../migrations/0014_steps.sql"),
 ];
 /// This version's form: how many steps lead to it.
 pub(crate) const FORM: usize = STEPS.len();

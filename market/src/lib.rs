@@ -17,4 +17,5 @@ pub mod rate_card;
 pub mod rating;
 pub mod receipt;
 pub mod usage;
+pub mod vouchers;
 pub mod work;

@@ -119,6 +119,24 @@ pub struct LaneState {
     pub returned_units: u128,
 }
 
+/// Whose signatures of a settler's rows are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettlerKeys {
+    pub hot: Address,
+    /// The one before, whose signatures are good until then.
+    pub previous: Address,
+    pub previous_until: u64,
+    /// Nothing of the settler's is credited before.
+    pub halted_until: u64,
+}
+
+impl SettlerKeys {
+    /// Whether a row that this key signed can be claimed with at that time.
+    pub fn are_good(&self, signer: Address, now: u64) -> bool {
+        signer == self.hot || (signer == self.previous && now < self.previous_until)
+    }
+}
+
 /// Where a transaction was included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
@@ -278,6 +296,17 @@ impl Chain {
     pub async fn settler(&self, contract: Address, settler: u32) -> Result<(Address, Address)> {
         let seen = Escrow::new(contract, &self.provider).viewSettler(settler).call().await.map_err(calling("viewSettler"))?;
         Ok((seen.hot, seen.cold))
+    }
+
+    /// Whose signatures of a settler's rows are good, and until when nothing can be claimed with them all the same.
+    pub async fn settler_keys(&self, contract: Address, settler: u32) -> Result<SettlerKeys> {
+        let seen = Escrow::new(contract, &self.provider).viewSettler(settler).call().await.map_err(calling("viewSettler"))?;
+        Ok(SettlerKeys {
+            hot: seen.hot,
+            previous: seen.previous,
+            previous_until: seen.previousUntil.to(),
+            halted_until: seen.haltedUntil.to(),
+        })
     }
 
     /// Who owns a payee, and where it is paid to.

@@ -17,7 +17,7 @@ pub use alloy::eips::BlockId;
 pub use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 pub use alloy::signers::local::PrivateKeySigner;
 pub use bindings::{Escrow, TestToken};
-pub use client::{AccountState, Chain, ChainError, ChangeState, Finality, Finalized, LaneState, PostedEvent, Receipt};
+pub use client::{AccountState, Chain, ChainError, ChangeState, Finality, Finalized, LaneState, PostedEvent, Receipt, SettlerKeys};
 pub use deploy::{Addresses, Terms, deploy, deploy_with};
 pub use encoding::{Row, account_id, pack_rows, release_digest, row_digest, tenant_id, unpack_rows};
 pub use transaction::{Call, Fees, SignedTransaction, read, sign};

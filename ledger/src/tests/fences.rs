@@ -7,7 +7,7 @@ use crate::{Attempt, LedgerError, Voucher, VoucherTerms};
 async fn everything(ledger: &Ledger, fence: Fence, planned: &str, last: &str) -> Vec<(&'static str, Result<(), LedgerError>)> {
     let attempt = Attempt { hash: "0x9".into(), signer: "0xs".into(), nonce: 9, raw: vec![1], max_fee: 1 };
     let terms = VoucherTerms { chain_id: 1, contract: "0xc".into(), signer: "0xs".into() };
-    let voucher = Voucher { funding: account(), payee: 7, total: units(5), terms, signature: vec![1], signed_at: 9 };
+    let voucher = Voucher { funding: account(), payee: 7, total: units(5), step: units(5), terms, signature: vec![1], signed_at: 9 };
     vec![
         ("commit", ledger.commit(fence, &[charge("a", 5, 7)]).await.map(drop)),
         ("plan_post", ledger.plan_post(fence, &account(), 0).await.map(drop)),

@@ -8,7 +8,7 @@ fn terms(signer: &str) -> VoucherTerms {
 }
 
 fn voucher(payee: u32, total: u64, signer: &str) -> Voucher {
-    Voucher { funding: account(), payee, total: units(total), terms: terms(signer), signature: vec![1, 2], signed_at: 9 }
+    Voucher { funding: account(), payee, total: units(total), step: Amount::MAX, terms: terms(signer), signature: vec![1, 2], signed_at: 9 }
 }
 
 async fn missing(ledger: &Ledger, signer: &str) -> Vec<(u32, u64)> {
@@ -48,6 +48,36 @@ on_both! {
         let less = Voucher { terms: elsewhere.clone(), ..voucher(7, 5, "0xnew") };
         ledger.keep_vouchers(fence, std::slice::from_ref(&less)).await.expect("keeps");
         assert_eq!(kept(&ledger, 7).await, [less]);
+    }
+
+    async fn the_vouchers_of_a_lane_lead_in_steps_to_its_total_and_give_way_to_those_that_lead_further(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100)]).await.expect("commits");
+        let steps = |totals: &[u64], step: u64| -> Vec<Voucher> {
+            totals.iter().map(|total| Voucher { step: units(step), ..voucher(7, *total, "0xs") }).collect()
+        };
+        let totals = async || kept(&ledger, 7).await.into_iter().map(|voucher| voucher.total.units()).collect::<Vec<_>>();
+        let wide = async |step| {
+            let lanes = ledger.lanes_with_wide_vouchers(&account(), &terms("0xs"), units(step)).await.expect("reads");
+            lanes.into_iter().map(|lane| lane.payee).collect::<Vec<_>>()
+        };
+        let both = [steps(&[40, 80, 90], 40), vec![voucher(1, 10, "0xs")]].concat();
+        ledger.keep_vouchers(fence, &both).await.expect("keeps");
+        assert_eq!(totals().await, [90, 80, 40]);
+        assert_eq!(missing(&ledger, "0xs").await, []);
+        assert_eq!(ledger.vouched(&account()).await.expect("reads"), [(1, units(10)), (7, units(90))].into());
+        assert_eq!((wide(39).await, wide(40).await, wide(9).await), (vec![7], vec![], vec![1, 7]));
+        assert_eq!((wide(90).await, kept(&ledger, 1).await.len()), (vec![], 1), "as much as that is owed to nobody");
+
+        ledger.keep_vouchers(fence, &steps(&[40, 80], 40)).await.expect("keeps what leads further");
+        assert_eq!(totals().await, [90, 80, 40]);
+        ledger.keep_vouchers(fence, &steps(&[60, 80, 90], 20)).await.expect("keeps");
+        assert_eq!((totals().await, wide(20).await), (vec![90, 80, 60], vec![]));
+        let below = async |total, most| {
+            let found = ledger.vouchers_below("default", 7, (&account(), units(total)), most).await.expect("reads");
+            found.into_iter().map(|voucher| voucher.total.units()).collect::<Vec<_>>()
+        };
+        assert_eq!((below(90, 1).await, below(80, 9).await, below(60, 9).await), (vec![80], vec![60], vec![]));
     }
 
     async fn a_payee_is_given_its_own_in_pages_and_of_one_chain(place: Place) {

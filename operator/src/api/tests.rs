@@ -249,6 +249,7 @@ async fn keep(api: &Api<Few>, accounts: usize) {
             funding,
             payee: 7,
             total: Amount::from_units(5),
+            step: Amount::MAX,
             terms: terms.clone(),
             signature: vec![1; 65],
             signed_at: 9,
@@ -301,6 +302,28 @@ async fn more_vouchers_than_an_answer_takes_are_asked_for_after_the_last() {
     let after = format!("?after={}", vouchers[199]["account"].as_str().expect("an account"));
     let (_, rest) = asked(&api, 7, 7, "/v1/vouchers/c/7", NOW, &after).await;
     assert_eq!((rest["vouchers"].as_array().map(Vec::len), &rest["more"]), (Some(1), &json!(false)));
+}
+
+#[tokio::test]
+async fn an_accounts_vouchers_are_told_from_the_one_for_most_down_and_go_on_in_the_next_answer() {
+    let api = api(Few::default()).await;
+    keep(&api, 2).await;
+    let steps: Vec<Voucher> = {
+        let one = api.ledger.vouchers("c", 7, &FundingId::from_stored(""), 1).await.expect("reads").remove(0);
+        (1..=250).map(|number| Voucher { total: Amount::from_units(number), step: Amount::from_units(1), ..one.clone() }).collect()
+    };
+    let fence = api.ledger.take_lead("test").await.expect("leads");
+    api.ledger.keep_vouchers(fence, &steps).await.expect("keeps");
+    let totals = |told: &Value| -> Vec<String> {
+        let vouchers = told["vouchers"].as_array().expect("vouchers").iter();
+        vouchers.map(|voucher| voucher["totalUnits"].as_str().expect("text").to_owned()).collect()
+    };
+    let text = |numbers: &mut dyn Iterator<Item = u64>| numbers.map(|number| number.to_string()).collect::<Vec<_>>();
+    let (_, first) = asked(&api, 7, 7, "/v1/vouchers/c/7", NOW, "").await;
+    assert_eq!((totals(&first), &first["more"]), (text(&mut (51..=250).rev()), &json!(true)));
+    let after = format!("?after={}&below=51", first["vouchers"][199]["account"].as_str().expect("an account"));
+    let (_, rest) = asked(&api, 7, 7, "/v1/vouchers/c/7", NOW, &after).await;
+    assert_eq!((totals(&rest), &rest["more"]), (text(&mut (1..=50).rev().chain([5])), &json!(false)));
 }
 
 #[tokio::test]

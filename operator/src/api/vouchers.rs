@@ -4,6 +4,7 @@ use super::gate::Gate;
 use super::{Api, Chain, Refusal};
 use serde::Deserialize;
 use supercargo_contracts::{Address, B256, Bytes, PayeeRequest, Voucher, Vouchers};
+use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 /// So many are answered at once; the rest is asked for.
@@ -15,8 +16,9 @@ const GOOD_FOR_SECONDS: u64 = 120;
 /// Which part is asked for.
 #[derive(Debug, Default, Deserialize)]
 pub struct Page {
-    /// The account of the last one that is known.
+    /// The account of the last one that is known, and how much that one is for.
     after: Option<B256>,
+    below: Option<u64>,
 }
 
 pub async fn of<G: Gate>(
@@ -32,7 +34,9 @@ pub async fn of<G: Gate>(
     must_be_owner(api, known, payee, at, signature)?;
     let after = page.after.map_or_else(|| FundingId::from_stored(""), |account| FundingId::chain(chain, &account.to_string()));
     let most = u32::try_from(PAGE + 1).unwrap_or(u32::MAX);
-    let found = api.ledger.vouchers(chain, payee, &after, most).await.map_err(|error| Refusal::later("reading the books", error))?;
+    let below = Amount::from_units(page.below.unwrap_or_default()).min(Amount::MAX);
+    let found =
+        api.ledger.vouchers_below(chain, payee, (&after, below), most).await.map_err(|error| Refusal::later("reading the books", error))?;
     let more = found.len() > PAGE;
     Ok(Vouchers { vouchers: found.iter().take(PAGE).filter_map(paper).collect(), more })
 }

@@ -17,7 +17,7 @@ use super::rail::Seen;
 use super::setup::{self, Wires};
 use super::steps;
 use super::told::{Told, key_used_elsewhere};
-use super::vouchers::{self, Unfit, Unsigned};
+use super::vouchers::{self, Scribe, Unsigned};
 use super::{SettlementError, Settler};
 use crate::runtime::config::ChainConfig;
 use crate::watch::News;
@@ -51,7 +51,7 @@ pub struct Desk {
     checked: Option<Address>,
     foreign: Option<BTreeSet<FundingId>>,
     unsigned: Unsigned,
-    unfit: Unfit,
+    scribe: Scribe,
     /// Since when accounts could not be read.
     unread: BTreeMap<FundingId, i64>,
     /// Final posts that the world does not know of yet.
@@ -109,7 +109,7 @@ impl Desk {
             checked: None,
             foreign: None,
             unsigned: Unsigned::default(),
-            unfit: Unfit::default(),
+            scribe: Scribe::default(),
             unread: BTreeMap::new(),
             untold: Vec::new(),
             calendar: Calendar::default(),
@@ -137,6 +137,7 @@ impl Desk {
         let Some(named) = self.names.of(&self.config.name, escrows) else { return };
         self.told.keep(&named);
         self.differing.keep(&named);
+        self.scribe.keep(&named);
         let looked = match self.look(now).await {
             Ok((wires, agreed, times)) => {
                 self.blind_since = None;
@@ -315,7 +316,7 @@ impl Desk {
         if self.checked != Some(wires.pen.key.address()) {
             return Ok(());
         }
-        vouchers::sign(&self.settler.ledger, fence, &wires.pen, &self.config.name, foreign, &mut self.unfit, now).await
+        vouchers::sign(&self.settler.ledger, fence, &wires.pen, &self.config.name, foreign, &mut self.scribe, now).await
     }
 
     async fn look_after_health(&mut self, now: i64) -> Result<(), SettlementError> {

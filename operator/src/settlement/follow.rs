@@ -23,6 +23,8 @@ pub struct Observed {
     pub room: Room,
     /// What one could when the account's bucket is full.
     pub most: Amount,
+    /// How much its bucket can hold, also after what waits for its time.
+    pub burst: Amount,
 }
 
 /// A lane of our books, and what the chain says of it.
@@ -78,6 +80,7 @@ pub async fn observe(
         credited_units: state.credited_units,
         posted_units: lanes.iter().map(|found| u128::from(found.lane.posted.units())).sum(),
         room: Room { credited, ..Room::from(units(room)) },
+        burst: units(change.map_or(state.burst_units, |change| change.burst_units.min(state.burst_units))),
         most: units(state.balance_units.min(state.allowance_units).min(state.burst_units)),
     })
 }

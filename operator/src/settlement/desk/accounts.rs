@@ -102,6 +102,7 @@ impl Desk {
                 followed.leaving.insert(funding.clone(), until);
             }
             followed.most.insert(funding.clone(), observed.most);
+            self.scribe.look(funding, observed.burst);
             account.unknown_payees = observed.room.credited.keys().filter(|payee| unknown.contains(payee)).copied().collect();
             account.gas_low = self.fee_high.clone().or_else(|| self.gas_low.clone());
             account.stalled = account.stalled.or_else(|| self.not_posted(funding));

@@ -13,6 +13,7 @@ use crate::settlement::SettlementError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use supercargo_ledger::{Expect, Fence, Lane, Ledger, LedgerError, Reader, Voucher, VoucherTerms, restore};
+use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
 
 /// Runs in `make test`; the long set takes its number from the environment.
@@ -113,6 +114,7 @@ async fn vouch(ledger: &Ledger, fence: Fence, foreign: &BTreeSet<FundingId>, sig
         funding,
         payee: lane.payee,
         total: lane.total,
+        step: Amount::MAX,
         terms: terms.clone(),
         signature: Vec::new(),
         signed_at: 0,
