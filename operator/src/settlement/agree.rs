@@ -131,6 +131,33 @@ pub fn majority<T: PartialEq>(what: &'static str, answers: Vec<Result<T, Settlem
     at.map(|at| given.swap_remove(at)).ok_or_else(|| SettlementError::Waiting(format!("the endpoints give different answers about {what}")))
 }
 
+/// What is known of something that endpoints forget after a while.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Known<T> {
+    /// Enough of them say that it is so, or that there is nothing.
+    ByEnough(Option<T>),
+    /// It lies behind what they all call final, so who knows nothing of it may have forgotten it: then that is no answer. What
+    /// the rest say is less than enough, and has to be borne out by something else.
+    ByFew(T),
+}
+
+/// What enough of them say. Where neither side is enough, those that remember it are heard, as long as they all say the same of
+/// something that everybody must have seen. That nobody remembers it is said by enough, or by too few.
+pub fn remembered<T: PartialEq>(
+    what: &'static str,
+    answers: Vec<Result<Option<T>, SettlementError>>,
+    needed: usize,
+    is_past: impl Fn(&T) -> bool,
+) -> Result<Known<T>, SettlementError> {
+    let mut given = enough(answers, needed)?;
+    if let Some(at) = (0..given.len()).find(|&at| given.iter().filter(|other| **other == given[at]).count() >= needed) {
+        return Ok(Known::ByEnough(given.swap_remove(at)));
+    }
+    let mut known = given.into_iter().flatten();
+    let first = known.next().filter(|first| is_past(first) && known.all(|other| other == *first));
+    first.map(Known::ByFew).ok_or_else(|| SettlementError::Waiting(format!("the endpoints give different answers about {what}")))
+}
+
 /// All answers, when there are enough of them; else why not.
 pub fn enough<T>(answers: Vec<Result<T, SettlementError>>, needed: usize) -> Result<Vec<T>, SettlementError> {
     let (mut given, mut failure) = (Vec::new(), None);
@@ -292,6 +319,38 @@ mod tests {
         assert_eq!(told(vec![Ok(2), Ok(1), failed()]), Err("the endpoints give different answers about a thing".to_owned()));
         assert_eq!(told(vec![Ok(1), failed(), failed()]), Err("no".to_owned()));
         assert_eq!(told(vec![]), Err("too few endpoints were asked".to_owned()));
+    }
+
+    #[test]
+    fn who_knows_nothing_of_what_lies_behind_the_final_block_may_have_forgotten_it() {
+        let failed = || Err(SettlementError::Waiting("no".to_owned()));
+        // Up to 10 everybody has seen it.
+        let told = |answers: Vec<Result<Option<u8>, SettlementError>>, needed| {
+            remembered("a thing", answers, needed, |number| *number <= 10).map_err(|error| error.to_string())
+        };
+        let differ = || Err("the endpoints give different answers about a thing".to_owned());
+        for (answers, needed, expected) in [
+            (vec![Ok(Some(5))], 1, Ok(Known::ByEnough(Some(5)))),
+            (vec![Ok(None)], 1, Ok(Known::ByEnough(None))),
+            (vec![Ok(Some(5)), Ok(Some(5))], 2, Ok(Known::ByEnough(Some(5)))),
+            (vec![Ok(Some(5)), Ok(None)], 2, Ok(Known::ByFew(5))),
+            (vec![Ok(None), Ok(Some(10))], 2, Ok(Known::ByFew(10))),
+            (vec![Ok(Some(11)), Ok(None)], 2, differ()),
+            (vec![Ok(Some(5)), Ok(Some(6))], 2, differ()),
+            (vec![Ok(None), Ok(None)], 2, Ok(Known::ByEnough(None))),
+            // A failed read is neither.
+            (vec![Ok(Some(5)), failed()], 2, Err("no".to_owned())),
+            (vec![Ok(None), failed()], 2, Err("no".to_owned())),
+            (vec![Ok(Some(5)), Ok(None), failed()], 2, Ok(Known::ByFew(5))),
+            // One alone against enough says nothing.
+            (vec![Ok(None), Ok(Some(5)), Ok(None)], 2, Ok(Known::ByEnough(None))),
+            (vec![Ok(None), Ok(Some(5)), Ok(Some(5))], 2, Ok(Known::ByEnough(Some(5)))),
+            (vec![Ok(None), Ok(Some(5)), Ok(Some(6))], 2, differ()),
+            (vec![Ok(None), Ok(Some(5)), Ok(None), Ok(Some(5))], 3, Ok(Known::ByFew(5))),
+        ] {
+            let words = format!("{answers:?}");
+            assert_eq!(told(answers, needed), expected, "{words}");
+        }
     }
 
     #[test]

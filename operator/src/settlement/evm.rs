@@ -83,7 +83,7 @@ impl Node for EvmNode {
             }
             None => Vec::new(),
         };
-        Ok(Some(Included { block: receipt.block_number, succeeded: receipt.succeeded, skipped, gas_used: receipt.gas_used }))
+        Ok(Some(Included { block: receipt.block_number, succeeded: receipt.succeeded, skipped, gas_used: receipt.gas_used, by_few: false }))
     }
 
     async fn takes(&self, post: &Post) -> Result<Takes, SettlementError> {

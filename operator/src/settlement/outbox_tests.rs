@@ -30,6 +30,8 @@ pub(super) struct Told {
     /// What is in a block skipped these rows, and is in this one.
     pub(super) skipped: Vec<usize>,
     pub(super) block: u64,
+    /// Fewer endpoints than are needed remember it.
+    pub(super) by_few: bool,
     /// Whether a hash that begins so is included can't be asked.
     pub(super) unanswered: Option<String>,
 }
@@ -47,6 +49,7 @@ pub(super) const PLAIN: Told = Told {
     split: None,
     skipped: Vec::new(),
     block: 9,
+    by_few: false,
     unanswered: None,
 };
 
@@ -77,7 +80,8 @@ impl Rail for Told {
             return Err(SettlementError::Waiting("the endpoints differ".to_owned()));
         }
         let found = self.included.as_ref().filter(|(found, _)| hash.starts_with(found));
-        let included = |succeeded| Included { block: self.block, succeeded, skipped: self.skipped.clone(), gas_used: 70_000 };
+        let included =
+            |succeeded| Included { block: self.block, succeeded, skipped: self.skipped.clone(), gas_used: 70_000, by_few: self.by_few };
         Ok(found.map(|(_, succeeded)| included(*succeeded)))
     }
     async fn takes(&self, post: &Post) -> Result<Takes, SettlementError> {
@@ -324,6 +328,27 @@ async fn a_receipt_that_nodes_have_forgotten_condemns_no_key_when_the_lanes_have
     assert_eq!((progress.void, ledger.foreign_nonce("c", "one").await.expect("reads")), (1, None));
     plan(&ledger, fence, 0, Amount::MAX).await;
     assert_eq!(step(&ledger, fence, &used(1), &[account(1)]).await.signed, [account(0)], "it is posted again, and booked by that");
+}
+
+#[tokio::test]
+async fn a_receipt_that_one_of_two_nodes_has_forgotten_ends_its_post_by_what_the_lanes_have() {
+    let few = |credited, used| Told { included: is_included("one", true), by_few: true, credited, used: (used, used), ..PLAIN };
+    let looked = async |rail: Told| {
+        let (ledger, fence) = books().await;
+        step(&ledger, fence, &PLAIN, &[account(1)]).await;
+        let progress = step(&ledger, fence, &rail, &[account(1)]).await;
+        let posted = ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
+        let foreign = ledger.foreign_nonce("c", "one").await.expect("reads");
+        (posted, progress.void, progress.failed.is_some(), foreign)
+    };
+    assert_eq!(looked(few(true, 1)).await, (100, 0, false, None), "it is booked");
+    assert_eq!(looked(few(false, 1)).await, (0, 1, false, None), "it is planned anew, and the key is nobody else's");
+    let failed = Told { included: is_included("one", false), ..few(true, 1) };
+    assert_eq!(looked(failed).await, (0, 1, false, None), "who says that it failed is not the one to book it by");
+    assert_eq!(looked(few(true, 0)).await, (0, 0, true, None), "a nonce that is not used was used by nothing");
+    // Rows that it skipped: the lanes don't have them.
+    let skipped = Told { skipped: vec![0], ..few(false, 1) };
+    assert_eq!(looked(skipped).await, (0, 1, false, None));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! only one so far; the tests have another that crashes, forgets, undoes and lies.
 
 use super::SettlementError;
-use super::agree::{self, Agreed, Answer, NoAgreement, Said, Terms};
+use super::agree::{self, Agreed, Answer, Known, NoAgreement, Said, Terms};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
@@ -17,6 +17,8 @@ pub struct Included {
     pub succeeded: bool,
     pub skipped: Vec<usize>,
     pub gas_used: u64,
+    /// Fewer endpoints than are needed say so, of a final block: the others may have forgotten it.
+    pub by_few: bool,
 }
 
 /// Which of a post's rows the contract would credit now.
@@ -69,6 +71,21 @@ pub trait Rail {
     /// included.
     async fn replace(&self, post: &Post, signed: &Attempt, least_fee: u128) -> Result<Attempt, SettlementError>;
     async fn send(&self, raw: &[u8]) -> Result<(), SettlementError>;
+}
+
+/// What fewer endpoints than are needed remember of a transaction is held to what all of them say now: its nonce is used for good,
+/// and the lanes have what it posted. Where they have not, nobody is to say that it succeeded: its rows are planned anew, which
+/// pays nothing twice, since a row is a total.
+pub async fn borne_out<R: Rail>(rail: &R, post: &Post, attempt: &Attempt, found: &Included) -> Result<Included, SettlementError> {
+    if !found.by_few {
+        return Ok(found.clone());
+    }
+    if attempt.signer == rail.signer() && rail.final_nonce().await? <= attempt.nonce {
+        let hash = &attempt.hash;
+        return Err(SettlementError::Waiting(format!("an endpoint says that {hash} is final, and its nonce is not used there")));
+    }
+    let succeeded = found.succeeded && rail.is_credited(post).await?;
+    Ok(Included { succeeded, skipped: Vec::new(), ..found.clone() })
 }
 
 /// One endpoint of a chain: it may be away, be behind, or lie.
@@ -186,17 +203,25 @@ impl<N: Node, P> Seen<'_, N, P> {
         T: PartialEq,
         F: Future<Output = Result<T, SettlementError>>,
     {
+        agree::majority(what, self.answers(asked).await, self.endpoints.needed())
+    }
+
+    /// One that hangs is not waited for when enough others have said the same.
+    async fn answers<T, F>(&self, asked: impl Iterator<Item = F>) -> Vec<Result<T, SettlementError>>
+    where
+        T: PartialEq,
+        F: Future<Output = Result<T, SettlementError>>,
+    {
         let (mut asked, mut answers): (FuturesUnordered<F>, Vec<_>) = (asked.collect(), Vec::new());
-        let mut given: Vec<T> = Vec::new();
         while let Some(answer) = asked.next().await {
-            match answer {
-                // One that hangs is not waited for when enough others have said the same.
-                Ok(value) if given.iter().filter(|other| **other == value).count() + 1 >= self.endpoints.needed() => return Ok(value),
-                Ok(value) => given.push(value),
-                Err(error) => answers.push(Err(error)),
+            let same = |value: &T| answers.iter().flatten().filter(|other| *other == value).count() + 1;
+            let enough = answer.as_ref().is_ok_and(|value| same(value) >= self.endpoints.needed());
+            answers.push(answer);
+            if enough {
+                break;
             }
         }
-        agree::majority(what, given.into_iter().map(Ok).chain(answers).collect(), self.endpoints.needed())
+        answers
     }
 
     pub async fn enough<T, F: Future<Output = Result<T, SettlementError>>>(
@@ -277,7 +302,13 @@ impl<N: Node, P: Pen> Rail for Seen<'_, N, P> {
     }
 
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
-        self.majority("a receipt", self.agreeing().map(|node| node.included(hash))).await
+        let answers = self.answers(self.agreeing().map(|node| node.included(hash))).await;
+        // All who are asked have the final block under the same hash, and so all that was before it.
+        let is_past = |found: &Included| found.block <= self.agreed.block.number;
+        Ok(match agree::remembered("a receipt", answers, self.endpoints.needed(), is_past)? {
+            Known::ByEnough(found) => found,
+            Known::ByFew(found) => Some(Included { by_few: true, ..found }),
+        })
     }
 
     async fn takes(&self, post: &Post) -> Result<Takes, SettlementError> {

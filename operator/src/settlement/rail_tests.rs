@@ -333,7 +333,7 @@ fn a_signer_that_cant_pay_signs_nothing_and_says_what_is_missing() {
 
 #[test]
 fn a_nonce_and_a_receipt_are_what_enough_endpoints_say() {
-    let included = Included { block: 90, succeeded: true, skipped: vec![], gas_used: 1 };
+    let included = Included { block: 90, succeeded: true, skipped: vec![], gas_used: 1, by_few: false };
     let (_, endpoints) = several(3, |node| {
         if node.number == 0 {
             (node.nonce, node.receipt) = (1_000, Some(included.clone()));
@@ -344,10 +344,17 @@ fn a_nonce_and_a_receipt_are_what_enough_endpoints_say() {
         assert_eq!(seen.final_nonce().await.expect("two say it"), 5);
         assert_eq!(seen.included("h").await.expect("two say it"), None);
     });
-    let (_, endpoints) = several(2, |node| {
-        if node.number == 0 {
-            node.receipt = Some(included.clone());
-        }
-    });
-    with(&endpoints, async |seen| assert!(seen.included("h").await.is_err(), "not knowing is not \"no\""));
+}
+
+#[test]
+fn a_receipt_that_one_of_two_has_counts_only_of_a_final_block_and_as_one_that_few_remember() {
+    let asked = |block, other: Option<u64>| {
+        let receipt = |block| Included { block, succeeded: true, skipped: vec![], gas_used: 1, by_few: false };
+        let (_, endpoints) = several(2, |node| node.receipt = if node.number == 0 { Some(receipt(block)) } else { other.map(receipt) });
+        with(&endpoints, async |seen| seen.included("h").await.map(|found| found.map(|found| (found.block, found.by_few))).ok())
+    };
+    assert_eq!(asked(100, None), Some(Some((100, true))), "the other may have forgotten it");
+    assert_eq!(asked(101, None), None, "the other may be behind: not knowing is not \"no\"");
+    assert_eq!(asked(100, Some(99)), None);
+    assert_eq!(asked(100, Some(100)), Some(Some((100, false))));
 }

@@ -58,6 +58,7 @@ impl Rail for Undone {
             succeeded: true,
             skipped: Vec::new(),
             gas_used: 0,
+            by_few: false,
         }))
     }
     async fn takes(&self, _: &Post) -> Result<Takes, SettlementError> {
@@ -187,6 +188,21 @@ async fn a_final_post_that_is_in_another_block_without_all_of_its_rows_is_owed_a
         assert!(failed.is_none(), "{failed:?}");
         assert_eq!(looked, Rechecked { sent: 0, undone }, "in block {block}");
         assert_eq!(posted().await, left, "in block {block}");
+    }
+}
+
+#[tokio::test]
+async fn a_final_post_that_one_of_two_nodes_has_forgotten_stays_where_it_is_as_long_as_its_lanes_have_it() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
+    let few = |credited, block| Told { included: is_included("one", true), by_few: true, used: (1, 1), credited, block, ..PLAIN };
+    for (credited, block, undone) in [(true, 9, 0), (true, 12, 0), (false, 9, 1)] {
+        let (looked, failed) = recheck(&ledger, fence, &few(credited, block), "c", 30).await.expect("looks");
+        assert!(failed.is_none(), "{failed:?}");
+        assert_eq!(looked, Rechecked { sent: 0, undone });
+        let found = ledger.newest_final("c", None, 1).await.expect("reads").first().and_then(|post| post.block);
+        assert_eq!(found, (undone == 0).then_some(9), "one alone moves nothing");
     }
 }
 

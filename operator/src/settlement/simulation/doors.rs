@@ -80,7 +80,7 @@ impl Node for Door {
     async fn included(&self, hash: &str) -> Result<Option<Included>, SettlementError> {
         self.chain.may_fail("asking for a receipt")?;
         if self.lies() {
-            let lie = Included { block: 0, succeeded: self.lies(), skipped: Vec::new(), gas_used: 0 };
+            let lie = Included { block: 0, succeeded: self.lies(), skipped: Vec::new(), gas_used: 0, by_few: false };
             return Ok(self.lies().then_some(lie));
         }
         let seen = self.seen();
@@ -91,7 +91,7 @@ impl Node for Door {
         // Blocks count from 1, so that none is final at the beginning.
         Ok(found.map(|(at, mined)| {
             let (succeeded, skipped) = (mined.succeeded, mined.skipped.clone());
-            Included { block: at as u64 + 1, succeeded, skipped, gas_used: 0 }
+            Included { block: at as u64 + 1, succeeded, skipped, gas_used: 0, by_few: false }
         }))
     }
 
