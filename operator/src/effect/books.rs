@@ -17,11 +17,12 @@ const PORTION: usize = 500;
 const READING: &str = "reading what the books hold";
 
 /// Books what is to be booked, and tells what the books say afterwards of everything that was touched. However much it is, what is
-/// booked is told: what comes after something that took too long, or failed, is planned again.
-pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<Event>, LedgerError> {
+/// booked is told: what comes after something that took too long, or failed, is planned again. What two sources disagree about is found
+/// of what is in the books for the first time, whatever fails afterwards.
+pub async fn book(ledger: &Ledger, fence: Fence, bookings: Vec<Booking>, anomalies: &mut Vec<Anomaly>) -> Result<Vec<Event>, LedgerError> {
     let mut events = Vec::new();
     for portion in portions(bookings.into_iter().flat_map(Booking::postings)) {
-        match in_time("booking", book_portion(ledger, fence, portion)).await {
+        match in_time("booking", book_portion(ledger, fence, portion, anomalies)).await {
             Ok(news) => events.extend(news),
             Err(error) if events.is_empty() => return Err(error),
             Err(error) => {
@@ -71,8 +72,13 @@ fn or_unread(work: &WorkId, read: Result<Event, LedgerError>) -> Result<Event, L
     }
 }
 
-async fn book_portion(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Result<Vec<Event>, LedgerError> {
-    let booked = commit(ledger, fence, postings).await?;
+async fn book_portion(
+    ledger: &Ledger,
+    fence: Fence,
+    postings: Vec<Posting>,
+    anomalies: &mut Vec<Anomaly>,
+) -> Result<Vec<Event>, LedgerError> {
+    let booked = commit(ledger, fence, postings, anomalies).await?;
     let mut events = Vec::new();
     let mut fundings: Vec<FundingId> = Vec::new();
     let (mut places, mut works, mut held_at) = (BTreeSet::new(), Vec::new(), None);
@@ -132,13 +138,24 @@ async fn book_portion(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> 
 
 /// All of it in one transaction. What the books can't take is no reason to refuse the rest: then each thing asks for itself, and
 /// what was taken is given back. An error: nothing was, or the books are away.
-async fn commit(ledger: &Ledger, fence: Fence, postings: Vec<Posting>) -> Result<Vec<(Posting, Outcome)>, LedgerError> {
+async fn commit(
+    ledger: &Ledger,
+    fence: Fence,
+    postings: Vec<Posting>,
+    anomalies: &mut Vec<Anomaly>,
+) -> Result<Vec<(Posting, Outcome)>, LedgerError> {
     let things = match ledger.commit(fence, &postings).await {
-        Ok(outcomes) => return Ok(postings.into_iter().zip(outcomes).collect()),
+        Ok(outcomes) => {
+            anomalies.extend(disagreements(&postings, &outcomes));
+            return Ok(postings.into_iter().zip(outcomes).collect());
+        }
         Err(error) if error.is_of_the_request() => apart(postings),
         Err(error) => return Err(error),
     };
     let answers = join_all(things.iter().map(|thing| ledger.commit(fence, thing))).await;
+    for (thing, answer) in things.iter().zip(&answers) {
+        anomalies.extend(answer.iter().flat_map(|outcomes| disagreements(thing, outcomes)));
+    }
     let (mut booked, mut refused) = (Vec::new(), None);
     for (thing, answer) in things.into_iter().zip(answers) {
         match answer {
@@ -170,10 +187,10 @@ fn apart(postings: Vec<Posting>) -> Vec<Vec<Posting>> {
     things.into_iter().map(|(_, postings)| postings).collect()
 }
 
-/// What charges say that two sources disagree about.
-pub fn anomalies(bookings: &[Booking]) -> Vec<Anomaly> {
-    let charges =
-        bookings.iter().filter_map(|booking| if let Booking::Post(Posting::Charge(charge)) = booking { Some(charge) } else { None });
+/// What charges say that two sources disagree about. A charge that is booked again counts no more.
+fn disagreements(postings: &[Posting], outcomes: &[Outcome]) -> Vec<Anomaly> {
+    let booked = postings.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Applied);
+    let charges = booked.filter_map(|(posting, _)| if let Posting::Charge(charge) = posting { Some(charge) } else { None });
     charges.filter_map(|charge| charge.metered.as_ref()).flat_map(|metered| metered.anomalies.iter().copied()).collect()
 }
 
@@ -232,7 +249,7 @@ fn placement(row: &ReservationRow) -> Result<Placement, LedgerError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use sqlx::Connection;
     use supercargo_ledger::Charge;
@@ -260,7 +277,7 @@ mod tests {
         charge_of("a", "p", seconds)
     }
 
-    fn charge_of(work: &str, pod: &str, seconds: u64) -> Posting {
+    pub(in crate::effect) fn charge_of(work: &str, pod: &str, seconds: u64) -> Posting {
         let held = Held { devices: 1, device_price: "0.0036".parse().expect("a price"), ..Held::default() };
         Posting::Charge(Charge {
             work: WorkId::task(work),
@@ -300,7 +317,7 @@ mod tests {
         let (work, funding) = (WorkId::task("a"), FundingId::internal("e"));
         let book = async |postings: Vec<Posting>| {
             let bookings = postings.into_iter().map(Booking::Post).collect();
-            told(&book(&ledger, fence, bookings).await.expect("books"))
+            told(&book(&ledger, fence, bookings, &mut Vec::new()).await.expect("books"))
         };
         let fund = Posting::Fund {
             asset: Asset::of(&funding, "USDC"),
@@ -326,12 +343,12 @@ mod tests {
         assert_eq!(told(&load(&ledger, &[], &BTreeSet::new()).await.expect("reads")), ["90 on day 20000", "910 free, 0 held of 0"]);
     }
 
-    fn fund() -> Posting {
+    pub(in crate::effect) fn fund() -> Posting {
         let funding = FundingId::internal("e");
         Posting::Fund { asset: Asset::of(&funding, "USDC"), funding, deposited: units(1_000), withdrawn: Amount::ZERO }
     }
 
-    fn reserve(work: &str) -> Posting {
+    pub(in crate::effect) fn reserve(work: &str) -> Posting {
         let (work, funding) = (WorkId::task(work), FundingId::internal("e"));
         Posting::Reserve { work, asset: Asset::of(&funding, "USDC"), funding, amount: units(100), detail: detail(), parent: None }
     }
@@ -366,7 +383,7 @@ mod tests {
         let fence = ledger.take_lead("first").await.expect("leads");
         let book = async |postings: &[Posting]| {
             let bookings = postings.iter().cloned().map(Booking::Post).collect();
-            super::book(&ledger, fence, bookings).await
+            super::book(&ledger, fence, bookings, &mut Vec::new()).await
         };
         book(&[fund(), reserve("a"), reserve("b"), reserve("c"), charge_of("a", "p", 10)]).await.expect("books");
         // There is no such payee: the database refuses it.
@@ -397,7 +414,7 @@ mod tests {
         let fence = ledger.take_lead("first").await.expect("leads");
         let book = async |postings: &[Posting]| {
             let bookings = postings.iter().cloned().map(Booking::Post).collect();
-            super::book(&ledger, fence, bookings).await.expect("books")
+            super::book(&ledger, fence, bookings, &mut Vec::new()).await.expect("books")
         };
         book(&[fund(), reserve("a"), reserve("b")]).await;
         sqlx::any::install_default_drivers();

@@ -147,9 +147,9 @@ impl Executor {
                 let kind = effect.kind();
                 let result = match effect {
                     Effect::Book(bookings) => {
-                        let anomalies = books::anomalies(&bookings);
-                        let booked = books::book(&hands.ledger, fence, bookings).await.map_err(EffectError::from);
-                        anomalies.into_iter().filter(|_| booked.is_ok()).for_each(|anomaly| usage_metrics.count(anomaly));
+                        let mut anomalies = Vec::new();
+                        let booked = books::book(&hands.ledger, fence, bookings, &mut anomalies).await.map_err(EffectError::from);
+                        anomalies.into_iter().for_each(|anomaly| usage_metrics.count(anomaly));
                         booked
                     }
                     Effect::ReadUsage { work, attempt, asked } => {
@@ -201,5 +201,7 @@ async fn read_usage(prometheus: Option<&Prometheus>, asked: &[Asked]) -> Result<
     Ok(read.unwrap_or(Err(MeteringError::Late))?)
 }
 
+#[cfg(test)]
+mod anomaly_tests;
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ impl Books {
     /// As the operator does it, and noted when it is done.
     pub async fn book(&mut self, fence: Fence, bookings: Vec<Booking>) -> Result<Vec<Event>, LedgerError> {
         let charges: Vec<Charge> = bookings.iter().filter_map(charge).cloned().collect();
-        let events = effect::book(&self.ledger, fence, bookings).await;
+        let events = effect::book(&self.ledger, fence, bookings, &mut Vec::new()).await;
         match &events {
             Ok(_) => charges.into_iter().for_each(|charge| _ = self.charges.entry(charge.segment.subject.clone()).or_insert(charge)),
             Err(LedgerError::Fenced { .. }) => self.fenced += 1,
