@@ -13,6 +13,7 @@ mod key;
 mod kin;
 mod migrate;
 mod outbox;
+mod owners;
 mod plan;
 mod posting;
 mod read;

@@ -19,6 +19,8 @@ async fn everything(ledger: &Ledger, fence: Fence, planned: &str, last: &str) ->
         ("move_final", ledger.move_final(fence, last, "0x9", 9).await),
         ("undo_final", ledger.undo_final(fence, last).await.map(drop)),
         ("note_foreign_nonce", ledger.note_foreign_nonce(fence, planned, "default", "0xs", 1).await),
+        ("keep_owners", ledger.keep_owners(fence, 1, "0xc", &[(7, "0xa".to_owned())].into()).await),
+        ("forget_owners", ledger.forget_owners(fence, 1, "0xc").await),
         ("keep_vouchers", ledger.keep_vouchers(fence, &[voucher]).await),
     ]
 }

@@ -6,6 +6,7 @@ mod faults;
 mod fences;
 mod histories;
 mod kin;
+mod owners;
 #[path = "../../../e2e/src/postgres.rs"]
 #[allow(dead_code, reason = "its other half is for measuring")]
 mod postgres;
