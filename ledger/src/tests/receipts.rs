@@ -119,6 +119,22 @@ on_both! {
         }
     }
 
+    async fn a_receipt_whose_post_was_taken_back_leads_to_no_root_until_it_is_posted_again(place: Place) {
+        let (ledger, fence) = place.books().await;
+        ledger.commit(fence, &[fund(1_000), reserve("a", 400), charge("a", 0, 100), release("a")]).await.expect("commits");
+        let post = settle(&ledger, fence, "0x1").await;
+        let settled = of(&ledger, "a").await;
+        assert_eq!(settled.anchors.len(), 1);
+        assert!(ledger.undo_final(fence, &post.id).await.expect("takes it back"));
+        let owed = of(&ledger, "a").await;
+        assert_eq!((owed.anchors.len(), &owed.digest), (0, &settled.digest), "what was charged is as it was");
+        let balance = ledger.work(&WorkId::task("a")).await.expect("reads");
+        assert_eq!((balance.settled, balance.transaction, balance.root), (units(0), None, None));
+        settle(&ledger, fence, "0x2").await;
+        let again = of(&ledger, "a").await;
+        assert_eq!(again.anchors.iter().map(|anchor| anchor.transaction.as_deref()).collect::<Vec<_>>(), [Some("0x2")]);
+    }
+
     async fn a_work_that_cost_nothing_has_no_receipt_and_one_that_runs_is_told_of_no_digest(place: Place) {
         let (ledger, fence) = place.books().await;
         ledger.commit(fence, &[fund(1_000), reserve("a", 400), release("a"), reserve("b", 400)]).await.expect("commits");

@@ -17,6 +17,7 @@ use super::rail::Seen;
 use super::setup::{self, Wires};
 use super::steps;
 use super::told::{Told, key_used_elsewhere};
+use super::untold::Untold;
 use super::vouchers::{self, Scribe, Unsigned};
 use super::{SettlementError, Settler};
 use crate::runtime::config::ChainConfig;
@@ -26,7 +27,7 @@ use crate::world::records::Stall;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use supercargo_contracts::{Address, Finality};
-use supercargo_ledger::{Fence, Room};
+use supercargo_ledger::{Fence, Post, Room};
 use supercargo_market::account::Times;
 use supercargo_market::money::Amount;
 use supercargo_market::work::FundingId;
@@ -54,8 +55,7 @@ pub struct Desk {
     scribe: Scribe,
     /// Since when accounts could not be read.
     unread: BTreeMap<FundingId, i64>,
-    /// Final posts that the world does not know of yet.
-    untold: Vec<(FundingId, String)>,
+    untold: Untold,
     calendar: Calendar,
     refused: Refused,
     no_gas: Option<String>,
@@ -111,7 +111,7 @@ impl Desk {
             unsigned: Unsigned::default(),
             scribe: Scribe::default(),
             unread: BTreeMap::new(),
-            untold: Vec::new(),
+            untold: Untold::default(),
             calendar: Calendar::default(),
             refused: Refused::default(),
             no_gas: None,
@@ -132,6 +132,9 @@ impl Desk {
     pub async fn turn(&mut self, now: i64) {
         if let Err(error) = self.names.read(&self.settler.ledger).await {
             self.log(&error.into());
+        }
+        if let Err(error) = self.tell_what_is_left().await {
+            self.log(&error);
         }
         let escrows = self.settler.accounts.borrow().clone();
         let Some(named) = self.names.of(&self.config.name, escrows) else { return };
@@ -266,8 +269,10 @@ impl Desk {
         held: &BTreeSet<FundingId>,
         now: i64,
     ) -> Result<Option<SettlementError>, SettlementError> {
-        let Progress { done, void, signed, refused, failed } =
-            outbox::advance(&self.settler.ledger, fence, seen, &self.config.name, held, now).await?;
+        let ledger = self.settler.ledger.clone();
+        self.untold.begin(&self.open_posts().await?);
+        let Progress { done, void, signed, refused, failed } = outbox::advance(&ledger, fence, seen, &self.config.name, held, now).await?;
+        self.untold.end(done.iter().map(|(post, _)| post));
         for funding in signed.iter().chain(done.iter().map(|(post, _)| &post.funding)) {
             self.refused.remove(funding);
         }
@@ -281,27 +286,35 @@ impl Desk {
         for (post, gas_used) in done {
             metrics.posts.with_label_values(&["final"]).inc();
             metrics.gas_per_row.observe(gas_used as f64 / post.rows.len().max(1) as f64);
-            self.untold.push((post.funding, post.id));
         }
-        // What the books could not be asked about is told at the next look.
-        while let Some((funding, post)) = self.untold.first().cloned() {
-            self.announce(&funding, &post).await?;
-            self.untold.remove(0);
-        }
+        self.announce().await?;
         Ok(failed)
     }
 
-    /// Tells the world what a final post has changed.
-    async fn announce(&self, funding: &FundingId, post: &str) -> Result<(), SettlementError> {
-        let ledger = &self.settler.ledger;
-        if let Some(balance) = ledger.funding(funding).await? {
-            let last_post = ledger.last_final(funding).await?;
-            self.send(Event::Posted { funding: funding.clone(), balance, last_post }).await;
-        }
-        for (work, balance) in ledger.works_of(post).await? {
-            self.send(Event::Settled { work, balance }).await;
+    async fn open_posts(&self) -> Result<Vec<Post>, SettlementError> {
+        let mut open = self.settler.ledger.open_posts().await?;
+        open.retain(|post| post.funding.account().is_some_and(|(chain, _)| chain == self.config.name));
+        Ok(open)
+    }
+
+    /// Tells the world what became of posts. What the books could not be asked about is told at the next look.
+    async fn announce(&mut self) -> Result<(), SettlementError> {
+        while let Some(news) = self.untold.first() {
+            for event in news.read(&self.settler.ledger).await? {
+                self.send(event).await;
+            }
+            self.untold.told();
         }
         Ok(())
+    }
+
+    /// What a look has booked that was given up, or failed, before it could tell.
+    async fn tell_what_is_left(&mut self) -> Result<(), SettlementError> {
+        if self.untold.is_empty() {
+            return Ok(());
+        }
+        self.untold.begin(&self.open_posts().await?);
+        self.announce().await
     }
 
     async fn send(&self, event: Event) {

@@ -19,6 +19,7 @@ mod recheck;
 mod setup;
 mod steps;
 mod told;
+mod untold;
 mod vouchers;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use super::SettlementError;
 use super::outbox::{SECONDS_BEFORE_LATE_REPLACEMENT, dearer, foremost, is_over};
 use super::rail::{Included, Rail};
+use super::untold::Untold;
 use supercargo_ledger::{Attempt, Fence, Ledger, Post};
 
 /// So many posts are looked at, the newest first, and the next ones as long as one of these is not where it was: what a chain
@@ -36,16 +37,18 @@ enum Fate {
     Gone,
 }
 
-/// What became of them, and the first thing that kept one of them from being looked at.
+/// What became of them, which is to be told of those that are not what they were, and the first thing that kept one of them from being looked at.
 pub async fn recheck<R: Rail>(
     ledger: &Ledger,
     fence: Fence,
     rail: &R,
     chain: &str,
+    untold: &mut Untold,
     now: i64,
 ) -> Result<(Rechecked, Option<SettlementError>), SettlementError> {
-    let mut recheck = Recheck { ledger, fence, rail, done: Rechecked::default(), failed: None };
+    let mut recheck = Recheck { ledger, fence, rail, untold, done: Rechecked::default(), failed: None };
     let lost = recheck.look(chain).await?;
+    recheck.untold.missing(lost.iter().map(|(post, _)| post));
     let closed = recheck.close_gap(chain, &lost, now).await;
     recheck.go_on(closed)?;
     // The oldest first: its nonce comes before the others'.
@@ -66,6 +69,7 @@ struct Recheck<'a, R> {
     ledger: &'a Ledger,
     fence: Fence,
     rail: &'a R,
+    untold: &'a mut Untold,
     done: Rechecked,
     failed: Option<SettlementError>,
 }
@@ -132,7 +136,9 @@ impl<R: Rail> Recheck<'_, R> {
     /// It is there. In another block than before other rows may have been skipped.
     async fn found_again(&mut self, post: &Post, attempt: &Attempt, found: &Included) -> Result<(), SettlementError> {
         if found.skipped.is_empty() || self.rail.is_credited(post).await? {
-            return Ok(self.ledger.move_final(self.fence, &post.id, &attempt.hash, found.block).await?);
+            self.ledger.move_final(self.fence, &post.id, &attempt.hash, found.block).await?;
+            self.untold.post(&post.funding, &post.id);
+            return Ok(());
         }
         self.undo(post, "the chain moved a post that was final, and skipped rows of it: what it paid is owed again").await
     }
@@ -189,7 +195,9 @@ impl<R: Rail> Recheck<'_, R> {
         };
         self.rail.send(&attempt.raw).await?;
         self.done.sent += 1;
-        tracing::error!(post = post.id, hash = attempt.hash, "the chain undid a post that was final: it is sent again");
+        if self.untold.undone(&post.id) {
+            tracing::error!(post = post.id, hash = attempt.hash, "the chain undid a post that was final: it is sent again");
+        }
         Ok(())
     }
 
@@ -212,8 +220,10 @@ impl<R: Rail> Recheck<'_, R> {
     }
 
     async fn undo(&mut self, post: &Post, words: &str) -> Result<(), SettlementError> {
+        self.untold.taken_back(self.ledger, post).await?;
         if self.ledger.undo_final(self.fence, &post.id).await? {
             self.done.undone += 1;
+            self.untold.undone(&post.id);
             tracing::error!(post = post.id, "{words}");
         }
         Ok(())

@@ -5,6 +5,7 @@ use super::outbox_tests::{PLAIN, Told, books, is_included, step, used};
 use super::rail::{Included, Rail, Takes};
 use super::recheck::{Rechecked, recheck};
 use super::simulation::{account, charge, open};
+use super::untold::Untold;
 use std::sync::Mutex;
 use supercargo_ledger::{Attempt, Fence, Ledger, Post};
 
@@ -31,7 +32,7 @@ impl Undone {
     }
 
     async fn looked_at(&self, ledger: &Ledger, fence: Fence, now: i64) -> (u32, Vec<u64>) {
-        let (_, failed) = recheck(ledger, fence, self, "c", now).await.expect("looks");
+        let (_, failed) = recheck(ledger, fence, self, "c", &mut Untold::default(), now).await.expect("looks");
         assert!(failed.is_none(), "{failed:?}");
         (*self.asked.lock().expect("one thread"), self.sent.lock().expect("one thread").clone())
     }
@@ -157,7 +158,7 @@ async fn a_final_post_whose_receipt_is_forgotten_is_owed_anew_only_if_its_lanes_
     step(&ledger, fence, &PLAIN, &[account(1)]).await;
     step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
     let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
-    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c", 30).await.expect("looks").0;
+    let looks = async |rail: &Told| recheck(&ledger, fence, rail, "c", &mut Untold::default(), 30).await.expect("looks").0;
     // Its nonce is free: an undone block, and the same bytes go out again, for those of later nonces wait for them.
     assert_eq!(looks(&Told { credited: true, ..PLAIN }).await, Rechecked { sent: 1, undone: 0 });
     // Its nonce is used for good, and no endpoint has its receipt.
@@ -184,7 +185,7 @@ async fn a_final_post_that_is_in_another_block_without_all_of_its_rows_is_owed_a
     let posted = async || ledger.funding(&account(0)).await.expect("reads").expect("known").posted.units();
     for (block, skipped, credited, undone, left) in [(12, vec![], false, 0, 100), (13, vec![0], true, 0, 100), (14, vec![0], false, 1, 0)] {
         let moved = Told { included: is_included("one", true), block, skipped, credited, ..PLAIN };
-        let (looked, failed) = recheck(&ledger, fence, &moved, "c", 30).await.expect("looks");
+        let (looked, failed) = recheck(&ledger, fence, &moved, "c", &mut Untold::default(), 30).await.expect("looks");
         assert!(failed.is_none(), "{failed:?}");
         assert_eq!(looked, Rechecked { sent: 0, undone }, "in block {block}");
         assert_eq!(posted().await, left, "in block {block}");
@@ -198,11 +199,38 @@ async fn a_final_post_that_one_of_two_nodes_has_forgotten_stays_where_it_is_as_l
     step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
     let few = |credited, block| Told { included: is_included("one", true), by_few: true, used: (1, 1), credited, block, ..PLAIN };
     for (credited, block, undone) in [(true, 9, 0), (true, 12, 0), (false, 9, 1)] {
-        let (looked, failed) = recheck(&ledger, fence, &few(credited, block), "c", 30).await.expect("looks");
+        let (looked, failed) = recheck(&ledger, fence, &few(credited, block), "c", &mut Untold::default(), 30).await.expect("looks");
         assert!(failed.is_none(), "{failed:?}");
         assert_eq!(looked, Rechecked { sent: 0, undone });
         let found = ledger.newest_final("c", None, 1).await.expect("reads").first().and_then(|post| post.block);
         assert_eq!(found, (undone == 0).then_some(9), "one alone moves nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_is_undone_counts_once_until_it_is_there_again() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    let there = || Told { included: is_included("one", true), used: (1, 1), ..PLAIN };
+    step(&ledger, fence, &there(), &[account(1)]).await;
+    let mut untold = Untold::default();
+    for (rail, sent, counted) in [(PLAIN, 1, 1), (PLAIN, 1, 0), (there(), 0, 0), (PLAIN, 1, 1)] {
+        let (looked, _) = recheck(&ledger, fence, &rail, "c", &mut untold, 30).await.expect("looks");
+        assert_eq!((looked.sent, untold.count_undone()), (sent, counted));
+    }
+    assert!(untold.is_empty(), "it stays paid, as far as the books go");
+}
+
+#[tokio::test]
+async fn a_final_post_that_moves_to_another_block_is_told() {
+    let (ledger, fence) = books().await;
+    step(&ledger, fence, &PLAIN, &[account(1)]).await;
+    step(&ledger, fence, &Told { included: is_included("one", true), ..PLAIN }, &[account(1)]).await;
+    let mut untold = Untold::default();
+    for (block, is_news) in [(9, false), (12, true)] {
+        let rail = Told { included: is_included("one", true), block, ..PLAIN };
+        recheck(&ledger, fence, &rail, "c", &mut untold, 30).await.expect("looks");
+        assert_eq!(untold.first().is_some(), is_news, "in block {block}");
     }
 }
 
@@ -218,7 +246,7 @@ async fn one_final_post_that_can_not_be_looked_at_keeps_no_other_from_it() {
     assert_eq!(finals.len(), 2);
     let unanswered = Some(format!("one {}", finals[0].id));
     let gone = Told { unanswered, used: (2, 2), ..PLAIN };
-    let (looked, failed) = recheck(&ledger, fence, &gone, "c", 30).await.expect("looks");
+    let (looked, failed) = recheck(&ledger, fence, &gone, "c", &mut Untold::default(), 30).await.expect("looks");
     assert!(matches!(failed, Some(SettlementError::Waiting(_))), "of one it can't be said: {failed:?}");
     assert_eq!(looked, Rechecked { sent: 0, undone: 1 });
     let posted = async |post: &Post| ledger.funding(&post.funding).await.expect("reads").expect("known").posted.units();
@@ -234,7 +262,7 @@ async fn a_final_post_behind_a_nonce_that_nothing_uses_any_more_is_signed_for_th
     // The chain is one transaction of the key behind what the post's bytes come after.
     let gap = Told { price: 1, ..PLAIN };
     for _ in 0..2 {
-        let (looked, failed) = recheck(&ledger, fence, &gap, "c", 30).await.expect("looks");
+        let (looked, failed) = recheck(&ledger, fence, &gap, "c", &mut Untold::default(), 30).await.expect("looks");
         assert!(failed.is_none(), "{failed:?}");
         assert_eq!(looked, Rechecked { sent: 1, undone: 0 });
         let nonces: Vec<u64> = ledger.attempts(&id).await.expect("reads").iter().map(|attempt| attempt.nonce).collect();
@@ -249,6 +277,6 @@ async fn a_key_that_somebody_else_has_signs_for_no_nonce_that_an_undone_chain_le
     step(&ledger, fence, &Told { included: is_included("one", true), ..used(1) }, &[account(1)]).await;
     let id = ledger.newest_final("c", None, 1).await.expect("reads").remove(0).id;
     ledger.note_foreign_nonce(fence, "of no post", "c", "one", 9).await.expect("notes");
-    recheck(&ledger, fence, &Told { price: 1, ..PLAIN }, "c", 30).await.expect("looks");
+    recheck(&ledger, fence, &Told { price: 1, ..PLAIN }, "c", &mut Untold::default(), 30).await.expect("looks");
     assert_eq!(ledger.attempts(&id).await.expect("reads").len(), 1);
 }

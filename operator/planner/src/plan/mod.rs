@@ -339,6 +339,8 @@ mod tests;
 #[cfg(test)]
 mod unable_tests;
 #[cfg(test)]
+mod undone_tests;
+#[cfg(test)]
 mod usage_tests;
 #[cfg(test)]
 mod waiting_tests;

@@ -72,7 +72,32 @@ pub fn on_task(task: &Task, next: &ComputeTaskStatus) -> Option<Note> {
 
 /// What is told of an escrow's money.
 pub fn on_escrow(escrow: &Escrow, next: &EscrowStatus) -> Option<Note> {
-    leaves(escrow, next).or_else(|| is_low(escrow, next))
+    undone(escrow, next).or_else(|| leaves(escrow, next)).or_else(|| is_low(escrow, next))
+}
+
+/// What its books had as posted is owed again.
+fn undone(escrow: &Escrow, next: &EscrowStatus) -> Option<Note> {
+    let (before, now) = (escrow.status.posted?.0, next.posted?.0);
+    if now >= before {
+        return None;
+    }
+    let block = escrow.status.last_post.as_ref().map_or(0, |post| post.block);
+    let (of, token) = (escrow.uid.chars().take(8).collect::<String>(), &escrow.spec.token);
+    let message = format!(
+        "{} {token} that was posted by block {block} is owed again, and is posted anew: the chain has undone what was final, or the \
+         operator's books are an older copy",
+        before.saturating_sub(now)
+    );
+    Some(Note {
+        kind: "Escrow",
+        namespace: escrow.namespace.clone(),
+        object: escrow.name.clone(),
+        uid: escrow.uid.clone(),
+        name: name(&escrow.name, "PostUndone", format_args!("{of}-{block}-{}-{}", before.units(), now.units())),
+        reason: "PostUndone".to_owned(),
+        message,
+        warning: true,
+    })
 }
 
 /// Money goes of an escrow's account, or it was frozen.

@@ -239,8 +239,9 @@ fn finished(world: &mut World, task: &Task, plan: &mut Plan, now: i64) -> Option
     }
     let before = task.status.cost.as_ref()?;
     let cost = outcome::cost(world, task, &before.token)?;
-    // One write more, later: when all of it is paid, and where that is seen.
-    (cost != *before && cost.settled == cost.charged).then(|| {
+    // One write more, later: when all of it is paid, and where that is seen. And when a chain has undone that it was.
+    let is_news = cost.settled == cost.charged || cost.settled < before.settled;
+    (cost != *before && is_news).then(|| {
         let root = world.works.get(&work).and_then(|balance| balance.root.clone());
         let receipt = task.status.receipt.clone().map(|receipt| Receipt { root, transaction: cost.transaction.clone(), ..receipt });
         ComputeTaskStatus { cost: Some(cost), receipt, ..task.status.clone() }

@@ -3,7 +3,7 @@
 use super::{Desk, Eyes, Followed, is_time};
 use crate::settlement::SettlementError;
 use crate::settlement::due::{self, Asked, Gas};
-use crate::settlement::recheck::{Rechecked, recheck};
+use crate::settlement::recheck::recheck;
 use crate::settlement::steps::Steps;
 use std::collections::BTreeSet;
 use supercargo_ledger::Fence;
@@ -33,9 +33,13 @@ impl Steps for Turn<'_> {
             return Ok(None);
         }
         self.desk.last_recheck = self.now;
-        let (settler, chain) = (&self.desk.settler, &self.desk.config.name);
-        let (Rechecked { sent, undone }, kept) = recheck(&settler.ledger, self.fence, self.seen, chain, self.now).await?;
-        settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(sent + undone);
+        let Desk { settler, config, untold, .. } = &mut *self.desk;
+        let looked = recheck(&settler.ledger, self.fence, self.seen, &config.name, untold, self.now).await;
+        let told = self.desk.announce().await;
+        let undone = self.desk.untold.count_undone();
+        self.desk.settler.metrics.payment.posts.with_label_values(&["undone"]).inc_by(undone);
+        let (_, kept) = looked?;
+        told?;
         Ok(kept)
     }
 

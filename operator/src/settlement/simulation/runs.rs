@@ -4,6 +4,7 @@ use super::super::agree::Terms;
 use super::super::rail::{Endpoints, Pen, Seen};
 use super::super::recheck::{Rechecked, recheck};
 use super::super::steps::{self, Steps};
+use super::super::untold::Untold;
 use super::super::{follow, outbox};
 use super::chain::{Shown, State, Transaction};
 use super::doors::{Door, doors};
@@ -48,7 +49,8 @@ impl Steps for Turn<'_> {
         if self.now % 4 != 0 {
             return Ok(None);
         }
-        let (Rechecked { sent, undone }, kept) = recheck(self.ledger, self.fence, self.seen, "c", self.now * BLOCK_SECONDS).await?;
+        let (Rechecked { sent, undone }, kept) =
+            recheck(self.ledger, self.fence, self.seen, "c", &mut Untold::default(), self.now * BLOCK_SECONDS).await?;
         *self.rechecked = Rechecked { sent: self.rechecked.sent + sent, undone: self.rechecked.undone + undone };
         Ok(kept)
     }
