@@ -113,8 +113,8 @@ pub struct EscrowStatus {
     /// Leaving: money, limits or the settler's place are on their way out of the account. Frozen: its payer or guardian
     /// stopped everything for a while. GasLow: the settler's key will soon be unable to pay for transactions, or (FeeHigh) they
     /// cost more than the operator may pay and wait. ChainDiffers: for longer than posting takes, the chain has credited
-    /// something else than `posted` says; or (PayeeUnknown) its contract does not know a payee that is owed something, which waits
-    /// until somebody registers it.
+    /// something else than `posted` says; (NotPosted) for minutes nothing of what is owed has gone out, and why; or (PayeeUnknown)
+    /// its contract does not know a payee that is owed something, which waits until somebody registers it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -80,6 +80,9 @@ pub mod escrow_condition {
     pub const STALLED: &str = "Stalled";
 }
 
+/// What an escrow owes is kept from the chain for minutes, though nothing refuses it.
+pub const NOT_POSTED: &str = "NotPosted";
+
 /// Why there is something to say of the gas for an escrow's posts.
 pub mod escrow_gas {
     /// The settler's key has little left.

@@ -102,6 +102,12 @@ impl Ledger {
         Ok(row.map_err(LedgerError::database("reading when a post was signed"))?.get(0))
     }
 
+    /// When the first of them was.
+    pub async fn first_signed_at(&self, post: &str) -> Result<Option<i64>> {
+        let row = sqlx::query("SELECT MIN(signed_at) FROM attempts WHERE post = $1").bind(post.to_owned()).fetch_one(self.pool()).await;
+        Ok(row.map_err(LedgerError::database("reading since when a post is signed"))?.get(0))
+    }
+
     /// Writes a signed transaction down. Only then may it be sent.
     pub async fn record_attempt(&self, fence: Fence, post: &str, attempt: &Attempt, now: i64) -> Result<()> {
         let doing = "writing a signed transaction down";

@@ -16,6 +16,7 @@ use super::owners;
 use super::rail::Seen;
 use super::setup::{self, Wires};
 use super::steps;
+use super::stuck::{self, Watch};
 use super::told::{Told, key_used_elsewhere};
 use super::untold::Untold;
 use super::vouchers::{self, Scribe, Unsigned};
@@ -56,6 +57,7 @@ pub struct Desk {
     /// Since when accounts could not be read.
     unread: BTreeMap<FundingId, i64>,
     untold: Untold,
+    stuck: Watch,
     calendar: Calendar,
     refused: Refused,
     no_gas: Option<String>,
@@ -112,6 +114,7 @@ impl Desk {
             scribe: Scribe::default(),
             unread: BTreeMap::new(),
             untold: Untold::default(),
+            stuck: Watch::default(),
             calendar: Calendar::default(),
             refused: Refused::default(),
             no_gas: None,
@@ -247,6 +250,7 @@ impl Desk {
             self.refused.clear();
             self.no_gas = None;
             self.fee_high = None;
+            self.stuck = Watch::default();
             return Ok(());
         };
         let signer = seen.pen.key.address();
@@ -271,7 +275,8 @@ impl Desk {
     ) -> Result<Option<SettlementError>, SettlementError> {
         let ledger = self.settler.ledger.clone();
         self.untold.begin(&self.open_posts().await?);
-        let Progress { done, void, signed, refused, failed } = outbox::advance(&ledger, fence, seen, &self.config.name, held, now).await?;
+        let Progress { done, void, signed, refused, kept, waits, failed } =
+            outbox::advance(&ledger, fence, seen, &self.config.name, held, now).await?;
         self.untold.end(done.iter().map(|(post, _)| post));
         for funding in signed.iter().chain(done.iter().map(|(post, _)| &post.funding)) {
             self.refused.remove(funding);
@@ -287,6 +292,8 @@ impl Desk {
             metrics.posts.with_label_values(&["final"]).inc();
             metrics.gas_per_row.observe(gas_used as f64 / post.rows.len().max(1) as f64);
         }
+        let key_used = self.key_used.is_some();
+        self.watch_posts(&kept, |funding| key_used || held.contains(funding) || waits.contains(funding), now).await?;
         self.announce().await?;
         Ok(failed)
     }
@@ -295,6 +302,23 @@ impl Desk {
         let mut open = self.settler.ledger.open_posts().await?;
         open.retain(|post| post.funding.account().is_some_and(|(chain, _)| chain == self.config.name));
         Ok(open)
+    }
+
+    /// Takes in which posts are in no block after a step of each, and why.
+    async fn watch_posts(
+        &mut self,
+        kept: &BTreeMap<FundingId, String>,
+        waits: impl Fn(&FundingId) -> bool,
+        now: i64,
+    ) -> Result<(), SettlementError> {
+        let open = self.open_posts().await?;
+        let found = stuck::obstacles(&open, kept, waits);
+        let (unknown, mut since) = (self.stuck.unknown(&found), BTreeMap::new());
+        for post in open.iter().filter(|post| unknown.contains(&post.funding)) {
+            since.extend(self.settler.ledger.first_signed_at(&post.id).await?.map(|at| (post.funding.clone(), at)));
+        }
+        self.stuck.open(found, &since, now);
+        Ok(())
     }
 
     /// Tells the world what became of posts. What the books could not be asked about is told at the next look.

@@ -26,6 +26,8 @@ pub struct Calendar {
     pressed: BTreeMap<FundingId, (i64, i64)>,
     /// Of these payees it has changed whether the contract knows them: whoever owes them something is posted for next.
     changed: BTreeSet<u32>,
+    /// Their post would be due, and is not worth its gas.
+    pub dear: BTreeSet<FundingId>,
 }
 
 /// What posts of a chain are planned by.
@@ -153,6 +155,7 @@ impl Calendar {
         let unplanned = Unplanned::read(ledger, asked, &self.changed).await?;
         let mut later = BTreeSet::new();
         let (mut waiting, mut planned) = (BTreeSet::new(), BTreeSet::new());
+        self.dear.retain(|funding| unplanned.accounts.contains_key(funding) && !open.contains(funding));
         for (funding, lanes) in &unplanned.accounts {
             let changed = unplanned.changed.get(funding);
             // Of who owes something only since this look began there is no room yet: the next one looks at it first.
@@ -173,9 +176,17 @@ impl Calendar {
             let owed = Owed { waited_seconds, refused_seconds, leaving, ..unplanned.owed(funding, lanes, &room) };
             if let Some(due) = posting::due(&owed, &asked.terms(lanes.len(), most)) {
                 tracing::debug!(%funding, ?due, "a post is due");
+                self.dear.remove(funding);
                 planned.extend(ledger.plan_post_within(fence, funding, room, now).await?.map(|post| post.funding));
             } else {
                 waiting.insert(funding);
+                // Whether anything but gas keeps it is known when a post would be due.
+                let cheap = Asked { gas: None, ..*asked }.terms(lanes.len(), most);
+                if posting::due(&owed, &cheap).is_some() {
+                    self.dear.insert(funding.clone());
+                } else if owed.amount < cheap.least {
+                    self.dear.remove(funding);
+                }
             }
         }
         self.changed = later;

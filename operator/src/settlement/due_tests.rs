@@ -115,8 +115,18 @@ async fn what_is_not_worth_its_gas_waits_until_gas_is_cheaper_or_more_is_owed() 
     assert_eq!(office.plans(&settings, 10).await, [(account(0), 1_300)]);
     office.earns(0, 130).await;
     assert_eq!(office.plans(&settings, 9_000).await, [], "time does not make it worth more");
+    assert_eq!(office.calendar.dear, [account(0)].into(), "and gas alone keeps it");
+    assert_eq!(office.plans(&settings, 9_001).await, []);
+    assert_eq!(office.calendar.dear, [account(0)].into(), "it is not for less time that it waits");
     office.gas = Some(Gas { coin, fee_wei: 100_000 });
     assert_eq!(office.plans(&settings, 9_005).await, [(account(0), 130)]);
+    assert!(office.calendar.dear.is_empty());
+    // What is too little whatever gas costs waits for that.
+    let settings = Settlement { minimum_amount: Amount::from_units(500), ..settings };
+    office.gas = Some(Gas { coin, fee_wei: 1_000_000 });
+    office.earns(0, 499).await;
+    assert_eq!(office.plans(&settings, 20_000).await, []);
+    assert!(office.calendar.dear.is_empty());
 }
 
 #[tokio::test]

@@ -73,6 +73,7 @@ pub async fn observe(
         differs: None,
         unknown_payees: Vec::new(),
         gas_low: None,
+        stuck: None,
     };
     let credited = lanes.iter().map(|found| (found.lane.payee, units(found.credited_units))).collect();
     Ok(Observed {

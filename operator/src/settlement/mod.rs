@@ -18,6 +18,7 @@ mod rail;
 mod recheck;
 mod setup;
 mod steps;
+mod stuck;
 mod told;
 mod untold;
 mod vouchers;

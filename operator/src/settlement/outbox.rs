@@ -24,6 +24,9 @@ pub struct Progress {
     pub signed: Vec<FundingId>,
     /// Accounts whose post the contract refuses, in words.
     pub refused: BTreeMap<FundingId, String>,
+    /// Accounts whose post can't go on, and what is known of why; and those whose post waits for a lane's window.
+    pub kept: BTreeMap<FundingId, String>,
+    pub waits: BTreeSet<FundingId>,
     /// What kept the rest from a step.
     pub failed: Option<SettlementError>,
 }
@@ -61,7 +64,7 @@ pub async fn advance<R: Rail>(
             }
             // The next nonce is free, and the chain says so.
             Ok(Step::Mined) => progress.signed.push(post.funding),
-            Ok(Step::Waits) => {}
+            Ok(Step::Waits) => drop(progress.waits.insert(post.funding)),
             Ok(Step::Void) => {
                 busy = true;
                 progress.void += 1;
@@ -80,6 +83,7 @@ pub async fn advance<R: Rail>(
                 let is_alone = post.state == PostState::Planned
                     && matches!(error, SettlementError::Waiting(_) | SettlementError::Chain(_))
                     && ledger.attempts(&post.id).await?.is_empty();
+                progress.kept.insert(post.funding, error.briefly());
                 progress.failed.get_or_insert(error);
                 if !is_alone {
                     break;

@@ -7,7 +7,7 @@ use supercargo_crds::names::escrow_stall::KEY_USED_ELSEWHERE;
 use supercargo_market::work::FundingId;
 
 /// So often at most the words change under one reason.
-const SECONDS_BETWEEN_WORDS: i64 = 300;
+pub const SECONDS_BETWEEN_WORDS: i64 = 300;
 
 /// Somebody else signs with our key: that stays so, whatever is done with it, until the settler has another.
 pub fn key_used_elsewhere(signer: &str, nonce: u64) -> Stall {

@@ -4,13 +4,13 @@
 use super::place::Wait;
 use super::status;
 use crate::world::World;
-use crate::world::records::{Account, Differs, Escrow, Leaving, Pod, Pool, Recall, Reservation, Stall};
+use crate::world::records::{Account, Differs, Escrow, Leaving, Pod, Pool, Recall, Reservation, Stall, Stuck};
 use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::common::Money;
 use supercargo_crds::escrow::EscrowStatus;
-use supercargo_crds::names::PAYEE_UNKNOWN;
 use supercargo_crds::names::escrow_condition::{CHAIN_DIFFERS, FROZEN, GAS_LOW, LEAVING};
 use supercargo_crds::names::node_condition::VOUCHER_FRESH;
+use supercargo_crds::names::{NOT_POSTED, PAYEE_UNKNOWN};
 use supercargo_crds::pool::ProviderPoolStatus;
 use supercargo_market::account::{MOST_RATE_PERCENT, is_within_rate, outlast};
 use supercargo_market::money::Amount;
@@ -190,6 +190,16 @@ fn unknown(payees: &[u32]) -> Option<(&'static str, String)> {
     Some((PAYEE_UNKNOWN, message))
 }
 
+/// That nothing of what it owes goes out.
+fn not_posted(Stuck { since, why }: &Stuck) -> (&'static str, String) {
+    let since = time(*since);
+    let message = format!(
+        "since {since} nothing of what it owes goes out to the chain: {why}. It stays owed, and whoever it is owed to can claim it with \
+         `kubectl supercargo voucher claim`"
+    );
+    (NOT_POSTED, message)
+}
+
 /// The first one's reason, and the words of both.
 fn both((reason, first): (&'static str, String), (_, second): (&'static str, String)) -> (&'static str, String) {
     (reason, format!("{first}; and {second}"))
@@ -218,7 +228,8 @@ pub fn told(world: &World, escrow: &Escrow, next: &mut EscrowStatus, now: i64) {
         Some(Stall { reason, words }) => status::set(&mut next.conditions, GAS_LOW, true, reason, words, escrow.generation, now),
         None => status::clear(&mut next.conditions, GAS_LOW),
     }
-    match account.differs.map(differing).into_iter().chain(unknown(&account.unknown_payees)).reduce(both) {
+    let stuck = account.stuck.as_ref().map(not_posted).into_iter();
+    match stuck.chain(account.differs.map(differing)).chain(unknown(&account.unknown_payees)).reduce(both) {
         Some((reason, message)) => status::set(&mut next.conditions, CHAIN_DIFFERS, true, reason, message, escrow.generation, now),
         None => status::clear(&mut next.conditions, CHAIN_DIFFERS),
     }

@@ -6,7 +6,7 @@ use super::simulation::{Theatre, task, terms};
 use super::tests::{calm, until};
 use super::{Effect, plan};
 use crate::world::Event;
-use crate::world::records::{Account, Differs, Leaving, Stall};
+use crate::world::records::{Account, Differs, Leaving, Stall, Stuck};
 use supercargo_crds::common::Condition;
 use supercargo_crds::names::escrow_stall::{CHAIN_SET_UP, NO_GAS};
 use supercargo_ledger::FundingBalance;
@@ -303,6 +303,34 @@ fn what_the_chain_and_the_books_say_differently_is_told_with_how_much_and_since_
     assert_eq!(reason, "BooksHaveMore");
     assert!(both.ends_with(&format!("it is posted again; and {}", words("9"))), "{both}");
     assert_eq!(says_of(None, &[]), Some(None), "it is registered");
+}
+
+#[test]
+fn that_nothing_goes_out_to_the_chain_is_told_with_since_when_and_why_and_ends_when_it_does() {
+    let mut theatre = calm([]);
+    let mut told = |stuck: Option<Stuck>, differs: bool| {
+        let differs = differs.then_some(Differs { credited: units(5), posted: units(4), since: 1_800_000_000 });
+        says(&mut theatre, Account { stuck, differs, ..account(Leaving::default()) });
+        let effects = plan(&mut theatre.world, &terms(), theatre.now).effects;
+        let status =
+            effects.into_iter().find_map(|effect| if let Effect::WriteEscrow { status, .. } = effect { Some(*status) } else { None })?;
+        let mut escrow = theatre.world.escrows.values().next().cloned().expect("it is there");
+        escrow.status = status.clone();
+        theatre.world.apply(Event::Escrow(Box::new(escrow)));
+        let stalled = status.conditions.iter().any(|condition| condition.type_ == "Stalled");
+        let found = status.conditions.iter().find(|condition| condition.type_ == "ChainDiffers");
+        Some((stalled, found.map(|told| (told.reason.clone(), told.message.clone()))))
+    };
+    let stuck = || Some(Stuck { since: 1_800_000_000, why: "gas is dear".to_owned() });
+    assert_eq!(told(None, false).map(|(_, found)| found), Some(None));
+    let words = "since 2027-01-15T08:00:00Z nothing of what it owes goes out to the chain: gas is dear. It stays owed, and whoever it is \
+                 owed to can claim it with `kubectl supercargo voucher claim`";
+    assert_eq!(told(stuck(), false), Some((false, Some(("NotPosted".to_owned(), words.to_owned())))), "and tasks go on");
+    assert_eq!(told(stuck(), false), None, "it is told");
+    let (_, both) = told(stuck(), true).expect("that is news");
+    let (reason, message) = both.expect("both are told");
+    assert!(reason == "NotPosted" && message.starts_with(words) && message.contains("; and since"), "{message}");
+    assert_eq!(told(None, false).map(|(_, found)| found), Some(None));
 }
 
 #[test]

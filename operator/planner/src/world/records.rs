@@ -407,6 +407,15 @@ pub struct Account {
     pub unknown_payees: Vec<u32>,
     /// The settler's key has little left for gas, or posts wait until it is cheaper: no task has to wait for that.
     pub gas_low: Option<Stall>,
+    /// What it owes is kept from the chain though nothing refuses it, and that lasts.
+    pub stuck: Option<Stuck>,
+}
+
+/// Since when nothing of what an account owes goes out, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    pub since: i64,
+    pub why: String,
 }
 
 /// What the chain has credited, what the books have as posted, and since when those are not the same.

@@ -104,6 +104,7 @@ impl Desk {
             followed.most.insert(funding.clone(), observed.most);
             self.scribe.look(funding, observed.burst);
             account.unknown_payees = observed.room.credited.keys().filter(|payee| unknown.contains(payee)).copied().collect();
+            account.stuck = self.stuck.tell(funding, now);
             account.gas_low = self.fee_high.clone().or_else(|| self.gas_low.clone());
             account.stalled = account.stalled.or_else(|| self.not_posted(funding));
             account.stalled = self.told.tell(funding, account.stalled, now);

@@ -25,6 +25,17 @@ impl Turn<'_> {
         let Desk { settler, config, refused, .. } = &*self.desk;
         Asked { chain: &config.name, settings: &settler.settings, followed: self.followed, refused, gas: None, unknown }
     }
+
+    /// What gas costs could not be asked: of nobody can it be said whether a post would be due.
+    async fn not_planned(&mut self, error: SettlementError) -> Result<bool, SettlementError> {
+        let words = format!("nobody says what gas costs: {}", error.briefly());
+        let owing = self.desk.settler.ledger.unsettled().await?.into_iter();
+        let ours = |funding: &FundingId| funding.account().is_some_and(|(chain, _)| chain == self.desk.config.name);
+        let unplanned = owing.filter(|(funding, lane)| lane.planned < lane.total && ours(funding));
+        let found = unplanned.map(|(funding, _)| (funding, words.clone())).collect();
+        self.desk.stuck.unplanned(found, self.now);
+        Err(error)
+    }
 }
 
 impl Steps for Turn<'_> {
@@ -63,9 +74,20 @@ impl Steps for Turn<'_> {
         let Desk { settler, config, calendar, refused, .. } = &mut *self.desk;
         let (chain, settings) = (config.name.as_str(), &settler.settings);
         let mut asked = Asked { chain, settings, followed: self.followed, refused, gas: None, unknown: &unknown };
-        asked.gas = Gas::of(config, settings, self.seen).await?;
+        let gas = Gas::of(config, settings, self.seen).await;
+        asked.gas = match gas {
+            Ok(gas) => gas,
+            Err(error) => return self.not_planned(error).await,
+        };
         let posts = calendar.plan(&settler.ledger, self.fence, &asked, self.now).await?;
         due::forget(refused, &posts, settings, self.now);
+        let words = format!(
+            "what is owed is less than {} times what a post of it costs in gas now (settlement.gasMultiple): it waits for more, or for \
+             cheaper gas",
+            settings.gas_multiple
+        );
+        let dear = calendar.dear.iter().map(|funding| (funding.clone(), words.clone())).collect();
+        self.desk.stuck.unplanned(dear, self.now);
         Ok(true)
     }
 }
