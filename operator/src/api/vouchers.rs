@@ -56,7 +56,9 @@ fn must_be_owner<G: Gate>(api: &Api<G>, chain: &Chain, payee: u32, at: Option<St
     let owner = api.owners.of(&chain.name, payee);
     match (signer, owner) {
         (Some(signer), Some(owner)) if signer == owner => Ok(()),
-        (_, None) => Err(Refusal::not_there("nothing is known to be owed to this payee on this chain")),
+        (_, None) => Err(Refusal::not_there(
+            "nothing is known to be owed to this payee on this chain, or the chain could not be asked yet who registered it",
+        )),
         _ => Err(Refusal::no_proof("the request is not signed by the key that registered this payee")),
     }
 }

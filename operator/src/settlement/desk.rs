@@ -2,6 +2,7 @@
 //! remembers between looks decides about no money: a restart begins with nothing.
 
 mod accounts;
+mod kept;
 mod turn;
 
 use super::agree::{Agreed, Terms};
@@ -48,6 +49,8 @@ pub struct Desk {
     blind_since: Option<i64>,
     last_health: i64,
     last_owners: i64,
+    /// Who owns which payee, as the books have it, once they were read.
+    owners_kept: Option<BTreeMap<u32, String>>,
     last_recheck: i64,
     /// The key that the chain says is our settler's, and the accounts whose books may be old: once they were looked at.
     checked: Option<Address>,
@@ -107,6 +110,7 @@ impl Desk {
             blind_since: None,
             last_health: 0,
             last_owners: 0,
+            owners_kept: None,
             last_recheck: 0,
             checked: None,
             foreign: None,
@@ -137,6 +141,9 @@ impl Desk {
             self.log(&error.into());
         }
         if let Err(error) = self.tell_what_is_left().await {
+            self.log(&error);
+        }
+        if let Err(error) = self.recall_owners().await {
             self.log(&error);
         }
         let escrows = self.settler.accounts.borrow().clone();
@@ -188,8 +195,10 @@ impl Desk {
         }
         if goes_on(self.last_final, agreed.block, self.blind_since, now)? == Course::Undone {
             tracing::error!(chain = self.config.name, last = agreed.block.number, "the chain undid what was final");
-            self.settler.owners.forget(&self.config.name);
-            (self.last_owners, self.last_recheck) = (0, 0);
+            if let Err(error) = self.forget_owners().await {
+                self.log(&error);
+            }
+            self.last_recheck = 0;
         }
         let seen = Seen { endpoints: &wires.endpoints, agreed: &agreed, pen: &wires.pen };
         let times = match self.times {
@@ -244,6 +253,7 @@ impl Desk {
             if self.learn(seen, &payees).await {
                 self.last_owners = now;
             }
+            self.keep_owners(&payees).await?;
         }
         let Some(fence) = *self.settler.fence.borrow() else {
             // Whoever leads meanwhile may post what was refused.
