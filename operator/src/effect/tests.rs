@@ -199,8 +199,8 @@ async fn who_has_started_since_it_was_looked_at_is_not_ended_for_having_not() {
     .await;
     let events = kubernetes::carry_out(&client, delete_pod(Some("6"))).await.expect("it is looked at again");
     assert!(matches!(&events[..], [Event::Pod(pod)] if pod.version.as_deref() == Some("7")), "{events:?}");
-    let asked = asked.lock().expect("nobody panics with it");
-    assert_eq!(asked[0].2["preconditions"], json!({ "uid": "pod", "resourceVersion": "6" }));
+    let first = asked.lock().expect("nobody panics with it")[0].2["preconditions"].clone();
+    assert_eq!(first, json!({ "uid": "pod", "resourceVersion": "6" }));
 
     // Another one has its name by now.
     let mut other = pod("mine", &[], false);

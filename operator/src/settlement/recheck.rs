@@ -233,10 +233,10 @@ impl<R: Rail> Recheck<'_, R> {
 /// The one of its transactions that is in a block, with an effect.
 async fn there<'a, R: Rail>(rail: &R, post: &Post, attempts: &'a [Attempt]) -> Result<Option<(&'a Attempt, Included)>, SettlementError> {
     for attempt in attempts {
-        if let Some(found) = rail.included(&attempt.hash).await?.filter(|found| found.succeeded) {
-            if !found.by_few || rail.is_credited(post).await? {
-                return Ok(Some((attempt, found)));
-            }
+        if let Some(found) = rail.included(&attempt.hash).await?.filter(|found| found.succeeded)
+            && (!found.by_few || rail.is_credited(post).await?)
+        {
+            return Ok(Some((attempt, found)));
         }
     }
     Ok(None)
