@@ -265,7 +265,8 @@ fn what_one_node_after_the_other_can_not_start_comes_to_an_end() {
 
 #[test]
 fn only_what_several_nodes_say_in_a_row_is_in_vain() {
-    let attempt = |(node, outcome, message): (&str, &str, &str)| Attempt {
+    type Told = (&'static str, &'static str, &'static str);
+    let attempt = |(node, outcome, message): Told| Attempt {
         node: node.into(),
         outcome: outcome.into(),
         message: Some(message.into()),
@@ -282,9 +283,9 @@ fn only_what_several_nodes_say_in_a_row_is_in_vain() {
     };
     let sandbox = unable("FailedCreatePodSandBox", NETWORK);
     let volume = unable("FailedAttachVolume", "AttachVolume.Attach failed");
-    let fault = |node| (node, "ProviderFault", NETWORK);
-    let detached = |node| (node, "ProviderFault", "AttachVolume.Attach failed");
-    let cases: [(&[(&str, &str, &str)], &Pod, bool); 8] = [
+    let fault = |node: &'static str| (node, "ProviderFault", NETWORK);
+    let detached = |node: &'static str| (node, "ProviderFault", "AttachVolume.Attach failed");
+    let cases: [(&[Told], &Pod, bool); 8] = [
         (&[fault("n1"), fault("n2")], &sandbox, true),
         (&[fault("n1"), fault("n3"), fault("n1")], &sandbox, false),
         (&[fault("n1"), ("n2", "ProviderFault", "context deadline exceeded")], &sandbox, false),
