@@ -104,6 +104,8 @@ pub struct Exchange {
     /// Large tasks that did not fit, oldest first: the next pass begins with them. And when what was first kept for them was to
     /// be free.
     stuck: BTreeMap<(i64, Arc<str>), Option<i64>>,
+    /// The large task of each escrow that a first turn placed: while that one runs the others wait for the fair turn.
+    went_first: HashMap<FundingId, Arc<str>>,
     /// What no offer will ever hold, and what some would if nobody else were there: until offers change.
     hopeless: HashSet<Gang>,
     hopeful: HashSet<Gang>,
@@ -243,14 +245,16 @@ impl Exchange {
         Pass { placed: round.placed, waiting }
     }
 
-    /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others.
+    /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others. Each has
+    /// one at a time that came to its places so, or whoever asks for one large thing after the other would have all that is freed.
     fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
         let oldest: Vec<Arc<str>> = self.stuck.keys().map(|(_, id)| id.clone()).collect();
         let least = lanes.values().filter(|lane| !lane.waiters.is_empty()).map(|lane| lane.price_units).min().unwrap_or_default();
+        self.went_first.retain(|_, id| self.holdings.has(id));
         let mut had: Vec<FundingId> = Vec::new();
         for id in oldest {
             let Some((funding, turn)) = self.turns.get(&id).filter(|(funding, _)| !had.contains(funding)).cloned() else { continue };
-            let Some(lane) = lanes.get_mut(&funding) else { continue };
+            let Some(lane) = lanes.get_mut(&funding).filter(|_| !self.went_first.contains_key(&funding)) else { continue };
             let Some(gang) = lane.waiters.get(&turn).map(|waiter| waiter.gang).filter(|gang| !self.hopeless.contains(gang)) else {
                 continue;
             };
@@ -286,8 +290,10 @@ impl Exchange {
                 break;
             }
         }
-        let price_units = self.attempt(funding, &large, &lane.waiters[&large], round);
-        lane.price_units = lane.price_units.saturating_add(price_units.unwrap_or_default());
+        if let Some(price_units) = self.attempt(funding, &large, &lane.waiters[&large], round) {
+            lane.price_units = lane.price_units.saturating_add(price_units);
+            self.went_first.insert(funding.clone(), large.2);
+        }
     }
 
     /// The escrow that holds the least has the next turn, and of those that hold the same whose next task is the oldest; who

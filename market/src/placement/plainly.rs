@@ -26,6 +26,8 @@ pub(super) struct Plain {
     pub(super) runs: Vec<Run>,
     /// Large tasks that did not fit before, and when what was first kept for them was to be free.
     stuck: BTreeMap<Arc<str>, Option<i64>>,
+    /// Large tasks that a first turn placed.
+    went_first: Vec<Arc<str>>,
     /// For whom places are kept in this pass: here for one at a time.
     kept: Option<Kept>,
 }
@@ -36,7 +38,12 @@ impl Plain {
         let (mut placed, mut passed) = (Vec::new(), BTreeSet::new());
         self.kept = None;
         let rank = |task: &Waiting| (-task.priority, task.created, task.id.clone());
-        let first = self.waits.iter().find(|task| self.stuck.contains_key(&task.id) && self.could_wait(task, now)).cloned();
+        self.went_first.retain(|id| self.runs.iter().any(|run| run.task.id == *id));
+        let one_went = |task: &Waiting| {
+            self.runs.iter().any(|run| self.went_first.contains(&run.task.id) && run.task.request.funding == task.request.funding)
+        };
+        let first =
+            self.waits.iter().find(|task| self.stuck.contains_key(&task.id) && !one_went(task) && self.could_wait(task, now)).cloned();
         if let Some(large) = first {
             let of_it = |task: &&Waiting| task.request.funding == large.request.funding && rank(task) < rank(&large);
             let mut before: Vec<Waiting> = self.waits.iter().filter(of_it).cloned().collect();
@@ -48,9 +55,11 @@ impl Plain {
             }
             let next = before.into_iter().find(|task| self.places(task, now).is_some() || !passed.insert(task.id.clone()));
             if !(late && holds_more && next.is_some()) {
-                for task in next.into_iter().chain([large]) {
+                for task in next.into_iter().chain([large.clone()]) {
                     if !self.attempt(&task, now, &mut placed) {
                         passed.insert(task.id);
+                    } else if task.id == large.id {
+                        self.went_first.push(task.id);
                     }
                 }
             }

@@ -114,6 +114,25 @@ fn passes_that_find_nothing_free_do_not_begin_anew_what_is_kept() {
 }
 
 #[test]
+fn an_escrow_with_one_large_task_after_the_other_does_not_have_all_that_is_freed() {
+    let mut exchange = Exchange::new();
+    ["n1", "n2"].into_iter().for_each(|node| exchange.offer(&offer(node, "1")));
+    let whole = || Request { devices: 4, ..held_by("a") };
+    (0..9).for_each(|number| exchange.wait(&waiting(&format!("a-{number}"), whole(), 0, 1, 100 + number)));
+    assert_eq!(placed(exchange.assign(0)), ["a-0", "a-1"]);
+    (0..9).for_each(|number| exchange.wait(&waiting(&format!("b-{number}"), held_by("b"), 1, 1, 1_000)));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.ended("a-0");
+    assert_eq!(placed(exchange.assign(100)), ["a-2"], "what was kept for it");
+    exchange.ended("a-1");
+    assert_eq!(placed(exchange.assign(101)), ["b-0", "b-1", "b-2", "b-3"], "the other escrow holds nothing, and that one holds a node");
+    exchange.ended("b-0");
+    assert_eq!(placed(exchange.assign(102)), ["b-4"], "and then less than it");
+    exchange.ended("a-2");
+    assert_eq!(placed(exchange.assign(202)), ["a-3"], "who holds nothing has what its large task waits for");
+}
+
+#[test]
 fn who_asks_for_other_nodes_than_before_stays_in_the_line() {
     let mut exchange = Exchange::new();
     ["n1", "n2"].into_iter().for_each(|node| exchange.offer(&offer(node, "1")));
