@@ -26,6 +26,15 @@ struct Stock {
     taken: Need,
 }
 
+/// What became of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It may hold whom it would not have held if nobody else were there.
+    More,
+    Less,
+    None,
+}
+
 /// A resource of a node, by numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct At {
@@ -69,7 +78,7 @@ impl Catalog {
 
     /// Takes an offer in, or what became of it: one node has one offer of a resource. False: it is as it was.
     pub fn update(&mut self, offer: &Offer) -> bool {
-        self.put(offer, Need::default(), Neighbours::default())
+        self.put(offer, Need::default(), Neighbours::default()) != Change::None
     }
 
     /// The best offer for one worker, or everything that speaks against each.
@@ -84,13 +93,14 @@ impl Catalog {
     }
 
     /// An offer, less what was taken of it, with those who took that as neighbours.
-    pub(super) fn put(&mut self, offer: &Offer, taken: Need, mut neighbours: Neighbours) -> bool {
+    pub(super) fn put(&mut self, offer: &Offer, taken: Need, mut neighbours: Neighbours) -> Change {
         let terms = self.names.pack(offer);
         let class = self.class_for(&terms);
         let offered = Need::free_of(offer);
         let known = self.slot_of(&offer.node, &offer.resource_name);
         let index = known.unwrap_or_else(|| self.new_slot(&offer.node));
         let stock = &mut self.stock[index as usize];
+        let offers_less = offered.fits_in(stock.offered);
         (stock.offered, stock.taken) = (offered, taken);
         for tenant in &offer.tenants {
             let tenant = self.who(tenant);
@@ -110,13 +120,24 @@ impl Catalog {
         let before = self.slots[index as usize].as_ref();
         let labels = before.map(|before| before.labels.clone());
         let same = before == Some(&slot);
+        let opens = before.is_none_or(|before| {
+            slot.class != before.class
+                || slot.labels != before.labels
+                || (before.closed.is_some() && slot.closed.is_none())
+                || (before.beside_in_use && !slot.beside_in_use)
+                || !slot.neighbours.include(&before.neighbours)
+        });
         if !same {
             let grown = before.is_none_or(|before| !slot.is_less_than(before));
             self.set(index, Some(slot), grown);
         }
         // The new ones are kept by now: those that stayed were never let go.
         labels.iter().flat_map(|labels| labels.iter()).for_each(|label| self.labels.release(*label));
-        !same
+        match (opens || !offers_less, same) {
+            (true, _) => Change::More,
+            (false, false) => Change::Less,
+            (false, true) => Change::None,
+        }
     }
 
     /// The node sells this no more. False: it did not before.

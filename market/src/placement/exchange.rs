@@ -1,7 +1,7 @@
 //! Everyone who waits, everyone who runs and everything on offer; and the pass that brings them together: fair between
 //! escrows by what they hold, then by priority, then by age. It is told what changes and says what changed.
 
-use super::catalog::{At, Catalog};
+use super::catalog::{At, Catalog, Change};
 use super::claims::{Claimed, Claims, Gang, waits_for_several};
 use super::filter::Reason;
 use super::fit::{fit, fits, price_units};
@@ -106,7 +106,7 @@ pub struct Exchange {
     stuck: BTreeMap<(i64, Arc<str>), Option<i64>>,
     /// The large task of each escrow that a first turn placed: while that one runs the others wait for the fair turn.
     went_first: HashMap<FundingId, Arc<str>>,
-    /// What no offer will ever hold, and what some would if nobody else were there: until offers change.
+    /// What no offer will ever hold, until there are more; and what some would if nobody else were there, until offers change.
     hopeless: HashSet<Gang>,
     hopeful: HashSet<Gang>,
     /// What each kind was last told: it is told again only when that changed.
@@ -124,10 +124,13 @@ impl Exchange {
         let node = self.catalog.nodes.find(&offer.node);
         let resource = self.catalog.names.resources.number(&offer.resource_name);
         let (taken, neighbours) = node.map(|node| self.holdings.taken(At { node, resource })).unwrap_or_default();
-        if self.catalog.put(offer, taken, neighbours) {
-            self.changed = true;
-            self.begin_to_hope();
+        match self.catalog.put(offer, taken, neighbours) {
+            Change::None => return,
+            Change::More => self.begin_to_hope(),
+            // What could hold nobody holds nobody now; who was thought to have a place somewhere is looked at again.
+            Change::Less => self.hopeful.clear(),
         }
+        self.changed = true;
     }
 
     /// The node sells this no more. Who runs there holds it all the same, until they have ended.

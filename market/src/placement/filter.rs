@@ -230,13 +230,13 @@ fn neighbours(offer: &Offer, request: &Request) -> Option<&'static str> {
         return Some("a task has the node alone");
     }
     if request.tenancy == DEDICATED && !offer.tenants.iter().all(ours) {
-        return Some("tasks of other escrows run there");
+        return Some("tasks of other escrows, or pods of nobody's task that have devices, run there");
     }
     if offer.tenants.iter().any(|tenant| tenant.tenancy == DEDICATED && !ours(tenant)) {
         return Some("another escrow has the node for itself");
     }
     if request.devices > 0 && offer.replicas_per_device > 1 && offer.tenants.iter().any(|tenant| tenant.namespace != request.namespace) {
-        return Some("its devices are shared, and a task of another namespace has some");
+        return Some("its devices are shared, and another namespace has some");
     }
     None
 }

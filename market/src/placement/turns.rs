@@ -283,6 +283,26 @@ fn that_nothing_could_ever_hold_one_task_says_nothing_of_the_next_that_has_its_n
 }
 
 #[test]
+fn however_much_no_node_could_ever_hold_is_asked_for_a_gang_keeps_its_places_while_offers_change() {
+    let mut exchange = Exchange::new();
+    exchange.offer(&offer("n", "1"));
+    for number in 0..300 {
+        exchange.wait(&waiting(&format!("never-{number}"), Request { devices: 5 + number, ..held_by("a") }, 0, 1, 60));
+    }
+    exchange.wait(&waiting("first", held_by("b"), 0, 2, 100));
+    assert_eq!(placed(exchange.assign(0)), ["first"]);
+    exchange.wait(&waiting("gang", held_by("c"), 1, 4, 60));
+    let free_cpu_millis = offer("n", "1").free_cpu_millis;
+    for second in 1..5 {
+        exchange.offer(&Offer { free_cpu_millis: free_cpu_millis - second, ..offer("n", "1") });
+        assert!(placed(exchange.assign(second.cast_signed())).is_empty());
+    }
+    exchange.wait(&waiting("long", held_by("d"), 5, 1, 1_000));
+    exchange.offer(&Offer { free_cpu_millis: free_cpu_millis - 5, ..offer("n", "1") });
+    assert!(placed(exchange.assign(5)).is_empty(), "the gang's places are kept");
+}
+
+#[test]
 fn what_no_node_could_ever_hold_gives_no_first_turn_to_others_of_its_escrow() {
     let mut exchange = Exchange::new();
     exchange.offer(&offer("n", "1"));

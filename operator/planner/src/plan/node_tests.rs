@@ -254,6 +254,45 @@ fn nobody_has_a_node_alone_while_a_stranger_has_any_of_its_devices() {
     assert_eq!(pods(&made)[0].spec.as_ref().and_then(|spec| spec.node_name.as_deref()), Some("n2"));
 }
 
+#[test]
+fn a_device_that_is_handed_out_several_times_is_not_shared_with_a_stranger_of_another_namespace_nor_a_dedicated_node_with_any() {
+    let dedicated = serde_json::json!({ "tenancy": "Dedicated" });
+    for (replicas, namespace, asks, welcome) in [
+        ("4", "n", serde_json::json!({}), true),
+        ("4", "others", serde_json::json!({}), false),
+        ("1", "others", serde_json::json!({}), true),
+        ("1", "others", dedicated, false),
+    ] {
+        let mut theatre = calm([]);
+        let mut shared = pool();
+        shared.spec.tenancies = serde_json::from_value(serde_json::json!(["Shared", "Dedicated"])).expect("tenancies");
+        theatre.world.apply(Event::Pool(Box::new(Pool { generation: 2, ..shared })));
+        for node in ["n1", "n2"] {
+            let mut node = theatre.world.nodes[node].clone();
+            node.labels.insert("nvidia.com/gpu.replicas".into(), replicas.into());
+            theatre.world.apply(Event::Node(Box::new(node.clone())));
+            let mut user = Pod { namespace: namespace.into(), ..stranger(&format!("user-{}", node.name), &node.name) };
+            user.requests.devices.insert("nvidia.com/gpu".into(), 1);
+            theatre.world.apply(Event::Pod(Box::new(user)));
+            // What takes no devices shares none.
+            theatre
+                .world
+                .apply(Event::Pod(Box::new(Pod { namespace: "logs".into(), ..stranger(&format!("logs-{}", node.name), &node.name) })));
+        }
+        let mut task = task("a", "1", 0);
+        task.spec.placement = serde_json::from_value(asks).expect("placement");
+        theatre.tasks.insert("a".into(), task.clone());
+        theatre.world.apply(Event::Task(Box::new(task)));
+        if welcome {
+            assert_eq!(pods(&until(&mut theatre, "create_pod")).len(), 1);
+            continue;
+        }
+        let waits = until(&mut theatre, "write_task");
+        let told: Vec<(&str, i32)> = status(&waits).waiting.iter().map(|one| (one.reason.as_str(), one.nodes)).collect();
+        assert_eq!(told, [("OccupiedByOthers", 2)], "{replicas} {namespace}");
+    }
+}
+
 fn claim(class: &str, volume: Option<&str>) -> Event {
     Event::Claim(Claim { namespace: "n".into(), name: "data".into(), class: class.into(), volume: volume.map(Into::into) })
 }

@@ -4,12 +4,13 @@
 use super::World;
 use super::records::{Node, Pod, Pool, ProviderNode, Requests};
 use crate::plan::data_classes::DataClasses;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use supercargo_crds::common::{DataClass, IsolationLevel, Tenancy};
 use supercargo_crds::node::{Availability, DataClassBasis};
 use supercargo_crds::pool::{Accepts, ProviderPoolSpec};
 use supercargo_market::money::Price;
-use supercargo_market::placement::{Beside, Closed, Offer, Prices, Record};
+use supercargo_market::placement::{Beside, Closed, Offer, Prices, Record, Tenant};
+use supercargo_market::work::FundingId;
 
 /// This cluster, as ProviderNodes name it.
 const LOCAL: &str = "local";
@@ -32,6 +33,8 @@ struct Taken {
     pods: u64,
     /// Of that, what is of nobody's task.
     by_strangers: Requests,
+    /// Who has devices of it: by namespace, for nobody knows of more.
+    tenants: BTreeSet<Tenant>,
 }
 
 impl World {
@@ -43,6 +46,9 @@ impl World {
             if reserved.is_none_or(|reservation| reservation.placement.place_of(pod).is_none()) {
                 taken.all.add(&pod.requests);
                 taken.pods += 1;
+                if !pod.requests.devices.is_empty() {
+                    taken.tenants.insert(unknown_tenant(&pod.namespace));
+                }
             }
             if pod.ours.is_none() {
                 taken.by_strangers.add(&pod.requests);
@@ -203,6 +209,11 @@ pub fn record_place(provider: &str, node: &str) -> String {
     format!("{provider}/{node}")
 }
 
+/// Whoever has devices without a reservation: it is of no escrow, and minds nobody but who shares a device with it.
+fn unknown_tenant(namespace: &str) -> Tenant {
+    Tenant { funding: FundingId::from_stored(""), namespace: namespace.to_owned(), tenancy: Tenancy::Shared.name().to_owned() }
+}
+
 fn offer(
     provided: &ProviderNode,
     node: &Node,
@@ -241,7 +252,7 @@ fn offer(
         zone: node.labels.get("topology.kubernetes.io/zone").cloned(),
         reputation,
         replicas_per_device: replicas_of(node).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
-        tenants: Vec::new(),
+        tenants: used.tenants.iter().cloned().collect(),
         labels: node.labels.clone(),
         data_classes: Vec::new(),
         tenancies: pool.tenancies.iter().map(|tenancy| tenancy.name().to_owned()).collect(),
