@@ -40,10 +40,11 @@ pub async fn carry_out(client: &Client, effect: Effect) -> Result<Vec<Event>, Ef
         Effect::FitNamespace { namespace, fittings, closed } => fit_namespace(client, namespace, &fittings, closed).await,
         Effect::CreatePod { work, fitting, pod } => match make_pod(client, fitting.as_ref(), &pod).await {
             // Whoever reads the task's status can mend it: a quota, a limit, a name that is taken.
-            Err(error) if error.needs_a_person() => {
-                let pod = pod.metadata.name.unwrap_or_default();
-                Err(EffectError::Refused { work, pod, source: Box::new(error) })
-            }
+            Err(error) if error.needs_a_person() => match find_pod(client, &pod).await? {
+                // It was made by an earlier request that nobody heard the answer of, and is what the quota is used up by.
+                Some(made) => Ok(vec![made]),
+                None => Err(EffectError::Refused { work, pod: pod.metadata.name.unwrap_or_default(), source: Box::new(error) }),
+            },
             made => made,
         },
         Effect::FindPods { work, attempt, namespace, names, at } => find_pods(client, work, attempt, &namespace, &names, at).await,
@@ -256,6 +257,14 @@ async fn create_pod(client: &Client, pod: &Pod) -> Result<Option<Event>, EffectE
         Err(error) => return Err(failed("creating a pod")(error)),
     };
     Ok(convert::pod(&made, now()).map(|pod| Event::Pod(Box::new(pod))))
+}
+
+/// The very pod, if it is there.
+async fn find_pod(client: &Client, pod: &Pod) -> Result<Option<Event>, EffectError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+    let found = api.get_opt(pod.metadata.name.as_deref().unwrap_or_default()).await.map_err(failed("reading a pod"))?;
+    let found = found.filter(|found| is_called_as(&found.metadata, &pod.metadata));
+    Ok(found.and_then(|found| convert::pod(&found, now())).map(|pod| Event::Pod(Box::new(pod))))
 }
 
 async fn find_pods(

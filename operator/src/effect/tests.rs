@@ -160,6 +160,23 @@ async fn a_pod_of_the_name_is_the_tasks_own_or_in_its_way() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_there_already_is_not_refused_for_the_quota_that_it_uses_up_itself() {
+    let answer = |found: (u16, Value)| {
+        move |method: &Method| if *method == Method::POST { (403, status(403, "exceeded quota", 0)) } else { found.clone() }
+    };
+    let (client, _) = api_server(answer((200, pod("mine", &[], false)))).await;
+    let events = kubernetes::carry_out(&client, create_pod()).await.expect("it was made before");
+    assert!(matches!(&events[..], [Event::Pod(pod)] if pod.uid == "pod"), "{events:?}");
+
+    for found in [(404, status(404, "not found", 0)), (200, pod("another", &[], false))] {
+        let (client, _) = api_server(answer(found)).await;
+        let error = kubernetes::carry_out(&client, create_pod()).await.expect_err("it is refused");
+        let Some(Event::Unmade { pod, why, .. }) = error.event() else { panic!("the task is told of it") };
+        assert!(pod == "t-0-0" && why.contains("exceeded quota"), "{why}");
+    }
+}
+
+#[tokio::test]
 async fn the_finalizer_is_taken_off_as_it_was_looked_at_and_others_stay() {
     let ours = "supercargo.dev/evidence";
     let free = || Effect::FreePod { namespace: "n".into(), name: "t-0-0".into(), uid: "pod".into() };

@@ -149,10 +149,13 @@ impl Theatre {
         }
     }
 
-    /// There is no room for it, or its name is somebody else's: for good.
+    /// There is no room for it, or its name is somebody else's: for good. Whatever refuses one that is there already, it is found.
     fn is_refused(&mut self, pod: &core::Pod) -> bool {
         let name = pod.metadata.name.as_ref().expect("a name");
-        if !self.pods.contains_key(name) && self.hinders("a name", 40) {
+        if self.pods.contains_key(name) {
+            return false;
+        }
+        if self.hinders("a name", 40) {
             self.taken.insert(name.clone());
         }
         self.taken.contains(name) || self.hinders("a quota", 20)
