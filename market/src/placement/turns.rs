@@ -292,13 +292,13 @@ fn however_much_no_node_could_ever_hold_is_asked_for_a_gang_keeps_its_places_whi
     exchange.wait(&waiting("first", held_by("b"), 0, 2, 100));
     assert_eq!(placed(exchange.assign(0)), ["first"]);
     exchange.wait(&waiting("gang", held_by("c"), 1, 4, 60));
-    let free_cpu_millis = offer("n", "1").free_cpu_millis;
+    let free_storage_bytes = offer("n", "1").free_storage_bytes;
     for second in 1..5 {
-        exchange.offer(&Offer { free_cpu_millis: free_cpu_millis - second, ..offer("n", "1") });
+        exchange.offer(&Offer { free_storage_bytes: free_storage_bytes - second, ..offer("n", "1") });
         assert!(placed(exchange.assign(second.cast_signed())).is_empty());
     }
     exchange.wait(&waiting("long", held_by("d"), 5, 1, 1_000));
-    exchange.offer(&Offer { free_cpu_millis: free_cpu_millis - 5, ..offer("n", "1") });
+    exchange.offer(&Offer { free_storage_bytes: free_storage_bytes - 5, ..offer("n", "1") });
     assert!(placed(exchange.assign(5)).is_empty(), "the gang's places are kept");
 }
 

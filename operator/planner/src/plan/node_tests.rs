@@ -267,6 +267,7 @@ fn a_device_that_is_handed_out_several_times_is_not_shared_with_a_stranger_of_an
         let mut shared = pool();
         shared.spec.tenancies = serde_json::from_value(serde_json::json!(["Shared", "Dedicated"])).expect("tenancies");
         theatre.world.apply(Event::Pool(Box::new(Pool { generation: 2, ..shared })));
+        settled(&mut theatre, "n1");
         for node in ["n1", "n2"] {
             let mut node = theatre.world.nodes[node].clone();
             node.labels.insert("nvidia.com/gpu.replicas".into(), replicas.into());
@@ -328,6 +329,12 @@ fn a_task_goes_where_its_volume_is() {
     theatre.now += 61;
     let waits = until(&mut theatre, "write_task");
     assert_eq!(status(&waits).waiting[0].reason, "VolumeElsewhere");
+    waits.into_iter().for_each(|effect| theatre.carry_out(effect));
+
+    theatre.world.apply(Event::VolumeGone("disk".into()));
+    theatre.now += 61;
+    let waits = until(&mut theatre, "write_task");
+    assert_eq!(status(&waits).waiting[0].reason, "VolumePending");
     waits.into_iter().for_each(|effect| theatre.carry_out(effect));
 
     theatre.world.apply(on("n2"));

@@ -83,9 +83,12 @@ impl World {
                 self.claim_changed(&key);
             }
             Event::Volume(volume) => self.apply_volume(*volume),
-            Event::VolumeGone(name) => drop(self.volumes.remove(&name)),
+            Event::VolumeGone(name) => self.volume_gone(&name),
             Event::StorageClass(class) => self.apply_storage_class(class),
-            Event::StorageClassGone(name) => drop(self.storage_classes.remove(&name)),
+            Event::StorageClassGone(name) => {
+                self.storage_classes.remove(&name);
+                self.nodes_moved();
+            }
             Event::Hindered { uid, namespace, reason, message } => {
                 if let Some(pod) = self.pods.get_mut(&uid).filter(|pod| pod.namespace == namespace && pod.awaits_sandbox()) {
                     pod.hindrance = Some((reason, message));

@@ -98,9 +98,20 @@ impl World {
         if self.volumes.insert(name.clone(), volume.clone()).as_ref() == Some(&volume) {
             return;
         }
-        let claims: Vec<super::Key> = self.index.claimed_by.keys().cloned().collect();
-        let of_it = |claim: &Claim| claim.volume.as_ref().map_or(claim.class == class, |volume| *volume == name);
-        let claims: Vec<super::Key> = claims.into_iter().filter(|key| self.claims.get(key).is_some_and(of_it)).collect();
+        self.volume_changed(&name, class.as_str());
+    }
+
+    pub(super) fn volume_gone(&mut self, name: &str) {
+        if let Some(gone) = self.volumes.remove(name) {
+            self.volume_changed(name, gone.class.as_str());
+        }
+    }
+
+    /// Whoever claims it, or may be given it, looks again at where it could go.
+    fn volume_changed(&mut self, name: &str, class: &str) {
+        let of_it = |claim: &Claim| claim.volume.as_ref().map_or(claim.class == class, |volume| volume == name);
+        let claims: Vec<super::Key> =
+            self.index.claimed_by.keys().filter(|key| self.claims.get(*key).is_some_and(of_it)).cloned().collect();
         claims.iter().for_each(|key| self.claim_changed(key));
     }
 
