@@ -30,18 +30,25 @@ struct Claim {
     of_one_namespace: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Claims {
     by_slot: HashMap<u32, Claim>,
     /// How many there are of each card.
     by_card: HashMap<u32, usize>,
 }
 
+/// The places of all workers of a task, and when all are free.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Places {
+    pub(super) start: i64,
+    shape: u32,
+    places: Vec<(u32, Need)>,
+}
+
 /// What became of a wish for places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claimed {
-    /// Until then.
-    Kept(i64),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sought {
+    Found(Places),
     /// Others claim what it would need.
     Behind,
     /// Not even when all who run have ended.
@@ -97,8 +104,8 @@ impl Claims {
         !agreed.any(|(class, number, need)| open(catalog, class, number).any(|slot| would_do(catalog, &shape.asker, slot, need)))
     }
 
-    /// Claims the places that will be free the soonest.
-    pub(super) fn claim(&mut self, catalog: &Catalog, holdings: &Holdings, gang: Gang, now: i64) -> Claimed {
+    /// The places that will be free the soonest.
+    pub(super) fn seek(&self, catalog: &Catalog, holdings: &Holdings, gang: Gang, now: i64) -> Sought {
         let slots: Vec<_> = wanted(catalog, gang.shape).take(CONSIDERED).collect();
         let mut by_zone: BTreeMap<u32, Vec<Opening>> = BTreeMap::new();
         for (slot, need) in slots.iter().copied() {
@@ -119,13 +126,17 @@ impl Claims {
             openings
         });
         let Some(best) = groups.min_by_key(|openings| openings.last().map(|(time, ..)| *time)) else {
-            return if self.is_empty() && slots.len() < CONSIDERED { Claimed::Never } else { Claimed::Behind };
+            return if self.is_empty() && slots.len() < CONSIDERED { Sought::Never } else { Sought::Behind };
         };
         let start = best.last().map_or(now, |(time, ..)| *time);
-        let cards: BTreeSet<u32> = best.iter().map(|(_, slot, _)| catalog.terms(catalog.slot(*slot).class).card).collect();
+        Sought::Found(Places { start, shape: gang.shape, places: best.into_iter().map(|(_, slot, need)| (slot, need)).collect() })
+    }
+
+    /// Claims places that were found.
+    pub(super) fn claim(&mut self, catalog: &Catalog, holdings: &Holdings, found: &Places) {
+        let cards: BTreeSet<u32> = found.places.iter().map(|(slot, _)| catalog.terms(catalog.slot(*slot).class).card).collect();
         cards.into_iter().for_each(|card| *self.by_card.entry(card).or_default() += 1);
-        best.into_iter().for_each(|(_, slot, need)| self.add(catalog, holdings, gang.shape, (slot, need), start));
-        Claimed::Kept(start)
+        found.places.iter().for_each(|place| self.add(catalog, holdings, found.shape, *place, found.start));
     }
 
     /// When a slot has room for a worker, for another one, and so on.

@@ -2,12 +2,13 @@
 //! escrows by what they hold, then by priority, then by age. It is told what changes and says what changed.
 
 use super::catalog::{At, Catalog, Change};
-use super::claims::{Claimed, Claims, Gang, waits_for_several};
+use super::claims::{Claims, Gang, Sought, waits_for_several};
 use super::filter::Reason;
-use super::fit::{fit, fits, price_units};
+use super::fit::{fits, price_units};
 use super::holdings::{Holding, Holdings};
 use super::need::Need;
 use super::pick::Pick;
+use super::round::Round;
 use super::{Assignment, DEDICATED, EXCLUSIVE, Offer, Refused, Request, Tenant, price};
 use crate::rating::Held;
 use crate::work::FundingId;
@@ -75,9 +76,9 @@ pub struct Pass {
 }
 
 /// The order within an escrow.
-type Turn = (Reverse<i32>, i64, Arc<str>);
+pub(super) type Turn = (Reverse<i32>, i64, Arc<str>);
 /// Tasks that are refused alike: the same request, as often, as near and as long.
-type Kind = (Gang, i64);
+pub(super) type Kind = (Gang, i64);
 
 /// A task in its lane.
 #[derive(Debug)]
@@ -235,10 +236,10 @@ impl Exchange {
         if !self.changed {
             return Pass::default();
         }
-        let mut round = Round { now, ..Round::default() };
+        let mut round = Round::at(now);
         let mut lanes = std::mem::take(&mut self.lanes);
         self.first_turns(&mut lanes, &mut round);
-        self.fairly(&mut lanes, &mut round);
+        while self.fairly(&mut lanes, &mut round) {}
         self.lanes = lanes;
         for (id, _) in &round.placed {
             self.forget(id);
@@ -249,18 +250,24 @@ impl Exchange {
     }
 
     /// Escrows with a large task that did not fit before, the oldest first: what it waits for must not go to others. Each has
-    /// one at a time that came to its places so, or whoever asks for one large thing after the other would have all that is freed.
+    /// one at a time that came to its places so, or whoever asks for one large thing after the other would have all that is
+    /// freed: while that one runs, what the next one waits for goes to those who hold less and have nowhere else to go.
     fn first_turns(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
         let oldest: Vec<Arc<str>> = self.stuck.keys().map(|(_, id)| id.clone()).collect();
         let least = lanes.values().filter(|lane| !lane.waiters.is_empty()).map(|lane| lane.price_units).min().unwrap_or_default();
         self.went_first.retain(|_, id| self.holdings.has(id));
-        let mut had: Vec<FundingId> = Vec::new();
+        let (mut had, mut later): (Vec<FundingId>, Vec<FundingId>) = Default::default();
         for id in oldest {
-            let Some((funding, turn)) = self.turns.get(&id).filter(|(funding, _)| !had.contains(funding)).cloned() else { continue };
-            let Some(lane) = lanes.get_mut(&funding).filter(|_| !self.went_first.contains_key(&funding)) else { continue };
+            let known = |funding: &FundingId| had.contains(funding) || later.contains(funding);
+            let Some((funding, turn)) = self.turns.get(&id).filter(|(funding, _)| !known(funding)).cloned() else { continue };
+            let Some(lane) = lanes.get_mut(&funding) else { continue };
             let Some(gang) = lane.waiters.get(&turn).map(|waiter| waiter.gang).filter(|gang| !self.hopeless.contains(gang)) else {
                 continue;
             };
+            if self.went_first.contains_key(&funding) {
+                later.push(funding);
+                continue;
+            }
             self.first_turn(&funding, lane, least, round);
             // What turns out never to fit has had none.
             if !self.hopeless.contains(&gang) {
@@ -270,14 +277,42 @@ impl Exchange {
                 break;
             }
         }
+        if !later.is_empty() {
+            round.begin_to_yield();
+        }
+        for funding in later.into_iter().take(FIRST_TURNS) {
+            self.keep_for_next(funding, lanes, round);
+        }
+    }
+
+    /// Keeps what an escrow's next large task waits for from all but those who hold less.
+    fn keep_for_next(&mut self, funding: FundingId, lanes: &BTreeMap<FundingId, Lane>, round: &mut Round) {
+        let lane = &lanes[&funding];
+        let Some(turn) = self.next_large(lane) else { return };
+        let gang = lane.waiters[&turn].gang;
+        self.catalog.refresh(gang.shape);
+        if round.tries == TRIES || round.claims.suffice(&self.catalog, gang) {
+            return;
+        }
+        round.tries += 1;
+        match round.claims.seek(&self.catalog, &self.holdings, gang, round.now) {
+            Sought::Found(places) => round.keep_until_its_turn(&self.catalog, &self.holdings, (funding, lane.price_units), turn, places),
+            Sought::Never => drop(self.hopeless.insert(gang)),
+            Sought::Behind => {}
+        }
+    }
+
+    /// The first of an escrow's large tasks that did not fit, and that something could hold.
+    fn next_large(&self, lane: &Lane) -> Option<Turn> {
+        let is_large = |(turn, waiter): &(&Turn, &Waiter)| self.is_stuck(turn) && !self.hopeless.contains(&waiter.gang);
+        lane.waiters.iter().find(is_large).map(|(turn, _)| turn.clone())
     }
 
     /// The first of an escrow's large tasks, and one of those that are before it: that one may have what is kept for it, and
     /// nobody else, until the large one was to begin. From then on whoever is before it waits for the fair turn, as others
     /// do that hold less: who puts off a large task for ever keeps nothing from them.
     fn first_turn(&mut self, funding: &FundingId, lane: &mut Lane, least: u64, round: &mut Round) {
-        let is_large = |(turn, waiter): &(&Turn, &Waiter)| self.is_stuck(turn) && !self.hopeless.contains(&waiter.gang);
-        let Some(large) = lane.waiters.iter().find(is_large).map(|(turn, _)| turn.clone()) else { return };
+        let Some(large) = self.next_large(lane) else { return };
         let key = (large.1, large.2.clone());
         let late = self.stuck[&key].is_some_and(|begins| begins <= round.now);
         if late && lane.waiters.range(..&large).next().is_none() {
@@ -288,20 +323,20 @@ impl Exchange {
             if late && lane.price_units > least && self.would_fit(turn, waiter, round) {
                 return;
             }
-            if let Some(price_units) = self.attempt(funding, turn, waiter, round) {
+            if let Some(price_units) = self.attempt((funding, lane.price_units), turn, waiter, round) {
                 lane.price_units = lane.price_units.saturating_add(price_units);
                 break;
             }
         }
-        if let Some(price_units) = self.attempt(funding, &large, &lane.waiters[&large], round) {
+        if let Some(price_units) = self.attempt((funding, lane.price_units), &large, &lane.waiters[&large], round) {
             lane.price_units = lane.price_units.saturating_add(price_units);
             self.went_first.insert(funding.clone(), large.2);
         }
     }
 
     /// The escrow that holds the least has the next turn, and of those that hold the same whose next task is the oldest; who
-    /// does not fit leaves it to the next of the same escrow.
-    fn fairly(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
+    /// does not fit leaves it to the next of the same escrow. True: less is kept now, and who did not fit before may.
+    fn fairly(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) -> bool {
         let mut queues: Vec<_> =
             lanes.iter_mut().map(|(funding, lane)| (funding, &mut lane.price_units, lane.waiters.iter().peekable())).collect();
         let mut turns = BinaryHeap::new();
@@ -311,24 +346,28 @@ impl Exchange {
         while let Some(Reverse((_, _, number))) = turns.pop() {
             let (funding, held, queue) = &mut queues[number];
             let Some((turn, waiter)) = queue.next() else { continue };
-            **held = held.saturating_add(self.attempt(funding, turn, waiter, round).unwrap_or_default());
+            if let Some(price_units) = self.attempt((funding, **held), turn, waiter, round) {
+                **held = held.saturating_add(price_units);
+                if round.had_its_turn(&self.catalog, &self.holdings, funding, turn) {
+                    return true;
+                }
+            }
             turns.extend(queue.peek().map(|((_, created, _), _)| Reverse((**held, *created, number))));
         }
+        false
     }
 
-    /// Places a task. What it costs an hour; `None`: it waits on.
-    fn attempt(&mut self, funding: &FundingId, turn: &Turn, waiter: &Waiter, round: &mut Round) -> Option<u64> {
+    /// Places a task of an escrow that holds so much. What it costs an hour; `None`: it waits on.
+    fn attempt(&mut self, by: (&FundingId, u64), turn: &Turn, waiter: &Waiter, round: &mut Round) -> Option<u64> {
         let kind = (waiter.gang, waiter.seconds);
-        // Room only becomes less in a pass: whoever is like one that did not fit does not fit either.
-        if round.refused.contains_key(&kind) || self.holdings.has(&turn.2) {
+        if round.is_refused(by, turn, &kind) || self.holdings.has(&turn.2) {
             return None;
         }
         let ends = round.now.saturating_add(waiter.seconds);
-        let picks = match fit(&mut self.catalog, waiter.gang, &round.claims, ends) {
+        let picks = match round.fit(&mut self.catalog, by, kind, ends) {
             Ok(picks) => picks,
-            Err(fitting) => {
-                round.refused.insert(kind, fitting);
-                self.keep_places(turn, waiter.gang, round);
+            Err(()) => {
+                self.keep_places(by.0, turn, waiter.gang, round);
                 return None;
             }
         };
@@ -337,9 +376,9 @@ impl Exchange {
         let assignments = picks.iter().map(|pick| self.catalog.assignment(&request, pick)).collect();
         let holding = |pick: &Pick| Holding { task: turn.2.clone(), at: self.catalog.at(pick.slot), need: pick.need, who, ends };
         let workers = picks.iter().map(holding).collect();
-        picks.iter().for_each(|pick| round.claims.pass(&self.catalog, pick.slot, pick.need, ends));
+        picks.iter().for_each(|pick| round.comes(&self.catalog, pick, ends));
         let sum = price_units(&picks);
-        self.holdings.add(&mut self.catalog, funding.clone(), sum, workers);
+        self.holdings.add(&mut self.catalog, by.0.clone(), sum, workers);
         round.placed.push((turn.2.clone(), assignments));
         Some(sum)
     }
@@ -363,13 +402,13 @@ impl Exchange {
     }
 
     /// A large task that does not fit keeps what it waits for, so that small ones can't pass it for ever.
-    fn keep_places(&mut self, turn: &Turn, gang: Gang, round: &mut Round) {
+    fn keep_places(&mut self, funding: &FundingId, turn: &Turn, gang: Gang, round: &mut Round) {
         if !self.is_large(turn, gang, round.now) {
             return;
         }
         let begins = self.stuck.entry((turn.1, turn.2.clone())).or_default();
         let tried = round.tries == TRIES || round.behind.contains(&gang);
-        if tried || self.hopeless.contains(&gang) {
+        if round.keeps_on(&self.catalog, &self.holdings, funding, turn) || tried || self.hopeless.contains(&gang) {
             return;
         }
         round.tries += 1;
@@ -377,14 +416,17 @@ impl Exchange {
             round.behind.insert(gang);
             return;
         }
-        match round.claims.claim(&self.catalog, &self.holdings, gang, round.now) {
-            Claimed::Kept(start) => *begins = begins.or(Some(start)),
-            Claimed::Never => drop(self.hopeless.insert(gang)),
+        match round.claims.seek(&self.catalog, &self.holdings, gang, round.now) {
+            Sought::Found(places) => {
+                *begins = begins.or(Some(places.start));
+                round.keep(&self.catalog, &self.holdings, turn, &places);
+            }
+            Sought::Never => drop(self.hopeless.insert(gang)),
             // Whether it could ever fit is not for others' claims to say.
-            Claimed::Behind => {
+            Sought::Behind => {
                 round.behind.insert(gang);
-                let alone = || Claims::default().claim(&self.catalog, &self.holdings, gang, round.now);
-                let hopes = self.hopeful.contains(&gang) || alone() != Claimed::Never;
+                let alone = || Claims::default().seek(&self.catalog, &self.holdings, gang, round.now);
+                let hopes = self.hopeful.contains(&gang) || alone() != Sought::Never;
                 if hopes {
                     self.hopeful.insert(gang)
                 } else {
@@ -417,19 +459,6 @@ impl Exchange {
         self.told = known;
         news
     }
-}
-
-/// One pass on its way.
-#[derive(Default)]
-struct Round {
-    now: i64,
-    claims: Claims,
-    tries: usize,
-    /// What finds all that it could use claimed by others.
-    behind: HashSet<Gang>,
-    placed: Vec<(Arc<str>, Vec<Assignment>)>,
-    /// What did not fit, and how many of its workers did.
-    refused: HashMap<Kind, u32>,
 }
 
 /// What every offer says to a task's workers, and what stands against it when some would take one.

@@ -33,6 +33,7 @@ mod nodes;
 mod pick;
 mod ranking;
 mod reputation;
+mod round;
 mod shapes;
 mod shelves;
 mod slot;

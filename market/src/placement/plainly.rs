@@ -30,13 +30,15 @@ pub(super) struct Plain {
     went_first: Vec<Arc<str>>,
     /// For whom places are kept in this pass: here for one at a time.
     kept: Option<Kept>,
+    /// It yields to whoever holds less, until its escrow's turn.
+    yields_below: Option<u64>,
 }
 
 impl Plain {
     /// The whole pass: who is placed, and where.
     pub(super) fn pass(&mut self, now: i64) -> Vec<(Arc<str>, Vec<Assignment>)> {
         let (mut placed, mut passed) = (Vec::new(), BTreeSet::new());
-        self.kept = None;
+        (self.kept, self.yields_below) = (None, None);
         let rank = |task: &Waiting| (-task.priority, task.created, task.id.clone());
         self.went_first.retain(|id| self.runs.iter().any(|run| run.task.id == *id));
         let one_went = |task: &Waiting| {
@@ -64,6 +66,12 @@ impl Plain {
                 }
             }
         }
+        if self.kept.is_none()
+            && let Some(next) = self.waits.iter().find(|task| self.stuck.contains_key(&task.id) && self.could_wait(task, now)).cloned()
+        {
+            self.kept = self.soonest(&next, now);
+            self.yields_below = Some(self.held_by(&next.request.funding));
+        }
         loop {
             // Of each escrow the next one; of those whose escrow holds the least the oldest.
             let mut fronts = BTreeMap::<FundingId, &Waiting>::new();
@@ -75,8 +83,11 @@ impl Plain {
             }
             let turn = |(funding, task): &(&FundingId, &&Waiting)| (self.held_by(funding), task.created, (*funding).clone());
             let Some(next) = fronts.iter().min_by_key(turn).map(|(_, task)| (*task).clone()) else { return placed };
+            let yielded = self.yields_below.is_some();
             if !self.attempt(&next, now, &mut placed) {
                 passed.insert(next.id);
+            } else if yielded && self.yields_below.is_none() {
+                passed.clear();
             }
         }
     }
@@ -107,7 +118,11 @@ impl Plain {
     }
 
     fn attempt(&mut self, task: &Waiting, now: i64, placed: &mut Vec<(Arc<str>, Vec<Assignment>)>) -> bool {
-        let Some(places) = self.places(task, now) else {
+        let kept_for_it = self.yields_below.is_some() && self.kept.as_ref().is_some_and(|kept| kept.task.id == task.id);
+        let Some(places) = self.places_beside(task, now) else {
+            if kept_for_it {
+                self.yields_below = None;
+            }
             if self.could_wait(task, now) {
                 let begins = self.stuck.entry(task.id.clone()).or_default().to_owned();
                 if self.kept.is_none() {
@@ -117,10 +132,28 @@ impl Plain {
             }
             return false;
         };
+        if kept_for_it {
+            (self.kept, self.yields_below) = (None, None);
+        }
         self.waits.retain(|other| other.id != task.id);
         placed.push((task.id.clone(), places.clone()));
         self.runs.push(Run { task: task.clone(), places, ends: now + task.seconds });
         true
+    }
+
+    /// The best places, also of what is kept where that yields to it.
+    fn places_beside(&mut self, task: &Waiting, now: i64) -> Option<Vec<Assignment>> {
+        let of_it = |kept: &Kept| kept.task.request.funding == task.request.funding;
+        let own = self.yields_below.is_some() && self.kept.as_ref().is_some_and(of_it);
+        let less = self.yields_below.is_some_and(|held| self.held_by(&task.request.funding) < held);
+        let places = if own { None } else { self.places(task, now) };
+        if places.is_some() || !(own || less) {
+            return places;
+        }
+        let kept = self.kept.take();
+        let places = self.places(task, now);
+        self.kept = kept;
+        places
     }
 
     /// What is left of every offer beside those who run longer than that.

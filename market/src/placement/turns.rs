@@ -133,6 +133,36 @@ fn an_escrow_with_one_large_task_after_the_other_does_not_have_all_that_is_freed
 }
 
 #[test]
+fn what_an_escrows_next_large_task_waits_for_goes_to_others_only_where_they_have_nowhere_else_to_go() {
+    let mut exchange = Exchange::new();
+    [("n1", "1"), ("n2", "2"), ("n3", "3")].into_iter().for_each(|(node, price)| exchange.offer(&offer(node, price)));
+    let whole = || Request { devices: 4, ..held_by("a") };
+    exchange.wait(&waiting("has", Request { devices: 3, only_nodes: Some(vec!["n1".into()]), ..held_by("c") }, 0, 1, 10));
+    exchange.wait(&waiting("stays", Request { only_nodes: Some(vec!["n3".into()]), ..held_by("c") }, 0, 1, 100_000));
+    exchange.wait(&waiting("b-0", Request { only_nodes: Some(vec!["n2".into()]), ..held_by("b") }, 0, 1, 10));
+    assert_eq!(placed(exchange.assign(0)).len(), 3);
+    exchange.wait(&waiting("first", whole(), 0, 1, 100_000));
+    assert!(placed(exchange.assign(1)).is_empty());
+    exchange.ended("has");
+    assert_eq!(placed(exchange.assign(5)), ["first"]);
+    exchange.wait(&waiting("next", whole(), 6, 1, 100));
+    assert!(placed(exchange.assign(6)).is_empty());
+    // What it says of terms that are new nobody has asked yet.
+    exchange.offer(&Offer { model: "another".into(), closed: Some(Closed::Cordoned), ..offer("n4", "4") });
+    let (mut ends, mut at) = (std::collections::BTreeMap::from([(10, "b-0".to_owned())]), None);
+    for second in (8..60_i64).step_by(4) {
+        let over = ends.extract_if(..=second, |_, _| true).map(|(_, id)| id).collect::<Vec<_>>();
+        over.iter().for_each(|id| exchange.ended(id));
+        exchange.wait(&waiting(&format!("b-{second}"), held_by("b"), second, 1, 10));
+        let came = placed(exchange.assign(second));
+        assert!(came.contains(&format!("b-{second}")), "it holds less and goes first: {came:?}");
+        ends.insert(second + 10, format!("b-{second}"));
+        at = at.or(came.contains(&"next".to_owned()).then_some(second));
+    }
+    assert_eq!(at, Some(12), "the small ones took the dearer node until the last one on the other had ended");
+}
+
+#[test]
 fn who_asks_for_other_nodes_than_before_stays_in_the_line() {
     let mut exchange = Exchange::new();
     ["n1", "n2"].into_iter().for_each(|node| exchange.offer(&offer(node, "1")));
