@@ -149,6 +149,15 @@ pub(super) fn any_waiting() -> impl Generator<Value = Waiting> {
     })
 }
 
+/// One escrow with one large task after the other, among others that want little.
+pub(super) fn any_of_a_greedy_escrow() -> impl Generator<Value = Waiting> {
+    (0..7_u32, 2..5_u32, 20..150_i64).prop_map(|(escrow, devices, seconds)| {
+        let devices = if escrow < 3 { devices } else { 1 };
+        let request = Request { funding: FundingId::internal(&format!("e{}", escrow.max(2))), devices, ..request() };
+        Waiting { id: "".into(), request: request.into(), priority: 0, created: 0, workers: 1, topology: Topology::Any, seconds }
+    })
+}
+
 /// The usual limits, and such as make every way of finding out give way to the next.
 pub(super) fn any_limits() -> impl Generator<Value = Limits> {
     prop::strategy::Union::new([

@@ -1,11 +1,13 @@
 //! The indexed market against the slow and obvious one: the same choices, the same reasons and the same turns, whatever
 //! happened before.
 
-use super::generators::{any_limits, any_offer, any_request, any_small_request, any_waiting};
+use super::generators::{any_limits, any_of_a_greedy_escrow, any_offer, any_request, any_small_request, any_waiting};
 use super::plainly::{Plain, hold, leave};
+use super::ranking::Limits;
+use super::tests::offer;
 use super::*;
 use crate::money::Price;
-use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{ProptestConfig, TestCaseError, any, prop, prop_assert, prop_assert_eq, proptest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -144,37 +146,16 @@ proptest! {
         offers in prop::collection::vec(any_offer(), 1..7),
         rounds in prop::collection::vec((prop::collection::vec(any_waiting(), 0..5), 0..4_usize, 1..60_i64), 1..10),
     ) {
-        let (mut exchange, mut plain, mut now) = (Exchange::new(), Plain::default(), 0);
-        exchange.catalog.limits = limits;
-        for offer in offers {
-            if plain.offered.iter().all(|known| known.node != offer.node) {
-                exchange.offer(&offer);
-                plain.offered.push(offer);
-            }
-        }
-        let mut told = BTreeMap::new();
-        for (round, (tasks, leaving, seconds)) in rounds.into_iter().enumerate() {
-            for (index, task) in tasks.into_iter().enumerate() {
-                let task = Waiting { id: format!("{round}-{index}").into(), created: now, ..task };
-                // Of several for whom places are kept at a time it is told elsewhere.
-                if !plain.could_wait(&task, now) || plain.waits.iter().all(|other| !plain.could_wait(other, now)) {
-                    exchange.wait(&task);
-                    plain.waits.push(task);
-                }
-            }
-            let pass = exchange.assign(now);
-            prop_assert_eq!(pass.placed, plain.pass(now));
-            told.extend(pass.waiting);
-            for task in &plain.waits {
-                let told: Vec<_> = told[&task.id].iter().map(|one| (one.reason, one.nodes)).collect();
-                prop_assert_eq!(told, plain.reasons(task), "the same reasons for {}", &task.id);
-            }
-            now += seconds;
-            let early = plain.runs.iter().take(leaving).map(|run| run.task.id.clone()).collect::<Vec<_>>();
-            for run in plain.runs.extract_if(.., |run| run.ends <= now || early.contains(&run.task.id)) {
-                exchange.ended(&run.task.id);
-            }
-        }
+        go_as_on_paper(limits, offers, rounds)?;
+    }
+    #[test]
+    fn one_large_task_after_the_other_has_the_turns_that_one_look_after_the_other_gives_it(
+        limits in any_limits(),
+        prices in prop::collection::vec(1..4_u32, 1..4),
+        rounds in prop::collection::vec((prop::collection::vec(any_of_a_greedy_escrow(), 0..4), 0..3_usize, 1..60_i64), 1..30),
+    ) {
+        let offers = (0..).zip(prices).map(|(number, price)| offer(&format!("n{number}"), &price.to_string())).collect();
+        go_as_on_paper(limits, offers, rounds)?;
     }
     #[test]
     fn gangs_in_one_zone_of_many_have_the_places_that_trying_one_zone_after_the_other_gives_them(
@@ -205,6 +186,45 @@ proptest! {
             }
         }
     }
+}
+
+/// Who comes in each round, how many end early, and how long it is until the next.
+type Rounds = Vec<(Vec<Waiting>, usize, i64)>;
+
+/// Large and small ones have the turns, places and reasons that one look after the other gives them.
+fn go_as_on_paper(limits: Limits, offers: Vec<Offer>, rounds: Rounds) -> Result<(), TestCaseError> {
+    let (mut exchange, mut plain, mut now) = (Exchange::new(), Plain::default(), 0);
+    exchange.catalog.limits = limits;
+    for offer in offers {
+        if plain.offered.iter().all(|known| known.node != offer.node) {
+            exchange.offer(&offer);
+            plain.offered.push(offer);
+        }
+    }
+    let mut told = BTreeMap::new();
+    for (round, (tasks, leaving, seconds)) in rounds.into_iter().enumerate() {
+        for (index, task) in tasks.into_iter().enumerate() {
+            let task = Waiting { id: format!("{round}-{index}").into(), created: now, ..task };
+            // Of several for whom places are kept at a time it is told elsewhere.
+            if !plain.could_wait(&task, now) || plain.waits.iter().all(|other| !plain.could_wait(other, now)) {
+                exchange.wait(&task);
+                plain.waits.push(task);
+            }
+        }
+        let pass = exchange.assign(now);
+        prop_assert_eq!(pass.placed, plain.pass(now));
+        told.extend(pass.waiting);
+        for task in &plain.waits {
+            let told: Vec<_> = told[&task.id].iter().map(|one| (one.reason, one.nodes)).collect();
+            prop_assert_eq!(told, plain.reasons(task), "the same reasons for {}", &task.id);
+        }
+        now += seconds;
+        let early = plain.runs.iter().take(leaving).map(|run| run.task.id.clone()).collect::<Vec<_>>();
+        for run in plain.runs.extract_if(.., |run| run.ends <= now || early.contains(&run.task.id)) {
+            exchange.ended(&run.task.id);
+        }
+    }
+    Ok(())
 }
 
 fn waiting(id: &str, request: Arc<Request>, created: i64) -> Waiting {
