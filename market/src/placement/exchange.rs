@@ -239,7 +239,7 @@ impl Exchange {
         let mut round = Round::at(now);
         let mut lanes = std::mem::take(&mut self.lanes);
         self.first_turns(&mut lanes, &mut round);
-        while self.fairly(&mut lanes, &mut round) {}
+        self.fairly(&mut lanes, &mut round);
         self.lanes = lanes;
         for (id, _) in &round.placed {
             self.forget(id);
@@ -335,8 +335,8 @@ impl Exchange {
     }
 
     /// The escrow that holds the least has the next turn, and of those that hold the same whose next task is the oldest; who
-    /// does not fit leaves it to the next of the same escrow. True: less is kept now, and who did not fit before may.
-    fn fairly(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) -> bool {
+    /// does not fit leaves it to the next of the same escrow.
+    fn fairly(&mut self, lanes: &mut BTreeMap<FundingId, Lane>, round: &mut Round) {
         let mut queues: Vec<_> =
             lanes.iter_mut().map(|(funding, lane)| (funding, &mut lane.price_units, lane.waiters.iter().peekable())).collect();
         let mut turns = BinaryHeap::new();
@@ -348,13 +348,10 @@ impl Exchange {
             let Some((turn, waiter)) = queue.next() else { continue };
             if let Some(price_units) = self.attempt((funding, **held), turn, waiter, round) {
                 **held = held.saturating_add(price_units);
-                if round.had_its_turn(&self.catalog, &self.holdings, funding, turn) {
-                    return true;
-                }
+                round.had_its_turn(&self.catalog, &self.holdings, funding, turn);
             }
             turns.extend(queue.peek().map(|((_, created, _), _)| Reverse((**held, *created, number))));
         }
-        false
     }
 
     /// Places a task of an escrow that holds so much. What it costs an hour; `None`: it waits on.

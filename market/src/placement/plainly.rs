@@ -83,11 +83,8 @@ impl Plain {
             }
             let turn = |(funding, task): &(&FundingId, &&Waiting)| (self.held_by(funding), task.created, (*funding).clone());
             let Some(next) = fronts.iter().min_by_key(turn).map(|(_, task)| (*task).clone()) else { return placed };
-            let yielded = self.yields_below.is_some();
             if !self.attempt(&next, now, &mut placed) {
                 passed.insert(next.id);
-            } else if yielded && self.yields_below.is_none() {
-                passed.clear();
             }
         }
     }

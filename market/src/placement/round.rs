@@ -78,16 +78,15 @@ impl Round {
         true
     }
 
-    /// It was placed: nothing is kept for it any more. False: nothing was.
-    pub(super) fn had_its_turn(&mut self, catalog: &Catalog, holdings: &Holdings, funding: &FundingId, turn: &Turn) -> bool {
+    /// It was placed: nothing is kept for it any more, and those who come after it may find room.
+    pub(super) fn had_its_turn(&mut self, catalog: &Catalog, holdings: &Holdings, funding: &FundingId, turn: &Turn) {
         if self.yielding.get(funding).is_none_or(|(known, _)| known != turn) {
-            return false;
+            return;
         }
         self.yielding.remove(funding);
         self.claims = self.firm.clone().unwrap_or_default();
         self.yielding.values().for_each(|(_, places)| self.claims.claim(catalog, holdings, places));
         self.refused.retain(|kind, _| self.refused_by_firm.contains(kind));
-        true
     }
 
     /// Whether an escrow that holds so much minds only what is kept from everybody: it holds less than they whose places yield,
