@@ -1,7 +1,7 @@
 //! How what runs comes to its end, and what follows: whose doing an end was, and when the time of a gang that waits for its
 //! last worker, of a lost node or of a drain is over.
 
-use super::outcome::{Outcome, is_provider_fault, of_worker};
+use super::outcome::{self, Outcome, is_provider_fault, of_worker};
 use super::simulation::{Theatre, gang, task, terms};
 use super::tests::{calm, ends, pods, runs, set, status, until};
 use super::{Effect, plan};
@@ -83,6 +83,7 @@ fn whose_doing_an_end_was_is_told_by_who_came_first_and_not_by_the_exit_code() {
     };
     let told = |pod: Pod, at: i64| Pod { deleting: true, delete_sent: Some(t + at), ..pod };
     let seen = |pod: Pod| Pod { ran_on: true, ..pod };
+    let itself = |pod: Pod| Pod { parting: Parting { drained: true, by_itself: true, ..Parting::default() }, ..pod };
     let never = Pod { started: None, first_running: None, last_alive: None, phase: PodPhase::Pending, ..ran.clone() };
     let reason = |pod: &Pod, reason: &str| Pod { phase: PodPhase::Failed, reason: Some(reason.into()), ..pod.clone() };
     use Outcome::*;
@@ -92,6 +93,7 @@ fn whose_doing_an_end_was_is_told_by_who_came_first_and_not_by_the_exit_code() {
         ("suspended, and ends in order", told(ended(&ran, 61, 0), 60), true, 61, Suspended),
         ("suspended, and is killed", told(ended(&ran, 90, 137), 60), true, 90, Suspended),
         ("suspended, and ends in the same second", told(ended(&ran, 60, 0), 60), true, 60, Suspended),
+        ("had ended, as was seen, in the same second", itself(told(ended(&ran, 60, 0), 60)), true, 60, Succeeded),
         ("had ended when it was suspended", told(ended(&ran, 59, 0), 60), true, 59, Succeeded),
         ("had failed when it was suspended", told(ended(&ran, 59, 1), 60), true, 59, Failed),
         ("had just ended, and still seemed to run", seen(told(ended(&ran, 59, 0), 60)), true, 59, Succeeded),
@@ -409,4 +411,20 @@ fn a_task_that_may_fail_more_often_than_is_kept_comes_to_an_end_all_the_same() {
     assert_eq!(holds(&status, "Finished"), Some((true, "Failed".to_owned())));
     let kept = (status.attempts.len(), status.attempts.last().map(|last| last.index));
     assert_eq!((kept, status.failed_attempts), ((10, Some(11)), Some(12)));
+}
+
+#[test]
+fn what_was_seen_to_have_ended_nobody_has_ended_who_told_it_to_in_the_same_second() {
+    for seen in [true, false] {
+        let mut theatre = running(task("a", "1", 0));
+        let now = theatre.now;
+        let mut ended = theatre.world.pods.values().next().expect("a pod").clone();
+        ends(&mut ended, now, 0);
+        if seen {
+            theatre.world.apply(Event::Pod(Box::new(ended.clone())));
+        }
+        theatre.world.apply(Event::Pod(Box::new(Pod { deleting: true, delete_sent: Some(now), ..ended })));
+        let pod = theatre.world.pods.values().next().expect("a pod");
+        assert_eq!((outcome::was_stopped(pod), outcome::succeeded(pod)), (!seen, seen));
+    }
 }

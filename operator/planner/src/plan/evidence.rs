@@ -92,7 +92,7 @@ pub fn added(workers: &[Option<&Pod>], placement: &Placement, billed: &[Option<M
         longest_seconds: billed.iter().flatten().map(|one| one.seconds).max().unwrap_or_default(),
         ran: billed.iter().all(|one| one.is_some_and(has_shown)),
         // Of whom nothing is left the books know how its node parted with it.
-        by_provider: workers.iter().zip(&placement.workers).any(|(pod, place)| pod.map_or(!place.parting.is_none(), is_provider_fault)),
+        by_provider: workers.iter().zip(&placement.workers).any(|(pod, place)| pod.map_or(place.parting.is_the_end(), is_provider_fault)),
     };
     placement.workers.iter().map(|place| over.added_seconds(place.minimum_seconds)).collect()
 }

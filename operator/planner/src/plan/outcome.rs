@@ -76,6 +76,9 @@ pub fn of_worker(task: &Task, placement: &Placement, pod: &Pod, seconds: u64) ->
 /// Whether somebody ended it. What a container exits with after that says nothing of its work; one that ended before, by
 /// its own record, ended by itself.
 pub fn was_stopped(pod: &Pod) -> bool {
+    if pod.parting.by_itself {
+        return false;
+    }
     if !pod.deleting {
         return pod.gone && !pod.phase.is_terminal() && pod.finished.is_none();
     }
@@ -101,7 +104,7 @@ fn was_unable(pod: &Pod) -> bool {
 pub fn is_provider_fault(pod: &Pod) -> bool {
     match pod.reason.as_deref().unwrap_or_default() {
         _ if succeeded(pod) => false,
-        _ if pod.parting.drained || was_unable(pod) => true,
+        _ if (pod.parting.drained && !pod.parting.by_itself) || was_unable(pod) => true,
         // Its kubelet would not have it.
         "InvalidNodeInfo" | "NodeAffinity" | "SMTAlignmentError" | "TaintToleration" | "TopologyAffinityError" => true,
         "UnexpectedAdmissionError" | "UnexpectedPredicateFailureType" | "UnknownReason" => true,

@@ -114,7 +114,7 @@ pub fn keep(world: &World, work: &WorkId, bookings: &mut Vec<Booking>) {
     let Some(reservation) = world.reservations.get(work) else { return };
     let placement = &reservation.placement;
     let workers = world.workers_of(work, placement);
-    let known = |pod: &Pod, parting: Parting| parting.or(pod.parting) == parting;
+    let known = |pod: &Pod, parting: Parting| pod.parting.is_none() || parting.or(pod.parting) == parting;
     if workers.iter().zip(&placement.workers).any(|(pod, place)| pod.is_some_and(|pod| !known(pod, place.parting))) {
         bookings.extend(kept(world, work, &workers, &vec![None; workers.len()]));
     }

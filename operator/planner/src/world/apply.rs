@@ -253,6 +253,8 @@ impl World {
             let place = self.latest.get(&ours.work).and_then(|latest| latest.place_of(&pod));
             place.map(|place| place.parting).into_iter().for_each(|parting| pod.part(parting));
         }
+        // What ends in the second in which it is told to shows later on only that it was told.
+        pod.parting.by_itself |= pod.phase.is_terminal() && !pod.deleting;
         if let Some(node) = &pod.node {
             self.index.pods_on.entry(node.clone()).or_default().insert(pod.uid.clone());
         }

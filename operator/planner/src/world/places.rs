@@ -26,11 +26,19 @@ pub struct Parting {
     pub broken: bool,
     /// The node could not start it while there was time.
     pub unable: bool,
+    /// It was seen to have ended before anybody told it to: then no drain has ended it, nor an eviction.
+    pub by_itself: bool,
 }
 
 impl Parting {
+    /// Whether its node has done nothing to it.
     pub fn is_none(&self) -> bool {
-        *self == Self::default()
+        Self { by_itself: false, ..*self } == Self::default()
+    }
+
+    /// Whether its node has ended it.
+    pub fn is_the_end(&self) -> bool {
+        self.lost || (!self.is_none() && !self.by_itself)
     }
 
     pub fn or(self, other: Self) -> Self {
@@ -40,6 +48,7 @@ impl Parting {
             evicted: self.evicted || other.evicted,
             broken: self.broken || other.broken,
             unable: self.unable || other.unable,
+            by_itself: self.by_itself || other.by_itself,
         }
     }
 }

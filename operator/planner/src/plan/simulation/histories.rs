@@ -115,7 +115,8 @@ impl Theatre {
     }
 
     /// Nobody who runs is told to end by us, unless somebody said so, its node or one of its gang's is or was away or closed, its time
-    /// is over, or it is one of several of which another one is not there.
+    /// is over, also as it was told of a pod of its name that somebody took away unseen, or it is one of several of which another one
+    /// is not there.
     pub(super) fn ends_for_a_reason(&self, pod: &Pod) {
         let Some(ours) = pod.ours.as_ref().filter(|_| self.random && pod.phase == PodPhase::Running && !pod.deleting) else { return };
         let Some(started) = pod.started.filter(|_| self.is_right(&pod.uid)) else { return };
@@ -127,7 +128,10 @@ impl Theatre {
         let mut nodes = latest.into_iter().flat_map(|latest| &latest.workers).map(|place| &place.node);
         let away = nodes.any(|node| self.were_silent.contains(node) || self.were_closed.contains(node));
         // Of what is decided at once with more time for it nobody has heard yet.
-        let over = latest.is_none_or(|latest| self.now + 1 >= started + latest.run_seconds.cast_signed())
+        let again = known.filter(|_| self.made.get(&pod.name).is_some_and(|made| *made > 1));
+        let told = again.zip(latest).and_then(|(task, latest)| attempt::told_started(task, latest));
+        let since = told.map_or(started, |told| told.min(started));
+        let over = latest.is_none_or(|latest| self.now + 1 >= since + latest.run_seconds.cast_signed())
             || self.books.raised.get(&ours.work) == Some(&self.now);
         let workers = self.books.workers.get(&(ours.work.clone(), ours.attempt)).copied().unwrap_or(1);
         let of_it = |other: &&Pod| other.ours.as_ref().is_some_and(|other| (&other.work, other.attempt) == (&ours.work, ours.attempt));
