@@ -16,6 +16,9 @@ use supercargo_market::journal::{GENESIS, Hash};
 const LOCK_WAIT_MILLISECONDS: u64 = 5_000;
 /// So long we wait for a server to answer.
 const CONNECT_SECONDS: u64 = 10;
+/// So long a server may take to say that a connection is as it was, when somebody gives it back. Whoever gave up what he asked of
+/// it gives it back in the middle of that; a server that is gone without hanging up would keep its place in the pool.
+const GIVE_BACK: Duration = Duration::from_secs(1);
 /// So long a transaction of postings may take. A server's machine may be gone without hanging up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -74,6 +77,25 @@ impl Dialect {
         }
     }
 
+    /// A connection that does not answer when it comes back is closed, and its place is free at once. One to SQLite always answers,
+    /// and books in memory are gone with it.
+    fn takes_back(self, pool: AnyPoolOptions) -> AnyPoolOptions {
+        match self {
+            Self::Sqlite => pool,
+            Self::Postgres => pool.after_release(|connection, _| {
+                Box::pin(async move {
+                    if tokio::time::timeout(GIVE_BACK, connection.ping()).await.is_ok_and(|answer| answer.is_ok()) {
+                        return Ok(true);
+                    }
+                    // Whoever closes it in order waits until all is sent that was to be. Its socket goes at once when nobody has it
+                    // any more, and something has to stand in its place.
+                    *connection = AnyConnection::connect("sqlite::memory:").await?;
+                    Ok(false)
+                })
+            }),
+        }
+    }
+
     /// SQLite has one writer, and readers that never wait for it would see the past.
     fn connections(self) -> u32 {
         match self {
@@ -119,7 +141,7 @@ impl Store {
         };
         let first = tokio::time::timeout(Duration::from_secs(CONNECT_SECONDS), first).await;
         first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
-        let pool = AnyPoolOptions::new()
+        let options_of_pool = AnyPoolOptions::new()
             .max_connections(dialect.connections())
             .acquire_timeout(Duration::from_secs(CONNECT_SECONDS))
             .idle_timeout(None)
@@ -127,10 +149,8 @@ impl Store {
             .after_connect(move |connection, _| {
                 let settings = Arc::clone(&settings);
                 Box::pin(async move { connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(&*settings))).await.map(drop) })
-            })
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
+            });
+        let pool = dialect.takes_back(options_of_pool).connect_with(options).await.map_err(failed)?;
         Ok((pool, dialect))
     }
 
@@ -150,7 +170,8 @@ impl Store {
         Ok(Self { pool, dialect, journal, key: None, patience: PATIENCE })
     }
 
-    /// What the database has to answer in time. What is given up leaves a connection that nobody uses again before it answers.
+    /// What the database has to answer in time. What is given up leaves a connection that nobody uses again before it answers, and
+    /// that is closed when it does not do so soon.
     pub(crate) async fn in_time<T>(&self, doing: &'static str, asked: impl Future<Output = Result<T>>) -> Result<T> {
         let answered = tokio::time::timeout(self.patience, asked).await;
         answered.unwrap_or(Err(LedgerError::Silent { doing, seconds: self.patience.as_secs() }))

@@ -40,14 +40,57 @@ async fn stand_between(ours: &Path, theirs: String, open: watch::Receiver<bool>)
     });
 }
 
-#[tokio::test]
-async fn a_server_that_falls_silent_is_given_up_in_time_and_what_was_asked_counts_once() {
-    let Some(place) = Place::postgres().await else { return };
+/// Books at a server that is silent when it is told to be.
+async fn books(place: &Place) -> (Store, watch::Sender<bool>) {
     let folder = place.url.split("host=").nth(1).and_then(|rest| rest.split('&').next()).expect("a folder").to_owned();
     let (speaks, open) = watch::channel(true);
     stand_between(place.folder.path(), folder.clone(), open).await;
     let mut store = Store::open(&place.url.replace(&folder, &place.folder.path().display().to_string()), None).await.expect("opens");
     store.patience = Duration::from_millis(300);
+    (store, speaks)
+}
+
+/// What is asked for is given up, whoever asks and however often: no place is kept for a connection that does not answer.
+#[tokio::test]
+async fn what_was_given_up_leaves_its_place_to_others_though_the_server_never_hangs_up() {
+    let Some(place) = Place::postgres().await else { return };
+    let (store, speaks) = books(&place).await;
+    let (pool, ledger) = (store.pool.clone(), Ledger::of(store, None));
+    let fence = ledger.take_lead("test").await.expect("leads");
+    ledger.commit(fence, &[fund(1_000), reserve("a", 400)]).await.expect("commits");
+    let most = pool.options().get_max_connections();
+    let all = futures::future::join_all((0..most).map(|_| pool.acquire())).await;
+
+    speaks.send_replace(false);
+    let asked = all.into_iter().map(async |connection| {
+        let mut connection = connection.expect("there are as many places");
+        // More than goes into a socket that nobody empties.
+        let query = sqlx::query("SELECT $1").bind("x".repeat(8 << 20));
+        tokio::time::timeout(Duration::from_millis(300), query.execute(&mut *connection)).await.expect_err("nobody answers");
+    });
+    futures::future::join_all(asked).await;
+    assert!(matches!(ledger.commit(fence, &[charge("a", 0, 100)]).await, Err(LedgerError::Silent { .. })));
+    settles(|| pool.size() == 0, "every place is free while the server is still silent").await;
+
+    speaks.send_replace(true);
+    let read = ledger.funding(&account()).await.expect("reads at once").expect("is there");
+    assert_eq!(read.reserved, units(400));
+}
+
+/// Looks again until it is so.
+async fn settles(mut is: impl FnMut() -> bool, what: &str) {
+    let looks = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looks).await.unwrap_or_else(|_| panic!("waited 20 s until {what}"));
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up_in_time_and_what_was_asked_counts_once() {
+    let Some(place) = Place::postgres().await else { return };
+    let (store, speaks) = books(&place).await;
     let ledger = Ledger::of(store, None);
     let fence = ledger.take_lead("test").await.expect("leads");
     ledger.commit(fence, &[fund(1_000), reserve("a", 400)]).await.expect("commits");
