@@ -6,6 +6,7 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 use std::path::{Path, PathBuf};
 use supercargo_contracts::{Address, B256, Chain};
 use supercargo_market::journal::Hash;
+use supercargo_market::metering::{Cut, CutBy};
 use supercargo_market::receipt::{self, Anchor, Checked, Expected, Receipt};
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +81,7 @@ fn words(receipt: &Receipt, checked: &Checked) -> String {
         if let Some(added) = charge.metered.as_ref().map(|metered| metered.added_seconds).filter(|added| *added > 0) {
             lines.push(format!("    {added} s of them are added, up to its card's minimum"));
         }
+        lines.extend(charge.metered.as_ref().and_then(|metered| metered.cut).map(shorter));
         for anomaly in charge.metered.iter().flat_map(|metered| &metered.anomalies) {
             lines.push(format!("    two sources disagree: {anomaly:?}"));
         }
@@ -99,6 +101,14 @@ fn words(receipt: &Receipt, checked: &Checked) -> String {
     lines.push(format!("  {} stands under a root", of(checked.anchored)));
     lines.push(format!("  digest {}", receipt.digest));
     lines.join("\n") + "\n"
+}
+
+/// Why less is charged than a record says.
+fn shorter(Cut { by, seconds }: Cut) -> String {
+    let longer = match by {
+        CutBy::OurClock => "than passed from its binding to its end, by the operator's clock",
+    };
+    format!("    its record says {seconds} s more: that is longer {longer}")
 }
 
 /// Holds an anchor to what its post says on the chain.
@@ -141,9 +151,8 @@ mod tests {
             .expect("a receipt")
     }
 
-    #[test]
-    fn a_receipt_that_holds_is_told_in_words() {
-        let checked = Checked {
+    fn checked() -> Checked {
+        Checked {
             digest: [0; 32],
             charged: "0.07".parse().expect("an amount"),
             charges: 2,
@@ -152,8 +161,12 @@ mod tests {
             signed: 2,
             signers: [[7; 32]].into(),
             unrated: 1,
-        };
-        let told = words(&receipt(), &checked);
+        }
+    }
+
+    #[test]
+    fn a_receipt_that_holds_is_told_in_words() {
+        let told = words(&receipt(), &checked());
         assert_eq!(
             told,
             format!(
@@ -164,6 +177,15 @@ mod tests {
                 "07".repeat(32)
             )
         );
+    }
+
+    #[test]
+    fn what_a_record_was_cut_by_is_told_in_words() {
+        let mut receipt = receipt();
+        receipt.body.charges[0].metered.as_mut().expect("is kept").cut = Some(Cut { by: CutBy::OurClock, seconds: 833 });
+        let told = words(&receipt, &checked());
+        let line = "\n    its record says 833 s more: that is longer than passed from its binding to its end, by the operator's clock\n";
+        assert!(told.contains(line), "{told}");
     }
 
     #[test]

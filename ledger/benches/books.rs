@@ -170,6 +170,7 @@ fn metered() -> Metered {
         cpu_millis: 8_000,
         memory_bytes: 64 << 30,
         beside_per_hour: Default::default(),
+        cut: None,
         added_seconds: 0,
         used: None,
         anomalies: Vec::new(),

@@ -81,6 +81,21 @@ pub enum Evidence {
     None,
 }
 
+/// What a record was longer than.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CutBy {
+    /// What passed from its binding to its end, by our clock.
+    OurClock,
+}
+
+/// Why less is billed than a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    pub by: CutBy,
+    /// So many seconds more the record says.
+    pub seconds: u64,
+}
+
 /// What is billed of one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
@@ -89,6 +104,9 @@ pub struct Measured {
     /// By the clock of the evidence, for receipts.
     pub from: Second,
     pub until: Second,
+    /// Of a clamped one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// A whole second may be lost at each end of what our clock saw.
@@ -146,17 +164,19 @@ fn ahead(record: &PodRecord) -> Second {
 fn clamped(record: &PodRecord, started: Second, finished: Second) -> Measured {
     let ran = finished - started;
     let most = record.terminal.map_or(ran, |terminal| (terminal - record.bound).max(0) + SLACK_SECONDS);
-    let (seconds, evidence) = if ran <= most { (ran, Evidence::Record) } else { (most, Evidence::Clamped) };
-    Measured { seconds: seconds.unsigned_abs(), evidence, from: started, until: started + seconds }
+    let seconds = ran.min(most);
+    let cut = (seconds < ran).then(|| Cut { by: CutBy::OurClock, seconds: (ran - seconds).unsigned_abs() });
+    let evidence = if cut.is_none() { Evidence::Record } else { Evidence::Clamped };
+    Measured { seconds: seconds.unsigned_abs(), evidence, from: started, until: started + seconds, cut }
 }
 
 fn observed(record: &PodRecord) -> Measured {
     let Some(from) = record.first_running else {
-        return Measured { seconds: 0, evidence: Evidence::None, from: record.bound, until: record.bound };
+        return Measured { seconds: 0, evidence: Evidence::None, from: record.bound, until: record.bound, cut: None };
     };
     let last = record.last_alive.unwrap_or(from);
     let until = record.terminal.map_or(last, |terminal| last.min(terminal)).max(from);
-    Measured { seconds: (until - from).unsigned_abs(), evidence: Evidence::Observed, from, until }
+    Measured { seconds: (until - from).unsigned_abs(), evidence: Evidence::Observed, from, until, cut: None }
 }
 
 #[cfg(test)]
@@ -196,6 +216,16 @@ mod tests {
         for (name, record, seconds, evidence) in cases {
             let measured = measure(&record);
             assert_eq!((measured.seconds, measured.evidence), (seconds, evidence), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_clamped_record_says_what_it_was_cut_by_and_by_how_much() {
+        let measured = measure(&PodRecord { finished: Some(T + 900), ..record() });
+        assert_eq!(measured.cut, Some(Cut { by: CutBy::OurClock, seconds: 833 }));
+        assert_eq!((measured.seconds, measured.from, measured.until), (65, T + 2, T + 67));
+        for whole in [record(), PodRecord { terminal: None, ..record() }, PodRecord { started: None, ..record() }] {
+            assert_eq!(measure(&whole).cut, None);
         }
     }
 

@@ -44,6 +44,7 @@ fn metered(basis: Basis) -> Metered {
         cpu_millis: 1_000,
         memory_bytes: 1 << 30,
         beside_per_hour: Price::ZERO,
+        cut: None,
         added_seconds: 0,
         used: Some(used),
         anomalies: Vec::new(),

@@ -9,7 +9,7 @@ pub use verify::{Checked, Expected, ReceiptError, Signatures, verify};
 use crate::canonical;
 use crate::fees::Payee;
 use crate::journal::{Hash, Step};
-use crate::metering::{Evidence, Second};
+use crate::metering::{Cut, Evidence, Second};
 use crate::money::{Amount, Price};
 use crate::rate_card::{Basis, RateCard};
 use crate::rating::{self, ExactCost, Held, Quantity, TooMuch};
@@ -73,6 +73,9 @@ pub struct Metered {
     /// Unix seconds, by the clock of the evidence: what it ran, of which the billed seconds are the last.
     pub from: Second,
     pub until: Second,
+    /// Of a clamped one: what its record was cut by. Receipts of older versions don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
     /// The hash of the rate card.
     pub card: String,
     pub devices: Devices,

@@ -1,9 +1,12 @@
 use super::*;
 use crate::journal::{Envelope, GENESIS, leaf, prove, root};
+use crate::metering::CutBy;
 use crate::rate_card::Rate;
 use crate::usage::Shows;
 
 const WORK: &str = "task:u";
+/// Of `metered`, as it was written before anybody said what a record was cut by.
+const DIGEST: &str = "0d8e381971416ae799fef4500420c785273882e68c4ae597c21236846f354ddd";
 /// Signs by repeating the hash: which curve it is does not matter here.
 const SIGNER: Hash = [9; 32];
 
@@ -49,11 +52,24 @@ fn metered(card: &RateCard, worker: u32) -> Metered {
         cpu_millis: 8_000,
         memory_bytes: 32 << 30,
         beside_per_hour: Price::ZERO,
+        cut: None,
         added_seconds: 0,
         used: Some(used),
         anomalies: Vec::new(),
         ended: Ended { exit_code: Some(0), image: Some("sha256:1".into()), words: Some(words_digest("done")), by_provider: false },
     }
+}
+
+/// What older books hold and older receipts say is read and written as it was, or their digests would not be theirs.
+#[test]
+fn what_was_kept_before_anybody_said_what_a_record_was_cut_by_has_the_digest_that_it_had() {
+    let kept = metered(&card(Basis::Used), 0).text();
+    let old: Metered = serde_json::from_str(&kept).expect("is read");
+    assert!(!kept.contains("cut") && old.cut.is_none(), "{kept}");
+    assert_eq!((old.text(), hex::encode(Sha256::digest(&kept))), (kept, DIGEST.to_owned()));
+    let cut = Metered { cut: Some(Cut { by: CutBy::OurClock, seconds: 833 }), ..old };
+    assert!(cut.text().contains(r#""cut":{"by":"OurClock","seconds":833}"#), "{}", cut.text());
+    assert_eq!(serde_json::from_str::<Metered>(&cut.text()).expect("is read"), cut);
 }
 
 /// Two workers, 61 s each: the second one's charge is what both cost less what the first one's was.

@@ -46,6 +46,7 @@ fn metered() -> Metered {
         cpu_millis: 1_000,
         memory_bytes: 1 << 30,
         beside_per_hour: Price::ZERO,
+        cut: None,
         added_seconds: 0,
         used: None,
         anomalies: vec![Anomaly::SampledLonger],

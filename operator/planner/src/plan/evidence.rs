@@ -155,6 +155,7 @@ fn metered(placement: &Placement, worker: u32, (pod, measured, added_seconds, us
         node: place.node.clone(),
         from: measured.from,
         until: measured.until,
+        cut: measured.cut,
         card: place.rate_card.clone(),
         devices: Devices { resource_name: placement.resource_name.clone(), model: place.model.clone(), count: place.devices, ids, source },
         cpu_millis: place.cpu_millis,
