@@ -8,6 +8,7 @@ use supercargo_contracts::{Address, B256, Chain};
 use supercargo_market::journal::Hash;
 use supercargo_market::metering::{Cut, CutBy};
 use supercargo_market::receipt::{self, Anchor, Checked, Expected, Receipt};
+use supercargo_market::usage::Anomaly;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -83,7 +84,10 @@ fn words(receipt: &Receipt, checked: &Checked) -> String {
         }
         lines.extend(charge.metered.as_ref().and_then(|metered| metered.cut).map(shorter));
         for anomaly in charge.metered.iter().flat_map(|metered| &metered.anomalies) {
-            lines.push(format!("    two sources disagree: {anomaly:?}"));
+            lines.push(match anomaly {
+                Anomaly::UseNotShown => "    nobody could show what CPU and memory it used: they are not charged".to_owned(),
+                anomaly => format!("    two sources disagree: {anomaly:?}"),
+            });
         }
     }
     if !body.absorbed.is_zero() {
@@ -186,6 +190,15 @@ mod tests {
         let told = words(&receipt, &checked());
         let line = "\n    its record says 833 s more: that is longer than passed from its binding to its end, by the operator's clock\n";
         assert!(told.contains(line), "{told}");
+    }
+
+    #[test]
+    fn what_nobody_could_show_is_told_in_words_and_is_no_disagreement() {
+        let mut receipt = receipt();
+        receipt.body.charges[0].metered.as_mut().expect("is kept").anomalies = vec![Anomaly::UseNotShown];
+        let told = words(&receipt, &checked());
+        assert!(told.contains("\n    nobody could show what CPU and memory it used: they are not charged\n"), "{told}");
+        assert!(!told.contains("disagree"), "{told}");
     }
 
     #[test]

@@ -241,7 +241,7 @@ pub fn used(container: &Container, window: &Window) -> Used {
     }
 }
 
-/// Two sources that do not say the same of a segment.
+/// Two sources that do not say the same of a segment, or one that says nothing where it is the price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Anomaly {
     /// Its samples go on for longer than its record says that it ran.
@@ -250,6 +250,8 @@ pub enum Anomaly {
     MoreCpuThanItHad,
     /// The kubelet and the GPUs' exporter name different devices.
     OtherDevices,
+    /// CPU and memory are billed as they are used, and nobody could show in time what was: they are not billed.
+    UseNotShown,
 }
 
 /// Whether a kubelet and the GPUs' exporter can mean the same devices. Of slices the exporter names the GPU alone, and what is

@@ -26,7 +26,7 @@ impl UsageMetrics {
             shown: counters("supercargo_usage_shown_total", "Containers by how much of their use samples show", "shows")?,
             anomalies: counters(
                 "supercargo_evidence_anomalies_total",
-                "Charges for which two sources did not say the same, by what about",
+                "Charges for which two sources did not say the same, or the one that is needed said nothing, by what about",
                 "anomaly",
             )?,
         })
@@ -37,6 +37,7 @@ impl UsageMetrics {
             Anomaly::SampledLonger => "sampled_longer",
             Anomaly::MoreCpuThanItHad => "more_cpu_than_it_had",
             Anomaly::OtherDevices => "other_devices",
+            Anomaly::UseNotShown => "use_not_shown",
         };
         self.anomalies.with_label_values(&[name]).inc();
     }

@@ -5,13 +5,14 @@ use super::outcome::{is_only_told, is_provider_fault};
 use super::usage::{self, Reading};
 use super::{Booking, Plan, Terms, attempt, parting};
 use crate::world::free::record_place;
-use crate::world::records::{Placement, Pod, Task};
+use crate::world::records::{Place, Placement, Pod, Task};
 use crate::world::{Usage, World};
 use supercargo_ledger::{Charge, Posting};
 use supercargo_market::metering::{self, Evidence, Measured, PodRecord};
 use supercargo_market::minimum::Over;
+use supercargo_market::rate_card::Basis;
 use supercargo_market::receipt::{DeviceSource, Devices, Ended, Metered, words_digest};
-use supercargo_market::usage::{Anomaly, same_devices};
+use supercargo_market::usage::{Anomaly, Shows, same_devices};
 use supercargo_market::work::{SegmentId, WorkId};
 
 /// A provider's fault is not billed when the attempt was shorter.
@@ -107,6 +108,14 @@ fn has_shown(measured: Measured) -> bool {
     }
 }
 
+/// Whether nobody could show what is the price of its CPU and memory. It is charged without them then: what is not shown is never
+/// guessed, and no task waits longer to be over.
+fn is_unshown(place: &Place, measured: Measured, usage: Option<&Usage>) -> bool {
+    let shows = usage.and_then(|usage| usage.used).map_or(Shows::Nothing, |used| used.shows);
+    let is_priced = place.cpu_price_nanos > 0 || place.memory_price_nanos > 0;
+    place.basis == Basis::Used && is_priced && measured.seconds > 0 && shows == Shows::Nothing
+}
+
 /// A worker's pod, what is billed of it and beyond it, and what its containers used.
 type Ran<'a> = (&'a Pod, Measured, u64, Option<&'a Usage>);
 
@@ -142,6 +151,9 @@ fn metered(placement: &Placement, worker: u32, (pod, measured, added_seconds, us
     let exported = used.map(|usage| &usage.devices).filter(|devices| !devices.is_empty());
     if exported.is_some_and(|exported| !same_devices(&told, exported, place.devices)) {
         anomalies.push(Anomaly::OtherDevices);
+    }
+    if is_unshown(place, measured, used) {
+        anomalies.push(Anomaly::UseNotShown);
     }
     let (ids, source) = match exported {
         _ if !told.is_empty() => (told.into_iter().map(str::to_owned).collect(), DeviceSource::Kubelet),

@@ -8,7 +8,7 @@ use crate::world::records::{Pod, Pool, ProviderNode};
 use std::collections::BTreeMap;
 use supercargo_crds::names::node_condition::{DRAINING, READY};
 use supercargo_crds::node::Availability;
-use supercargo_crds::pool::{Binding, ProviderPoolStatus};
+use supercargo_crds::pool::{Binding, PricingBasis, ProviderPoolStatus};
 
 /// So many faults within so long set a node apart.
 pub const MOST_FAULTS: usize = 3;
@@ -25,7 +25,7 @@ pub fn plan(world: &mut World, terms: &Terms, plan: &mut Plan, now: i64) {
         world.todo.nodes.push(node);
     }
     if world.todo.pools {
-        world.todo.pools = pools(world, plan, now);
+        world.todo.pools = pools(world, terms, plan, now);
     }
     let mut busy = Vec::new();
     while let Some(name) = world.todo.nodes.pop() {
@@ -65,7 +65,7 @@ fn tell(world: &mut World, terms: &Terms, name: &str, now: i64) -> Option<Effect
 }
 
 /// Which pool has which node. Whether anything is to be written.
-fn pools(world: &World, plan: &mut Plan, now: i64) -> bool {
+fn pools(world: &World, terms: &Terms, plan: &mut Plan, now: i64) -> bool {
     let before = plan.effects.len();
     let mut pools: Vec<&Pool> = world.pools.values().collect();
     pools.sort_by(|one, two| (one.created, &one.name).cmp(&(two.created, &two.name)));
@@ -90,7 +90,8 @@ fn pools(world: &World, plan: &mut Plan, now: i64) -> bool {
     }
     for pool in pools {
         let count = counts.get(pool.name.as_str()).copied().unwrap_or_default();
-        let mut next = pool_status(pool, count, lost.get(pool.name.as_str()).map_or(&[], Vec::as_slice), now);
+        let lost = lost.get(pool.name.as_str()).map_or(&[][..], Vec::as_slice);
+        let mut next = pool_status(pool, count, lost, unread(world, terms, pool), now);
         account::voucher_fresh(world, pool, &mut next, now);
         if next != pool.status {
             plan.effects.push(Effect::WritePool { name: pool.name.clone(), status: Box::new(next) });
@@ -165,15 +166,28 @@ pub fn strangers<'a>(world: &'a World, node: &str) -> impl Iterator<Item = &'a P
     world.pods_on(node).filter(|pod| pod.ours.is_none() && !pod.tolerates_sold && !pod.is_over())
 }
 
-fn pool_status(pool: &Pool, nodes: usize, lost: &[&str], now: i64) -> ProviderPoolStatus {
+/// Why CPU and memory that are billed as they are used may not be billed.
+fn unread(world: &World, terms: &Terms, pool: &Pool) -> Option<&'static str> {
+    let why = match terms.usage {
+        None => "there is no Prometheus that could show what containers use",
+        Some(_) if world.is_usage_unread() => "what containers use could not be read when it was last asked for",
+        Some(_) => return None,
+    };
+    (pool.spec.pricing.basis == PricingBasis::Used).then_some(why)
+}
+
+fn pool_status(pool: &Pool, nodes: usize, lost: &[&str], unread: Option<&str>, now: i64) -> ProviderPoolStatus {
     let mut next = pool.status.clone();
     next.observed_generation = pool.generation;
     next.nodes = i32::try_from(nodes).unwrap_or(i32::MAX);
-    let (ready, reason, message) = match (nodes, lost) {
+    let (ready, reason, message) = match (nodes, lost, unread) {
         _ if !pool.findings.is_empty() => (false, "Invalid", pool.findings.join("; ")),
-        (0, []) => (false, "NoNodes", "no node has the labels of its selector".to_owned()),
-        (_, []) => (true, "Selling", format!("it sells {nodes} nodes")),
-        (_, lost) => {
+        (0, [], _) => (false, "NoNodes", "no node has the labels of its selector".to_owned()),
+        (_, [], None) => (true, "Selling", format!("it sells {nodes} nodes")),
+        (_, [], Some(why)) => {
+            (true, "UsageUnread", format!("it sells {nodes} nodes; {why}, and CPU and memory that nobody can show in time are not billed"))
+        }
+        (_, lost, _) => {
             (nodes > 0, "NodesTaken", format!("an older pool has {} of the nodes that it selects, such as {}", lost.len(), lost[0]))
         }
     };

@@ -4,7 +4,7 @@ use super::simulation::{Theatre, pool, task, terms};
 use super::tests::{calm, ends, runs, set, status, until};
 use super::usage::UsageTerms;
 use super::{Booking, Effect, Terms, plan};
-use crate::world::records::Device;
+use crate::world::records::{Device, Pool};
 use crate::world::{Event, Usage};
 use std::collections::BTreeMap;
 use supercargo_crds::pool::PricingBasis;
@@ -113,14 +113,50 @@ fn who_bills_what_is_used_waits_for_the_last_samples_and_no_longer_than_is_said(
     assert!(matches!(after(&mut theatre, 30), (true, None)), "it is asked though there was no answer");
     assert!(matches!(after(&mut theatre, 59), (true, None)));
     let (asks, charge) = after(&mut theatre, 60);
-    assert_eq!((asks, cost(&charge.expect("it is charged")).as_str()), (false, "0.10"), "what can't be shown is not charged");
+    let charge = charge.expect("it is charged");
+    assert_eq!((asks, cost(&charge).as_str()), (false, "0.10"), "what can't be shown is not charged");
+    assert_eq!(charge.metered.expect("is told").anomalies, [Anomaly::UseNotShown], "and the receipt says so");
 
     let mut theatre = ended(PricingBasis::Used);
     assert!(matches!(after(&mut theatre, 31), (true, None)));
     answer(&mut theatre, &[], &[]);
     let charge = after(&mut theatre, 31).1.expect("it is known");
     assert_eq!(cost(&charge), "0.1025", "a quarter of the core was used");
-    assert_eq!(charge.seconds, 100);
+    assert_eq!((charge.seconds, charge.metered.expect("is told").anomalies), (100, vec![]));
+}
+
+#[test]
+fn a_pool_that_bills_what_is_used_says_when_that_can_not_be_read() {
+    let sold_by_use = || {
+        let mut sold = pool();
+        sold.spec.pricing.basis = PricingBasis::Used;
+        sold
+    };
+    let mut sold = sold_by_use();
+    let mut theatre = calm([]);
+    theatre.world.apply(Event::Pool(Box::new(sold.clone())));
+    let mut says = |events: Vec<Event>, terms: &Terms| {
+        events.into_iter().for_each(|event| theatre.world.apply(event));
+        let effects = plan(&mut theatre.world, terms, theatre.now).effects;
+        let status = effects.into_iter().find_map(|effect| if let Effect::WritePool { status, .. } = effect { Some(status) } else { None });
+        if let Some(status) = &status {
+            sold.status = (**status).clone();
+            theatre.world.apply(Event::Pool(Box::new(sold.clone())));
+        }
+        status.and_then(|status| Some(status.conditions.first()?.reason.clone()))
+    };
+    let away = |after: i64| Event::UsageAway { at: 1_800_000_000 + after };
+    let work = supercargo_market::work::WorkId::task("somebody");
+    let answered = Event::Used { work, attempt: 0, used: BTreeMap::new() };
+    assert_eq!(says(vec![], &reads()).as_deref(), Some("Selling"));
+    assert_eq!(says(vec![away(0), away(59)], &reads()), None, "it may be over in a moment");
+    assert_eq!(says(vec![away(60)], &reads()).as_deref(), Some("UsageUnread"));
+    assert_eq!(says(vec![away(70)], &reads()), None);
+    assert_eq!(says(vec![answered], &reads()).as_deref(), Some("Selling"));
+    let anew = |pool: Pool| vec![Event::Pool(Box::new(pool))];
+    assert_eq!(says(anew(pool()), &terms()).as_deref(), Some("Selling"), "another kind of price needs nobody's word");
+    let used = Pool { status: Default::default(), ..sold_by_use() };
+    assert_eq!(says(anew(used), &terms()).as_deref(), Some("UsageUnread"), "nobody is there to ask");
 }
 
 #[test]

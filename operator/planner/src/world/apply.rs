@@ -145,11 +145,17 @@ impl World {
             Event::Held { at, fundings } => self.held(at, fundings),
             Event::Settled { work, balance } => self.settled(work, balance),
             Event::Used { work, attempt, used } => {
-                self.usage_away = None;
+                self.todo.pools |= self.is_usage_unread();
+                (self.usage_away, self.usage_away_since) = (None, None);
                 self.usage.insert(work.clone(), (attempt, used));
                 self.todo.works.push(work);
             }
-            Event::UsageAway { at } => self.usage_away = Some(at),
+            Event::UsageAway { at } => {
+                let before = self.is_usage_unread();
+                self.usage_away = Some(at);
+                self.usage_away_since.get_or_insert(at);
+                self.todo.pools |= self.is_usage_unread() != before;
+            }
             Event::Account { funding, account } => {
                 let before = self.accounts.insert(funding.clone(), (*account).clone());
                 let payers: Vec<Key> = self.escrows_of(&funding);

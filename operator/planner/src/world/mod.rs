@@ -266,6 +266,8 @@ pub struct World {
     pub usage: HashMap<WorkId, (u32, BTreeMap<String, Usage>)>,
     /// When what containers use could last not be read.
     pub usage_away: Option<i64>,
+    /// Since when that is so, without an answer in between.
+    pub usage_away_since: Option<i64>,
     pub fundings: HashMap<FundingId, (FundingBalance, Option<(String, u64)>)>,
     pub accounts: HashMap<FundingId, Account>,
     /// By chain: payees whom something is owed that is not signed for, and since when.
@@ -382,6 +384,11 @@ impl World {
         self.looked = now;
     }
 
+    /// Whether what containers use can't be read, and not only for a moment.
+    pub fn is_usage_unread(&self) -> bool {
+        self.usage_away.zip(self.usage_away_since).is_some_and(|(last, since)| last - since >= UNREAD_SECONDS)
+    }
+
     /// Nothing is left of a work but what the books hold.
     pub fn forget(&mut self, work: &WorkId) {
         self.market.forget(work);
@@ -463,6 +470,9 @@ impl World {
         self.namespaces.get(CLUSTER_NAMESPACE).map(|namespace| namespace.uid.as_str())
     }
 }
+
+/// Nobody is told that what containers use can't be read when it can be read again sooner.
+const UNREAD_SECONDS: i64 = 60;
 
 /// Its UID is the cluster's.
 const CLUSTER_NAMESPACE: &str = "kube-system";
