@@ -111,6 +111,7 @@ fn words(receipt: &Receipt, checked: &Checked) -> String {
 fn shorter(Cut { by, seconds }: Cut) -> String {
     let longer = match by {
         CutBy::OurClock => "than passed from its binding to its end, by the operator's clock",
+        CutBy::NodeClock => "than can have passed, for its node's clock was set forward while it ran",
     };
     format!("    its record says {seconds} s more: that is longer {longer}")
 }

@@ -16,13 +16,37 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// What one container shows.
+    /// What one container shows of that clock when it started.
     pub fn of(record: &PodRecord) -> Option<Self> {
+        let (start, end) = (Self::of_start(record), Self::of_end(record));
+        match (start, end) {
+            // Where its end shows something else the clock was set while it ran.
+            (Some(start), Some(end)) => Some(start.and(end).unwrap_or(start)),
+            (Some(one), None) | (None, Some(one)) => Some(one),
+            (None, None) => None,
+        }
+    }
+
+    /// What it shows of that clock as it is by now.
+    pub fn lately(record: &PodRecord) -> Option<Self> {
+        let was_set = |start: Self, end: Self| start.and(end).is_none().then_some(Self { least: Second::MIN, ..end });
+        let set = Self::of_start(record).zip(Self::of_end(record)).and_then(|(start, end)| was_set(start, end));
+        set.or_else(|| Self::of(record))
+    }
+
+    /// What others on its node had shown until then counts where it was seen at once: by a clock that was set before it started, and
+    /// of which nobody knew that yet, it seems to have been seen late.
+    fn of_start(record: &PodRecord) -> Option<Self> {
         let started = record.started.filter(|&started| started >= EARLIEST)?;
-        let seen_start = record.first_running.map(|seen| seen - started);
-        let seen_end = record.told().zip(record.finished).filter(|&(_, finished)| finished >= started).map(|(seen, end)| seen - end);
-        let most = seen_start.into_iter().chain(seen_end).min()?;
-        Some(Self { least: record.bound - started, most })
+        let own = Self { least: record.bound - started, most: record.first_running? - started };
+        let others = record.clock_at_start.filter(|others| own.most <= others.most.saturating_add(SLACK_SECONDS));
+        Some(others.and_then(|others| others.and(own)).unwrap_or(own))
+    }
+
+    fn of_end(record: &PodRecord) -> Option<Self> {
+        let started = record.started.filter(|&started| started >= EARLIEST)?;
+        let (seen, finished) = record.told().zip(record.finished).filter(|&(_, finished)| finished >= started)?;
+        Some(Self { least: record.bound - started, most: seen - finished })
     }
 
     /// Both hold. None: one of the clocks was set meanwhile.
@@ -60,6 +84,8 @@ pub struct PodRecord {
     pub recorded: Option<Second>,
     /// What other containers on its node showed of that kubelet's clock.
     pub clock: Option<Ahead>,
+    /// What they had shown of it when this one was first seen to run, as far as that was seen by this clock of ours.
+    pub clock_at_start: Option<Ahead>,
 }
 
 impl PodRecord {
@@ -86,6 +112,9 @@ pub enum Evidence {
 pub enum CutBy {
     /// What passed from its binding to its end, by our clock.
     OurClock,
+    /// What passed by our clock since its node's clock showed the start that it tells, as others on that node had shown that clock:
+    /// it was set forward while this one ran.
+    NodeClock,
 }
 
 /// Why less is billed than a record says.
@@ -160,12 +189,16 @@ fn ahead(record: &PodRecord) -> Second {
     if all.shown() == 0 && equally && apart && all.most > LATE_SECONDS { all.most } else { all.shown() }
 }
 
-/// Cut to what our clock saw between binding and the end: a longer record is a wrong one.
+/// Cut to what our clock saw between binding and the end: a longer record is a wrong one. Binding may be long before the start, and
+/// a record wrong by as much: what others showed of the node's clock bounds the start as well. A clock that was set back makes a
+/// record shorter than what ran, and nothing is made longer for it.
 fn clamped(record: &PodRecord, started: Second, finished: Second) -> Measured {
     let ran = finished - started;
-    let most = record.terminal.map_or(ran, |terminal| (terminal - record.bound).max(0) + SLACK_SECONDS);
+    let earliest = Ahead::of_start(record).map_or(record.bound, |ahead| started + ahead.least);
+    let most = record.terminal.map_or(ran, |terminal| (terminal - earliest).max(0) + SLACK_SECONDS);
     let seconds = ran.min(most);
-    let cut = (seconds < ran).then(|| Cut { by: CutBy::OurClock, seconds: (ran - seconds).unsigned_abs() });
+    let by = if earliest > record.bound { CutBy::NodeClock } else { CutBy::OurClock };
+    let cut = (seconds < ran).then(|| Cut { by, seconds: (ran - seconds).unsigned_abs() });
     let evidence = if cut.is_none() { Evidence::Record } else { Evidence::Clamped };
     Measured { seconds: seconds.unsigned_abs(), evidence, from: started, until: started + seconds, cut }
 }
@@ -195,6 +228,7 @@ mod tests {
             terminal: Some(T + 63),
             recorded: None,
             clock: None,
+            clock_at_start: None,
         }
     }
 
@@ -227,6 +261,46 @@ mod tests {
         for whole in [record(), PodRecord { terminal: None, ..record() }, PodRecord { started: None, ..record() }] {
             assert_eq!(measure(&whole).cut, None);
         }
+    }
+
+    #[test]
+    fn a_record_is_cut_by_as_much_as_its_nodes_clock_was_set_forward_while_it_ran() {
+        // It was bound 10 min before it started, and ran 60 s: from binding to end there was time for 11 min.
+        let set = |by: Second| PodRecord { bound: T - 600, finished: Some(T + 62 + by), ..record() };
+        let others = |least: Second, most: Second| Some(Ahead { least, most });
+        let right = others(-2, 1);
+        let shown = |by: Second, clock_at_start| PodRecord { clock_at_start, ..set(by) };
+        let skewed = |record: PodRecord| PodRecord { started: record.started.map(|at| at + 300), ..record };
+        let cases = [
+            ("nobody else shows it", shown(300, None), 360, None),
+            ("others had shown that it was right", shown(300, right), 65, Some(295)),
+            ("it was the same all the time", shown(0, right), 60, None),
+            ("it was ahead all the time", skewed(shown(300, others(-302, -299))), 60, None),
+            ("it was set by less than can be told", shown(5, right), 65, None),
+            ("it was set back", shown(-30, right), 30, None),
+            ("others contradict its own start", shown(300, others(900, 901)), 360, None),
+            ("by a clock that was set before it is seen late", PodRecord { first_running: Some(T + 9), ..shown(300, right) }, 360, None),
+            ("its end was seen late", PodRecord { terminal: Some(T + 163), ..shown(300, right) }, 165, Some(195)),
+            ("nobody saw its end", PodRecord { terminal: None, ..shown(300, right) }, 360, None),
+        ];
+        for (name, record, seconds, cut) in cases {
+            let measured = measure(&record);
+            assert_eq!((measured.seconds, measured.cut.map(|cut| cut.seconds)), (seconds, cut), "{name}");
+            assert_eq!(measured.evidence == Evidence::Clamped, cut.is_some(), "{name}");
+            assert!(measured.cut.is_none_or(|cut| cut.by == CutBy::NodeClock), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_while_a_worker_ran_moves_no_start() {
+        let set = PodRecord { finished: Some(T + 362), ..record() };
+        let late = PodRecord { bound: T - 600, clock_at_start: Some(Ahead { least: -2, most: 1 }), ..set };
+        for set in [set, late] {
+            let seconds: Vec<u64> = measure_together(&[Some(record()), Some(set)]).into_iter().flatten().map(|one| one.seconds).collect();
+            assert_eq!(seconds, [60, measure(&set).seconds]);
+        }
+        assert_eq!(Ahead::of(&set), Some(Ahead { least: -2, most: 1 }));
+        assert_eq!(Ahead::lately(&set), Some(Ahead { least: Second::MIN, most: -299 }));
     }
 
     #[test]

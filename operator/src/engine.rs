@@ -61,7 +61,7 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
             }
             () = tokio::time::sleep_until(next.into()) => {}
         }
-        look_at_the_clock(&mut looked, &joints.metrics);
+        look_at_the_clock(&mut looked, &mut world, &joints.metrics);
         let synced = listed.len() == KINDS.len();
         joints.metrics.synced.set(i64::from(synced));
         publish_accounts(&world, &joints.accounts);
@@ -99,10 +99,11 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
     }
 }
 
-fn look_at_the_clock(looked: &mut Looked, metrics: &Metrics) {
+fn look_at_the_clock(looked: &mut Looked, world: &mut World, metrics: &Metrics) {
     if let Some(by_seconds) = looked.again(now(), Instant::now()) {
         tracing::error!(by_seconds, "the machine's clock was set, or the machine slept: what ends at a time ends by the new one");
         metrics.clock_sets.inc();
+        world.clock_begins_anew(now());
     }
 }
 

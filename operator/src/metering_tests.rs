@@ -9,6 +9,9 @@ use crate::metering_matrix::{Row, row};
 const CONTAINERS: usize = 500;
 /// So long Kubernetes takes to notice that a node is silent: who looks at it meanwhile sees what runs there alive.
 const UNHEARD_SECONDS: f64 = 41.0;
+/// What a container may be billed too much whose node's clock was set while it ran: no more than the time until it was seen to
+/// have ended, and from its binding, in which its image was pulled, for at most 5 min.
+const SET_SECONDS: f64 = 305.0;
 /// So often kubelets are scraped; and so much of a life may lie outside of samples that are said to show all of it.
 const STEP_SECONDS: f64 = 15.0;
 const UNSHOWN_SECONDS: f64 = 240.0;
@@ -40,6 +43,9 @@ fn whatever_fails_each_container_is_billed_once_for_what_it_ran() {
     assert!(whole.errors.mean().abs() <= 0.02, "{} s more than it ran", whole.errors.mean());
     assert!(whole.containers * 10 >= CONTAINERS * 9, "{} containers in the smallest row", whole.containers);
     assert!(whole.together.mean() <= 1.0, "{} s more than gangs ran whose clocks are apart", whole.together.mean());
+    println!("{:.2} s too much by a clock that was set meanwhile", whole.set.over());
+    assert!(whole.set.0.len() >= 10, "{} containers whose nodes' clocks were set", whole.set.0.len());
+    assert!(whole.set.over() <= SET_SECONDS, "{} s by a clock that was set meanwhile", whole.set.over());
     let apart = rows.iter().find(|row| row.faults.skew_seconds > 0 && !row.faults.api).expect("a row");
     assert!(apart.verdict.together.within(900) <= 3.0, "{} s by two clocks", apart.verdict.together.within(900));
 }

@@ -33,6 +33,7 @@ fn tell(whole: &Whole) {
     println!("beside metering.unrecorded_over_max {:.3} s", whole.incomplete_over);
     println!("beside metering.two_clocks_error_p99 {:.3} s", whole.together.within(990));
     println!("beside metering.two_clocks_error_max {:.3} s", whole.together.most());
+    println!("beside metering.set_clock_over_max {:.3} s", whole.set.over());
     println!("beside metering.false_faults {} pods", whole.false_faults);
     println!("beside metering.used_over_max {:.3} s", whole.used_over);
     println!("beside metering.used_wrong {} containers", whole.used_wrong);

@@ -1,6 +1,7 @@
 //! The cluster as it truly is: what the API server holds, which nodes there are, and what each container really did. Times
 //! are nanoseconds; what kubelets tell of them is in `kubelet.rs`.
 
+use super::faults::Faults;
 use super::trace::{BEGIN, Dice, Life, Nanos, SECOND};
 use k8s_openapi::api::core::v1 as core;
 use serde_json::json;
@@ -18,6 +19,8 @@ pub const SHARED: &str = "nvidia.com/gpu.shared";
 const WHOLE_NODES: usize = 10;
 const SHARED_NODES: usize = 4;
 const GPUS: usize = 8;
+/// So often each node's clock is set, where that goes wrong.
+const SETS: usize = 12;
 /// So many share a GPU.
 pub const REPLICAS: usize = 4;
 
@@ -59,6 +62,8 @@ pub struct Machine {
     pub shared: bool,
     /// How far its clock is ahead of ours.
     pub skew: Nanos,
+    /// When its clock is set, and by how much.
+    pub sets: Vec<(Nanos, Nanos)>,
     /// Nobody hears of it, since when; and whether it lost its power.
     pub silent: Option<(Nanos, bool)>,
     pub ready: bool,
@@ -92,12 +97,20 @@ pub struct Container {
 }
 
 impl Machine {
-    pub fn all(seed: u64, skew_seconds: i64) -> Vec<Self> {
+    pub fn all(seed: u64, faults: &Faults, span: Nanos) -> Vec<Self> {
         let mut dice = Dice::of(&[seed, 3]);
+        let mut setting = Dice::of(&[seed, 6]);
+        let skew_seconds = faults.skew_seconds;
+        let mut set = |_| {
+            let by = setting.log_uniform(5 * SECOND, 3_600 * SECOND);
+            (BEGIN + setting.between(0, span.max(1)), if setting.chance(0.5) { by } else { -by })
+        };
+        let mut sets = || if faults.sets { (0..SETS).map(&mut set).collect() } else { Vec::new() };
         let one = |index: usize| Self {
             name: format!("node-{index:02}"),
             shared: index >= WHOLE_NODES,
             skew: if skew_seconds > 0 { dice.between(-skew_seconds * SECOND, skew_seconds * SECOND) } else { 0 },
+            sets: sets(),
             silent: None,
             ready: true,
             ready_since: BEGIN / SECOND,
@@ -109,7 +122,13 @@ impl Machine {
 
     /// What its clock shows, in the whole seconds that Kubernetes gives.
     pub fn second(&self, at: Nanos) -> i64 {
-        (at + self.skew).div_euclid(SECOND)
+        let set: Nanos = self.sets.iter().filter(|(when, _)| *when <= at).map(|(_, by)| by).sum();
+        (at + self.skew + set).div_euclid(SECOND)
+    }
+
+    /// Whether its clock was set between two times.
+    pub fn was_set(&self, from: Nanos, until: Nanos) -> bool {
+        self.sets.iter().any(|(at, _)| (from..=until).contains(at))
     }
 
     /// The parts of GPUs that a new container gets, the same as long as they are free.

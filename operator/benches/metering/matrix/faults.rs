@@ -9,6 +9,8 @@ pub struct Faults {
     pub prometheus: Prometheus,
     /// How far each node's clock may be from ours.
     pub skew_seconds: i64,
+    /// Nodes' clocks are set, forward and back, whatever runs there.
+    pub sets: bool,
     pub evictions: f64,
     /// Nodes lose power, or the network; some records do not survive it.
     pub nodes: bool,
@@ -63,6 +65,8 @@ pub fn rows() -> Vec<Faults> {
             name: "all at once",
             prometheus: Prometheus { away: true, wiped: true, loses: true, resets: true, late: true },
             skew_seconds: 300,
+            // Who sees late what was by a clock that was set since can't tell the two apart.
+            sets: false,
             evictions: 0.05,
             nodes: true,
             api: true,
@@ -70,6 +74,7 @@ pub fn rows() -> Vec<Faults> {
             kills: true,
             leaders: true,
         },
+        Faults::of("clocks set", |faults| faults.sets = true),
     ]
 }
 

@@ -86,7 +86,7 @@ impl Play {
             api: Api::default(),
             api_away,
             prometheus: Prometheus::new(seed, trace.span, &faults.prometheus),
-            machines: Machine::all(seed, faults.skew_seconds),
+            machines: Machine::all(seed, faults, trace.span),
             containers: Vec::new(),
             officers: (0..if faults.leaders { 2 } else { 1 }).map(|_| Officer::default()).collect(),
             leader: 0,

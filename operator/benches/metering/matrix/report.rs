@@ -11,6 +11,7 @@ pub struct Whole {
     pub containers: usize,
     pub errors: Errors,
     pub together: Errors,
+    pub set: Errors,
     pub missed: usize,
     pub double_seconds: f64,
     pub incomplete_over: f64,
@@ -33,6 +34,7 @@ impl Whole {
             containers: rows.iter().map(|row| row.verdict.containers).min().unwrap_or_default(),
             errors: all(|verdict| &verdict.errors),
             together: all(|verdict| &verdict.together),
+            set: all(|verdict| &verdict.set),
             missed: rows.iter().map(|row| row.verdict.missed).sum(),
             double_seconds: rows.iter().map(|row| row.verdict.double_seconds).sum(),
             incomplete_over: most(|verdict| verdict.incomplete_over),
@@ -74,6 +76,9 @@ pub fn lines(row: &Row) -> Vec<String> {
     let mut beside = |what: &str, line: String| lines.push(format!("{:<SECOND_LINE$} {what:<18} {line}", ""));
     if !verdict.together.0.is_empty() {
         beside("gangs, by 2 clocks", errors(&verdict.together, 0));
+    }
+    if !verdict.set.0.is_empty() {
+        beside("clock set meanwhile", errors(&verdict.set, 0));
     }
     for (name, measured, missed) in &verdict.peers {
         beside(name, errors(measured, *missed));

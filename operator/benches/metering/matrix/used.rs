@@ -58,8 +58,9 @@ pub fn judge(play: &Play) -> UsedVerdict {
         let (billed_cpu, billed_memory) = shown.unwrap_or_default();
         let most = charge.seconds as f64;
         let whole = metered.used.is_some_and(|used| used.shows == Shows::Whole);
-        // Of what nobody has a record of the end is missing too.
-        let recorded = charge.evidence == Evidence::Record;
+        // Of what nobody has a record of the end is missing too, or by a clock that was set.
+        let was_set = play.machines[container.node].was_set(started, ended);
+        let recorded = charge.evidence == Evidence::Record && !was_set;
         verdict.containers += 1;
         verdict.cpu.add(cpu, billed_cpu.min(most), whole && recorded);
         verdict.memory.add(memory, billed_memory.min(most), whole && recorded);

@@ -19,6 +19,11 @@ impl Errors {
         if self.0.is_empty() { 0.0 } else { self.0.iter().sum::<f64>() / self.0.len() as f64 }
     }
 
+    /// The most that was too much.
+    pub fn over(&self) -> f64 {
+        self.0.iter().copied().fold(0.0, f64::max)
+    }
+
     /// The size that so many of a thousand do not pass.
     pub fn within(&self, thousandths: usize) -> f64 {
         let mut sizes: Vec<f64> = self.0.iter().map(|error| error.abs()).collect();
@@ -38,6 +43,8 @@ pub struct Verdict {
     pub errors: Errors,
     /// Of workers that are billed from the start of another, by a clock that is not theirs and not the same.
     pub together: Errors,
+    /// Of containers whose nodes' clocks were set while they ran, or while one that they began together with did.
+    pub set: Errors,
     /// Ran, and never charged.
     pub missed: usize,
     pub double_seconds: f64,
@@ -94,7 +101,10 @@ pub async fn judge(play: &Play) -> Verdict {
     let mut billed: BTreeMap<usize, Vec<(Nanos, Nanos)>> = BTreeMap::new();
     for ((job, _), attempt) in &attempts {
         weigh(&mut verdict, attempt, play, play.trace.jobs[*job].workers as usize);
-        billed.entry(*job).or_default().extend(stretch(attempt));
+        // What is too much by a clock that was set is counted by itself.
+        if !was_set(attempt, play) {
+            billed.entry(*job).or_default().extend(stretch(attempt));
+        }
     }
     for stretches in billed.values_mut() {
         stretches.sort_unstable();
@@ -119,13 +129,22 @@ pub async fn judge(play: &Play) -> Verdict {
     verdict
 }
 
+/// Whether the clock of one of their nodes was set while it ran.
+fn was_set(attempt: &Attempt<'_>, play: &Play) -> bool {
+    attempt.iter().any(|(container, _)| {
+        let lived = container.started.map(|started| (started, container.ended.unwrap_or(play.now)));
+        lived.is_some_and(|(from, until)| play.machines[container.node].was_set(from, until))
+    })
+}
+
 fn weigh(verdict: &mut Verdict, attempt: &Attempt<'_>, play: &Play, workers: usize) {
     let recorded = |charge: &Charge| matches!(charge.evidence, Evidence::Record | Evidence::Clamped);
     let unknown =
         |(container, charge): &(&Container, Option<&Charge>)| container.started.is_some() && charge.is_some_and(|charge| !recorded(charge));
     // Without one worker's record nobody knows when the last of them began.
     let whole = workers == 1 || !attempt.iter().any(unknown);
-    let two_clocks = workers > 1 && play.faults.skew_seconds > 0;
+    let two_clocks = workers > 1 && (play.faults.skew_seconds > 0 || play.faults.sets);
+    let was_set = was_set(attempt, play);
     for ((container, charge), due) in attempt.iter().zip(due(attempt, workers)) {
         let Some(charge) = charge else {
             verdict.missed += usize::from(container.started.is_some());
@@ -139,6 +158,8 @@ fn weigh(verdict: &mut Verdict, attempt: &Attempt<'_>, play: &Play, workers: usi
         } else if !recorded(charge) || !whole {
             verdict.incomplete += 1;
             verdict.incomplete_over = verdict.incomplete_over.max(billed - seconds(ran(container, play.now)));
+        } else if was_set {
+            verdict.set.0.push(billed - seconds(due));
         } else if two_clocks {
             verdict.together.0.push(billed - seconds(due));
         } else {
@@ -176,6 +197,10 @@ fn busiest(play: &Play) -> f64 {
             continue;
         };
         let machine = &play.machines[container.node];
+        // By a clock that is set no time passes as it does, and what is too much by it is counted by itself.
+        if !machine.sets.is_empty() {
+            continue;
+        }
         let replicas = if machine.shared { super::cluster::REPLICAS as f64 } else { 1.0 };
         for Slot { node, gpu, .. } in &container.slots {
             let (sum, first, last) = gpus.entry((*node, *gpu)).or_insert((0.0, i64::MAX, i64::MIN));

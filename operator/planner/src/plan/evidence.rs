@@ -47,10 +47,12 @@ pub fn plan(world: &mut World, work: &WorkId, terms: &Terms, plan: &mut Plan, bo
 /// Whoever leads now may have seen it run only later than it was told to run.
 fn record(world: &World, pod: &Pod, placement: &Placement, told: Option<i64>) -> PodRecord {
     let record = pod.record();
+    let bound = record.bound.max(placement.bound);
     PodRecord {
-        bound: record.bound.max(placement.bound),
+        bound,
         first_running: pod.first_running.map(|seen| told.map_or(seen, |told| seen.min(told))),
         clock: pod.node.as_ref().and_then(|node| world.clocks.of(node)),
+        clock_at_start: pod.clock_at_start.filter(|_| world.clocks.is_ours(bound)),
         ..record
     }
 }

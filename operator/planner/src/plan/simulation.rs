@@ -180,7 +180,7 @@ impl Theatre {
     }
 
     /// The operator's.
-    fn clock(&self) -> i64 {
+    pub(super) fn clock(&self) -> i64 {
         self.now + self.skew
     }
 

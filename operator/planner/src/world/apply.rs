@@ -267,7 +267,12 @@ impl World {
         if let Some(ours) = &pod.ours {
             self.index.pods_of.entry(ours.work.clone()).or_default().insert(pod.uid.clone());
         }
-        self.clocks.see(&pod, self.pods.get(&pod.uid));
+        let before = self.pods.get(&pod.uid);
+        pod.clock_at_start = match before.filter(|before| before.first_running.is_some()) {
+            Some(before) => before.clock_at_start,
+            None => pod.node.as_ref().filter(|_| pod.first_running.is_some()).and_then(|node| self.clocks.surely(node)),
+        };
+        self.clocks.see(&pod, before);
         self.pod_changed(&pod);
         let ours = pod.ours.clone();
         let known = self.pods.insert(pod.uid.clone(), pod).is_some();

@@ -1,5 +1,6 @@
 //! What pods show of their kubelets' clocks. Workers that belong together are billed from the start of the last of them, and
-//! kubelets' clocks may differ: no pod alone tells a clock that is behind from an image that was quick to pull.
+//! kubelets' clocks may differ: no pod alone tells a clock that is behind from an image that was quick to pull. And a clock that
+//! was set while a container ran makes its record a wrong one.
 
 use super::records::Pod;
 use foldhash::HashMap;
@@ -8,8 +9,14 @@ use supercargo_market::metering::Ahead;
 /// Clocks are set and drift: what a node showed is forgotten after one to two of these.
 const WINDOW_SECONDS: i64 = 3_600;
 
+/// What is compared, and what a record may be cut by: that rests on one clock of ours alone.
 #[derive(Debug, Default)]
-pub struct Clocks(HashMap<String, Shown>);
+pub struct Clocks {
+    all: HashMap<String, Shown>,
+    sure: HashMap<String, Shown>,
+    /// What was bound until then was bound by another clock than what is seen since.
+    anew_after: i64,
+}
 
 /// What a node showed in this window, and in the one before.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,6 +26,25 @@ struct Shown {
     before: Option<Ahead>,
 }
 
+impl Shown {
+    fn see(&mut self, at: i64, ahead: Ahead) {
+        let window = at / WINDOW_SECONDS;
+        if window > self.window {
+            let next = window == self.window + 1;
+            *self = Self { window, lately: None, before: self.lately.filter(|_| next) };
+        }
+        match [self.lately, self.before].into_iter().flatten().try_fold(ahead, Ahead::and) {
+            Some(_) => self.lately = Some(self.lately.and_then(|lately| lately.and(ahead)).unwrap_or(ahead)),
+            // One of the clocks was set: what was shown before says nothing of it as it is now.
+            None => (self.lately, self.before) = (Some(ahead), None),
+        }
+    }
+
+    fn both(&self) -> Option<Ahead> {
+        [self.lately, self.before].into_iter().flatten().reduce(|one, other| one.and(other).unwrap_or(one))
+    }
+}
+
 impl Clocks {
     /// A pod's newest version, and the one before it: only what is new in it is a sight.
     pub fn see(&mut self, pod: &Pod, before: Option<&Pod>) {
@@ -26,27 +52,39 @@ impl Clocks {
         if pod.ours.as_ref().is_none_or(|ours| ours.bound == 0) || before.is_some_and(|before| sights(before) == sights(pod)) {
             return;
         }
-        let (Some(node), Some(ahead)) = (&pod.node, Ahead::of(&pod.record())) else { return };
-        let window = pod.terminal.or(pod.first_running).unwrap_or_default() / WINDOW_SECONDS;
-        let shown = self.0.entry(node.clone()).or_default();
-        if window > shown.window {
-            let next = window == shown.window + 1;
-            *shown = Shown { window, lately: None, before: shown.lately.filter(|_| next) };
+        let record = pod.record();
+        let (Some(node), Some(ahead)) = (&pod.node, Ahead::lately(&record)) else { return };
+        let at = pod.terminal.or(pod.first_running).unwrap_or_default();
+        self.all.entry(node.clone()).or_default().see(at, ahead);
+        // Nothing starts before it is bound by the same clock.
+        if self.is_ours(record.bound) && ahead.least <= ahead.most.saturating_add(1) {
+            self.sure.entry(node.clone()).or_default().see(at, ahead);
         }
-        match [shown.lately, shown.before].into_iter().flatten().try_fold(ahead, Ahead::and) {
-            Some(_) => shown.lately = Some(shown.lately.and_then(|lately| lately.and(ahead)).unwrap_or(ahead)),
-            // One of the clocks was set: what was shown before says nothing of it as it is now.
-            None => (shown.lately, shown.before) = (Some(ahead), None),
-        }
+    }
+
+    /// From now on another clock of ours sees, or somebody else has bound by his what is there already.
+    pub fn begin_anew(&mut self, now: i64, bound: impl Iterator<Item = i64>) {
+        self.sure.clear();
+        self.anew_after = bound.fold(now, i64::max);
+    }
+
+    /// Whether the clock that bound it is the one that we see by.
+    pub fn is_ours(&self, bound: i64) -> bool {
+        bound > self.anew_after
     }
 
     pub fn of(&self, node: &str) -> Option<Ahead> {
-        let shown = self.0.get(node)?;
-        [shown.lately, shown.before].into_iter().flatten().reduce(|one, other| one.and(other).unwrap_or(one))
+        self.all.get(node).and_then(Shown::both)
+    }
+
+    /// What a record may be cut by that begins now.
+    pub fn surely(&self, node: &str) -> Option<Ahead> {
+        self.sure.get(node).and_then(Shown::both)
     }
 
     pub fn forget(&mut self, node: &str) {
-        self.0.remove(node);
+        self.all.remove(node);
+        self.sure.remove(node);
     }
 }
 
@@ -91,6 +129,35 @@ mod tests {
         clocks.see(&right, None);
         clocks.forget("gpu-0");
         assert_eq!(clocks.of("gpu-0"), None);
+    }
+
+    #[test]
+    fn what_an_end_shows_is_how_the_clock_is_by_now() {
+        let mut clocks = Clocks::default();
+        let runs = pod(T, 2, 0);
+        clocks.see(&runs, None);
+        // The kubelet's clock is set five minutes forward while it runs.
+        let over = Pod { finished: Some(T + 400), terminal: Some(T + 101), ..runs.clone() };
+        clocks.see(&over, Some(&runs));
+        assert_eq!(clocks.of("gpu-0").map(|ahead| ahead.most), Some(-299));
+        clocks.see(&pod(T + 200, 2, -300), None);
+        assert_eq!(clocks.of("gpu-0"), Some(Ahead { least: -302, most: -299 }));
+        assert_eq!(clocks.surely("gpu-0"), clocks.of("gpu-0"));
+    }
+
+    #[test]
+    fn by_what_another_clock_bound_nothing_is_cut() {
+        let mut clocks = Clocks::default();
+        clocks.see(&pod(T, 2, 0), None);
+        clocks.begin_anew(T + 10, [T + 40].into_iter());
+        assert_eq!((clocks.surely("gpu-0"), clocks.of("gpu-0").is_some()), (None, true));
+        clocks.see(&pod(T + 40, 2, 0), None);
+        assert_eq!(clocks.surely("gpu-0"), None);
+        // It was bound by one that is ahead, and heard of after that: it can't have started before.
+        clocks.see(&Pod { started: Some(T + 35), first_running: Some(T + 36), ..pod(T + 41, 2, 0) }, None);
+        assert_eq!(clocks.surely("gpu-0"), None);
+        clocks.see(&pod(T + 41, 2, 0), None);
+        assert_eq!(clocks.surely("gpu-0"), Some(Ahead { least: -2, most: 1 }));
     }
 
     #[test]

@@ -324,6 +324,7 @@ impl World {
     /// Everything is looked at again, and read from the books again: somebody else may have led meanwhile.
     pub fn begin_anew(&mut self, now: i64) {
         self.led_since = now;
+        self.clock_begins_anew(now);
         self.asked.clear();
         self.absent.clear();
         self.market = Market::default();
@@ -382,6 +383,12 @@ impl World {
             self.wake_returning();
         }
         self.looked = now;
+    }
+
+    /// The clock is another one from now on, or whoever led before bound by his: what was seen by it says nothing of others'.
+    pub fn clock_begins_anew(&mut self, now: i64) {
+        let bound = self.pods.values().filter_map(|pod| Some(pod.ours.as_ref()?.bound));
+        self.clocks.begin_anew(now, bound);
     }
 
     /// Whether what containers use can't be read, and not only for a moment.

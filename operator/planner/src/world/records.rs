@@ -12,7 +12,7 @@ use supercargo_crds::task::ComputeTaskSpec;
 use supercargo_crds::task_status::ComputeTaskStatus;
 use supercargo_crds::validate::Range;
 use supercargo_ledger::LaneCases;
-use supercargo_market::metering::PodRecord;
+use supercargo_market::metering::{Ahead, PodRecord};
 use supercargo_market::money::Amount;
 use supercargo_market::work::{FundingId, WorkId};
 
@@ -142,6 +142,8 @@ pub struct Pod {
     pub terminal: Option<i64>,
     /// When its end was first told, which may be later: somebody may say that it is over before its kubelet does.
     pub recorded: Option<i64>,
+    /// What others on its node had shown of the kubelet's clock when it was first seen to run.
+    pub clock_at_start: Option<Ahead>,
     /// It runs, and is told to be unready: nobody hears of its node.
     pub unready: bool,
     /// The API server waits for no kubelet to end it.
@@ -195,6 +197,7 @@ impl Pod {
             terminal: self.terminal,
             recorded: self.recorded,
             clock: None,
+            clock_at_start: None,
         }
     }
 
