@@ -11,6 +11,8 @@ use supercargo_market::work::WorkId;
 /// A start is told only when the end does not come within two seconds: the end tells it too. Of whole seconds the first may be
 /// nearly over when it begins.
 const QUIET_SECONDS: i64 = 3;
+/// What is seen so soon is not late: whole seconds are read, and news take a moment.
+const PROMPT_SECONDS: i64 = 5;
 /// Whoever waits longer for its start is told what for, though nothing speaks against it.
 const SLOW_SECONDS: i64 = 30;
 /// What a kubelet says of a container that it is about to start.
@@ -48,7 +50,7 @@ fn look(
     if is_over(world, &work, placement, &workers) {
         return (None, None);
     }
-    let started = started(&workers).map(|seen| told_started(task, placement).map_or(seen, |told| seen.min(told)));
+    let started = started(world, task, placement, &workers);
     let timeout = placement.bound + place::start_timeout_seconds(task);
     let until = started.map_or(timeout, |started| started + placement.run_seconds.cast_signed());
     let until = account::recalled_at(world, &work, placement.attempt).map_or(until, |at| until.min(at));
@@ -109,12 +111,25 @@ fn start(world: &World, terms: &Terms, task: &Task, placement: &Placement, worke
     }
 }
 
-/// When the last of them started, by our clock.
-fn started(workers: &[Option<&Pod>]) -> Option<i64> {
-    workers
-        .iter()
-        .map(|pod| pod.and_then(|pod| pod.first_running.or(pod.started.filter(|started| *started > 0))))
-        .try_fold(i64::MIN, |latest, started| Some(latest.max(started?)))
+/// When the last of them started, by our clock. Once that is told it stands.
+fn started(world: &World, task: &Task, placement: &Placement, workers: &[Option<&Pod>]) -> Option<i64> {
+    let told = told_started(task, placement);
+    let one = |pod: &Pod| {
+        let seen = pod.first_running.or(pod.started.filter(|started| *started > 0))?;
+        Some(if told.is_none() { not_after(world, placement, pod, seen) } else { seen })
+    };
+    let seen = workers.iter().try_fold(i64::MIN, |latest, pod| Some(latest.max(pod.and_then(one)?)))?;
+    Some(told.map_or(seen, |told| seen.min(told)))
+}
+
+/// Who is seen late to run has run since its own start, or its time limit and its budget would be counted from when we looked. Its
+/// node has told the time since then: so far ahead of that node's clock ours is at the most, and nobody starts before it is bound.
+fn not_after(world: &World, placement: &Placement, pod: &Pod, seen: i64) -> i64 {
+    let node = pod.node.as_ref().and_then(|node| world.nodes.get(node)).filter(|node| node.ready);
+    let heard = node.and_then(|node| Some((node.seen, node.heartbeat?)));
+    let own = pod.started.filter(|started| *started > 0).zip(heard).filter(|(started, (_, told))| told >= started);
+    let own = own.map(|(started, (heard, told))| (started + (heard - told)).max(placement.bound));
+    own.filter(|own| *own < seen - PROMPT_SECONDS).unwrap_or(seen)
 }
 
 /// When it was told that all of them run. Whoever leads now may have seen them later, and no time is counted anew. What was

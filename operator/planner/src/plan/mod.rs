@@ -335,6 +335,8 @@ mod sight_tests;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
+mod start_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod unable_tests;
