@@ -3,7 +3,7 @@
 
 use crate::effect::{self, Done, Executor, Hands};
 use crate::plan::{self, Terms};
-use crate::runtime::steady::Looked;
+use crate::runtime::steady::{Looked, steady_second};
 use crate::runtime::telemetry::Metrics;
 use crate::watch::{KINDS, News, now};
 use crate::world::World;
@@ -41,7 +41,7 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
     let mut raised: Option<Fence> = None;
     let mut next = Instant::now() + LONGEST_REST;
     let mut counted: Option<Instant> = None;
-    let mut looked = Looked::now(now(), Instant::now());
+    let mut looked = Looked::now(now(), steady_second());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -100,10 +100,14 @@ pub async fn run(mut joints: Joints, stop: CancellationToken) {
 }
 
 fn look_at_the_clock(looked: &mut Looked, world: &mut World, metrics: &Metrics) {
-    if let Some(by_seconds) = looked.again(now(), Instant::now()) {
-        tracing::error!(by_seconds, "the machine's clock was set, or the machine slept: what ends at a time ends by the new one");
+    let second = now();
+    if let Some(by_seconds) = looked.again(second, steady_second()) {
+        tracing::error!(
+            by_seconds,
+            "the machine's clock was set: no run ends earlier for it, and what else ends at a time ends by the new one"
+        );
         metrics.clock_sets.inc();
-        world.clock_begins_anew(now());
+        world.clock_set(second, by_seconds);
     }
 }
 

@@ -51,8 +51,10 @@ fn look(
         return (None, None);
     }
     let started = started(world, task, placement, &workers);
-    let timeout = placement.bound + place::start_timeout_seconds(task);
-    let until = started.map_or(timeout, |started| started + placement.run_seconds.cast_signed());
+    let timeout = place::start_timeout(world, task, placement);
+    // No time passes for it when our clock is set forward: what is told of its start stays, and it is counted as that says now.
+    let began = started.map(|started| world.clocks.as_it_is_now(started));
+    let until = began.map_or(timeout, |began| began + placement.run_seconds.cast_signed());
     let until = account::recalled_at(world, &work, placement.attempt).map_or(until, |at| until.min(at));
     let ending = is_ending(Some(task), &workers);
     if ending || now >= until {
@@ -85,15 +87,15 @@ fn look(
             hindrance::unsold(world, terms, task, placement).or_else(|| (now >= slow).then(|| missing(world, task, placement, &workers)));
         return (why.map(|why| unmade(task, placement, why, now)), Some(patience));
     }
-    match started {
+    match started.zip(began) {
         None => {
             let why = trouble(placement, &workers).or_else(|| slowness(world, placement, &workers).filter(|_| now >= slow));
             (why.map(|why| starting(task, placement, why, now)), Some(patience))
         }
-        Some(started) if now < started + QUIET_SECONDS => (None, Some(until.min(started + QUIET_SECONDS))),
-        Some(started) => {
-            let mut status = running(task, placement, started);
-            let next = budget::watch(world, task, started, &mut status, plan, now);
+        Some((started, _)) if now < started + QUIET_SECONDS => (None, Some(until.min(started + QUIET_SECONDS))),
+        Some((started, began)) => {
+            let mut status = running(task, placement, started, began);
+            let next = budget::watch(world, task, began, &mut status, plan, now);
             (Some(status), next.into_iter().chain([until]).min())
         }
     }
@@ -182,7 +184,7 @@ pub fn abandon(world: &World, work: &WorkId, plan: &mut Plan) {
     }
 }
 
-fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatus {
+fn running(task: &Task, placement: &Placement, started: i64, began: i64) -> ComputeTaskStatus {
     let mut status = super::task::placed(task, placement, started);
     let words =
         if placement.workers.len() > 1 { format!("all {} workers run", placement.workers.len()) } else { "the container runs".to_owned() };
@@ -190,7 +192,7 @@ fn running(task: &Task, placement: &Placement, started: i64) -> ComputeTaskStatu
     status::clear(&mut status.conditions, RECONCILING);
     status.waiting_since = None;
     if let Some(resolved) = &mut status.resolved {
-        resolved.deadline = status::time(started + placement.run_seconds.cast_signed());
+        resolved.deadline = status::time(began + placement.run_seconds.cast_signed());
     }
     status::phase(&mut status, "Running", "Running");
     status

@@ -12,7 +12,7 @@ use supercargo_crds::task::OnNodeLoss;
 use supercargo_crds::task_status::ComputeTaskStatus;
 
 /// All its pods are there, and none of them runs yet.
-fn made(task: Task) -> Theatre {
+pub(super) fn made(task: Task) -> Theatre {
     let mut theatre = calm([task]);
     while !until(&mut theatre, "create_pod").is_empty() {
         theatre.pass();

@@ -65,7 +65,7 @@ pub fn drain(world: &mut World, task: &Task, placement: &Placement, now: i64) {
 
 /// Who has not started when its time for that is over has its node to thank, if what the kubelet says is the node's own.
 pub fn time_out(world: &mut World, task: &Task, placement: &Placement, now: i64) {
-    if now < placement.bound + place::start_timeout_seconds(task) {
+    if now < place::start_timeout(world, task, placement) {
         return;
     }
     let waits = |pod: &&Pod| !pod.is_over() && !pod.deleting && !pod.parting.unable && !evidence::has_run(pod);

@@ -129,6 +129,11 @@ pub fn after_seconds(task: &Task) -> u64 {
     task.spec.grace_period_seconds.unsigned_abs() + KILL_LATENCY_SECONDS
 }
 
+/// Until when they may.
+pub fn start_timeout(world: &World, task: &Task, placement: &Placement) -> i64 {
+    world.clocks.as_it_is_now(placement.bound) + start_timeout_seconds(task)
+}
+
 /// How long its workers may take to start.
 pub fn start_timeout_seconds(task: &Task) -> i64 {
     task.spec.gang.as_ref().map_or(task.spec.start_timeout_seconds, |gang| gang.start_timeout_seconds)

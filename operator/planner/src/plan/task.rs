@@ -137,7 +137,7 @@ fn give_back(world: &mut World, terms: &Terms, work: &WorkId, task: Option<&Task
     if !missing || world.absent.get(work) == Some(&placement.attempt) && !none {
         return;
     }
-    let late = |task: &Task| now >= placement.bound + place::start_timeout_seconds(task);
+    let late = |task: &Task| now >= place::start_timeout(world, task, placement);
     let unsold = |task: &Task| none && hindrance::unsold(world, terms, task, placement).is_some();
     let hindered = |task: &Task| late(task) || hindrance::refused(world, task, placement).is_some() || unsold(task);
     let over = attempt::is_ending(task, &workers) || task.is_some_and(hindered);

@@ -4,10 +4,14 @@
 
 use super::records::Pod;
 use foldhash::HashMap;
+use std::collections::VecDeque;
 use supercargo_market::metering::Ahead;
 
 /// Clocks are set and drift: what a node showed is forgotten after one to two of these.
 const WINDOW_SECONDS: i64 = 3_600;
+
+/// So often our clock may be set until it is forgotten what was counted by it before.
+const MOST_SETS: usize = 16;
 
 /// What is compared, and what a record may be cut by: that rests on one clock of ours alone.
 #[derive(Debug, Default)]
@@ -16,6 +20,8 @@ pub struct Clocks {
     sure: HashMap<String, Shown>,
     /// What was bound until then was bound by another clock than what is seen since.
     anew_after: i64,
+    /// When our own clock was set forward, by what it said until then, and by how much.
+    sets: VecDeque<(i64, i64)>,
 }
 
 /// What a node showed in this window, and in the one before.
@@ -66,6 +72,35 @@ impl Clocks {
     pub fn begin_anew(&mut self, now: i64, bound: impl Iterator<Item = i64>) {
         self.sure.clear();
         self.anew_after = bound.fold(now, i64::max);
+        self.sets.clear();
+    }
+
+    /// Our own clock, which says this now, was set.
+    pub fn set(&mut self, now: i64, by: i64, bound: impl Iterator<Item = i64>) {
+        let mut sets = std::mem::take(&mut self.sets);
+        self.begin_anew(now, bound);
+        if by > 0 {
+            sets.push_back((now - by, by));
+        }
+        // What it is set back by it was set forward by less.
+        let mut back = -by;
+        while back > 0
+            && let Some((until, forward)) = sets.pop_back()
+        {
+            if forward > back {
+                sets.push_back((until, forward - back));
+            }
+            back -= forward;
+        }
+        if sets.len() > MOST_SETS {
+            sets.pop_front();
+        }
+        self.sets = sets;
+    }
+
+    /// What our clock said then, as it would say it now. What it said before it was set back can't be told from what it says since.
+    pub fn as_it_is_now(&self, second: i64) -> i64 {
+        self.sets.iter().fold(second, |second, (until, by)| if second <= *until { second.saturating_add(*by) } else { second })
     }
 
     /// Whether the clock that bound it is the one that we see by.
@@ -158,6 +193,23 @@ mod tests {
         assert_eq!(clocks.surely("gpu-0"), None);
         clocks.see(&pod(T + 41, 2, 0), None);
         assert_eq!(clocks.surely("gpu-0"), Some(Ahead { least: -2, most: 1 }));
+    }
+
+    #[test]
+    fn what_our_own_clock_said_before_it_was_set_forward_is_read_as_it_would_say_it_now() {
+        let mut clocks = Clocks::default();
+        let read = |clocks: &Clocks, second: i64| clocks.as_it_is_now(T + second) - T;
+        assert_eq!(read(&clocks, 0), 0);
+        clocks.set(T + 3_700, 3_600, std::iter::empty());
+        assert_eq!((read(&clocks, 0), read(&clocks, 100), read(&clocks, 3_701)), (3_600, 3_700, 3_701));
+        clocks.set(T + 5_000, 1_000, std::iter::empty());
+        assert_eq!((read(&clocks, 0), read(&clocks, 3_701), read(&clocks, 5_001)), (4_600, 4_701, 5_001));
+        clocks.set(T + 5_000, -600, std::iter::empty());
+        assert_eq!((read(&clocks, 0), read(&clocks, 3_701), read(&clocks, 5_001)), (4_000, 4_101, 5_001));
+        clocks.set(T + 1_000, -4_000, std::iter::empty());
+        assert_eq!((read(&clocks, 0), read(&clocks, 1_001)), (0, 1_001), "it is as it was");
+        clocks.set(T + 500, -500, std::iter::empty());
+        assert_eq!(read(&clocks, 501), 501);
     }
 
     #[test]

@@ -324,7 +324,8 @@ impl World {
     /// Everything is looked at again, and read from the books again: somebody else may have led meanwhile.
     pub fn begin_anew(&mut self, now: i64) {
         self.led_since = now;
-        self.clock_begins_anew(now);
+        // Whoever led before bound by a clock of his.
+        self.clocks.begin_anew(now, self.pods.values().filter_map(|pod| Some(pod.ours.as_ref()?.bound)));
         self.asked.clear();
         self.absent.clear();
         self.market = Market::default();
@@ -385,10 +386,10 @@ impl World {
         self.looked = now;
     }
 
-    /// The clock is another one from now on, or whoever led before bound by his: what was seen by it says nothing of others'.
-    pub fn clock_begins_anew(&mut self, now: i64) {
-        let bound = self.pods.values().filter_map(|pod| Some(pod.ours.as_ref()?.bound));
-        self.clocks.begin_anew(now, bound);
+    /// Our clock, which says this now, was set: what was seen by it says nothing of others', and what runs does not end for it.
+    pub fn clock_set(&mut self, now: i64, by: i64) {
+        self.clocks.set(now, by, self.pods.values().filter_map(|pod| Some(pod.ours.as_ref()?.bound)));
+        self.reservations.keys().cloned().for_each(|work| self.todo.works.push(work));
     }
 
     /// Whether what containers use can't be read, and not only for a moment.

@@ -18,7 +18,7 @@ impl Theatre {
     /// What happens without the operator: time, containers, and news of both.
     pub(super) fn live(&mut self) {
         self.now += 1 + self.dice.roll(20).cast_signed();
-        let jumps = self.jumps;
+        let (skew, jumps) = (self.skew, self.jumps);
         if self.skew != 0 && (!self.faults || self.dice.roll(10) == 0) {
             // Somebody sets it right.
             (self.skew, self.jumps) = (0, self.jumps + 1);
@@ -26,7 +26,7 @@ impl Theatre {
             (self.skew, self.jumps) = (self.dice.roll(601).cast_signed() - 300, self.jumps + 1);
         }
         if self.jumps > jumps {
-            self.world.clock_begins_anew(self.clock());
+            self.world.clock_set(self.clock(), self.skew - skew);
         }
         self.away = if self.faults { self.away.saturating_sub(1) } else { 0 };
         if self.away == 0 && self.chance(150) {
